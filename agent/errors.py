@@ -1,0 +1,55 @@
+"""Everything hfagent raises on purpose.
+
+HfagentError
+├── UsageError        (ValueError)    the person's input; the message says what to do; exit 2
+│   ├── SettingsError                 a flag, a variable or hfagent.toml
+│   ├── PlanRejected                  a goal or a combination that cannot be run
+│   └── DatasetError                  a dataset that cannot be read or does not fit
+├── LedgerError       (OSError)       the ledger is locked, damaged or cannot be written
+├── JobError          (RuntimeError)  a job could not be submitted or inspected
+├── EvaluationError   (RuntimeError)  an evaluation gave no usable scores
+├── PackageMissing    (ImportError)   an optional package is needed; the message names the pip command
+└── ModelError        (RuntimeError)  a model could not be fetched, converted or loaded
+
+A refusal by policy is not an error: it is a `Refusal` value, so that no planner is told to try again.
+"""
+
+
+class HfagentError(Exception):
+    """Base of all errors raised on purpose: the text is complete and needs no traceback."""
+
+
+class UsageError(HfagentError, ValueError):
+    """The person's input cannot be used."""
+
+
+class SettingsError(UsageError):
+    """A flag, an environment variable or `hfagent.toml` holds a value that cannot be used."""
+
+
+class PlanRejected(UsageError):
+    """A goal that cannot be turned into a plan."""
+
+
+class DatasetError(UsageError):
+    """A dataset that cannot be found, read or used for the method."""
+
+
+class LedgerError(HfagentError, OSError):
+    """The ledger is held by another process, damaged, or cannot be written."""
+
+
+class JobError(HfagentError, RuntimeError):
+    """A job could not be submitted, found or inspected."""
+
+
+class EvaluationError(HfagentError, RuntimeError):
+    """An evaluation ended without usable scores."""
+
+
+class PackageMissing(HfagentError, ImportError):
+    """A package of an extra is needed and is not installed."""
+
+
+class ModelError(HfagentError, RuntimeError):
+    """A model could not be fetched, converted or loaded."""

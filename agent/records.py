@@ -1,0 +1,228 @@
+"""Values that cross a seam: frozen, no unknown keys, no NaN. Missing is None, never 0.
+
+Times are UTC; `_s` is seconds; `_micro_usd` is millionths of a dollar, so that money adds up exactly.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Method = Literal["sft", "dpo", "grpo", "kto"]
+RunKind = Literal["train", "evaluate", "smoke", "export"]
+JobStage = Literal["SCHEDULING", "RUNNING", "COMPLETED", "CANCELED", "ERROR", "DELETED"]
+"""Names of `huggingface_hub.JobStage`; the last four are terminal."""
+TaskArea = Literal["code", "math", "instruction-following"]
+ProblemSet = Literal["search", "confirm"]
+Action = Literal["extend", "change", "keep", "discard", "stop"]
+
+TERMINAL_STAGES: frozenset[JobStage] = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
+
+
+class Record(BaseModel):
+    """Base of all records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class ModelRef(Record):
+    """A base model: a Hub id, a local folder, or an embedded one."""
+
+    id: str
+    """`org/name`, a path, or `embedded:<name>`."""
+    revision: str | None = None
+    parameters: int | None = None
+    """Number of weights; None while unknown."""
+
+
+class DatasetRef(Record):
+    """A dataset: a Hub id, a local file or folder, or an embedded one."""
+
+    id: str
+    """`org/name`, a path, or `embedded:<name>`."""
+    config: str | None = None
+    split: str = "train"
+
+
+class BenchmarkRef(Record):
+    """Problems to be solved: a benchmark's name, which set of it, and how many."""
+
+    name: str
+    set: ProblemSet
+    n: int | None = Field(default=None, ge=1)
+    """Problems drawn; None means all of them."""
+    seed: int = 0
+    """Seed of a procedural benchmark's draw; ignored by a fixed one."""
+
+
+class TrainConfig(Record):
+    """Hyperparameters of a training run, by the names of transformers, TRL and peft."""
+
+    method: Method = "sft"
+    num_train_epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps; None lets `num_train_epochs` decide."""
+    per_device_train_batch_size: int = Field(default=8, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    lr_scheduler_type: Literal["warmup_stable_decay", "constant_with_warmup"] = "warmup_stable_decay"
+    """Only schedules that can be extended: a decayed one would jump back up on resume."""
+    warmup_steps: int = Field(default=2, ge=0)
+    decay_fraction: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the steps that decay the learning rate; an extension resumes from the step before them."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_length: int = Field(default=1024, ge=8)
+    lora_r: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    max_rows: int | None = Field(default=None, ge=1)
+    eval_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the rows held out for the evaluation loss."""
+    logging_steps: int = Field(default=1, ge=1)
+    save_steps: int = Field(default=100, ge=1)
+    seed: int = 0
+
+
+class EvalConfig(Record):
+    """How answers are generated; part of the harness hash, so a change means a new baseline."""
+
+    num_samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    max_new_tokens: int = Field(default=512, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    seed: int = 0
+
+
+class ColumnMapping(Record):
+    """How rows are rewritten for a method; executed by `hfagent.tools.dataset_mapping`, never only printed."""
+
+    columns: dict[str, tuple[str, ...]]
+    """Target column -> source columns, whose texts are joined by a blank line where there are several."""
+    parse_json: tuple[str, ...] = ()
+    """Source columns that hold JSON text and are parsed first."""
+    roles: dict[str, str] = {}
+    """Chat roles renamed, e.g. human -> user."""
+    turn_keys: dict[str, str] = {}
+    """Keys of a chat turn renamed, e.g. from -> role, value -> content."""
+    drop_rows: bool = False
+    """Rows with a null, an empty text or an empty list of messages are left out."""
+
+
+class MethodCheck(Record):
+    """Whether a dataset can train with one method."""
+
+    verdict: Literal["READY", "NEEDS_MAPPING", "INCOMPATIBLE"]
+    reason: str
+    mapping: ColumnMapping | None = None
+    """What makes it trainable; None when READY as it is or INCOMPATIBLE."""
+    warnings: tuple[str, ...] = ()
+
+
+class DatasetReport(Record):
+    """What the dataset check found. The form of `hfagent check --json`."""
+
+    dataset: str
+    rows: int | None
+    columns: dict[str, str]
+    """Column -> type, as `datasets` spells it."""
+    methods: dict[Method, MethodCheck]
+    sampled: int | None = None
+    """Rows that were read."""
+    duplicates: int | None = None
+    """Exact repeats among the rows read."""
+    token_lengths: dict[str, int] | None = None
+    """p50, p95 and max over the rows read; None without a tokenizer."""
+
+
+class JobSpec(Record):
+    """One job to be started, complete: the same spec gives the same process."""
+
+    key: str = Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")
+    """Idempotency key, `<project>-<run>-a<attempt>`: at most one start per key."""
+    project: str
+    run: str
+    kind: RunKind
+    template: str
+    """File name in job_templates, e.g. `train_sft.py`."""
+    args: tuple[str, ...]
+    """Arguments of the template. The runner adds `--output-dir`."""
+    flavor: str
+    timeout_s: int = Field(ge=1)
+    price_micro_usd_per_hour: int = Field(ge=0)
+
+    @property
+    def reserve_micro_usd(self) -> int:
+        """Worst-case cost, rounded up: price times timeout."""
+        return -(-self.price_micro_usd_per_hour * self.timeout_s // 3600)
+
+
+class Job(Record):
+    """A job as its runner sees it now."""
+
+    id: str
+    key: str
+    stage: JobStage
+    url: str
+    """Where its log is read; a file URL for a local job."""
+    flavor: str
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    message: str | None = None
+    result: dict[str, Any] | None = None
+    """The object of the template's last `RESULT {json}` line."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stage is terminal."""
+        return self.stage in TERMINAL_STAGES
+
+    @property
+    def running_s(self) -> float | None:
+        """Billed seconds: from start to finish; None before both are known."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()
+
+
+class MetricPoint(Record):
+    """One logged row of a training run."""
+
+    step: int
+    """Optimizer step (`train/global_step`), not Trackio's row counter."""
+    values: dict[str, float | None]
+    """Metric -> value, e.g. `train/loss`; None where the run logged NaN or infinity."""
+
+
+class Score(Record):
+    """The result of one evaluation."""
+
+    benchmark: BenchmarkRef
+    metric: str
+    value: float = Field(ge=0, le=1)
+    n: int = Field(ge=1)
+    outcomes: dict[str, float]
+    """Problem id -> fraction of samples passed, in [0, 1]."""
+    harness: str
+    """Hash of everything but the weights that can move the score."""
+    sandbox: str
+    errors: dict[str, int] = {}
+    """Kind of failure -> number of samples: syntax, assertion, timeout, ..."""
+
+
+class Decision(Record):
+    """What was decided, by which rule, from which numbers."""
+
+    action: Action
+    run: str | None
+    reason: str
+    rule: str
+    numbers: dict[str, float | None] = {}
+
+
+class Refusal(Record):
+    """Policy says no. Final for this state: trying the same again gives the same answer."""
+
+    what: str
+    why: str

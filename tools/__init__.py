@@ -1,0 +1,1 @@
+"""Adapters: what touches the world, one module an adapter."""
