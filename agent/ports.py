@@ -89,3 +89,15 @@ class ModelStore(Protocol):
             ModelError: it cannot be had.
         """
         ...
+
+
+class DatasetStore(Protocol):
+    """Makes a dataset readable for a job."""
+
+    def prepare(self, dataset: DatasetRef, *, rows: int | None, seed: int) -> Path | str:
+        """A file, folder or Hub id that the train template reads; writes an embedded dataset once.
+
+        Raises:
+            DatasetError: it cannot be had.
+        """
+        ...

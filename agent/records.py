@@ -134,6 +134,49 @@ class DatasetReport(Record):
     """p50, p95 and max over the rows read; None without a tokenizer."""
 
 
+class RunSpec(Record):
+    """One run of the project: what it does and why. A run is started by one or more jobs (attempts)."""
+
+    name: str
+    kind: RunKind
+    why: str = Field(min_length=1)
+    """The hypothesis or the reason, in one sentence."""
+    subject: str | None = None
+    """Evaluations: the training run whose model is evaluated; None for the base model."""
+    set: ProblemSet | None = None
+    """Evaluations: which problems."""
+    parent: str | None = None
+    """Training: the run that this one extends."""
+    train: TrainConfig | None = None
+    """Training and smoke: the hyperparameters asked for."""
+
+
+class Plan(Record):
+    """What will be done for a goal, complete before anything is launched."""
+
+    project: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")
+    goal: str
+    task_area: TaskArea
+    method: Method
+    model: ModelRef
+    dataset: DatasetRef
+    search: BenchmarkRef
+    confirm: BenchmarkRef
+    train: TrainConfig
+    evaluation: EvalConfig
+    backend: str
+    flavor: str
+    price_micro_usd_per_hour: int = Field(ge=0)
+    budget_micro_usd: int | None = Field(default=None, ge=0)
+    """Cap over the whole project; None means no cap."""
+    max_hours: float | None = Field(default=None, gt=0)
+    max_extensions: int = Field(default=2, ge=0)
+    unsafe_exec: bool = False
+    """Generated code may run without a sandbox."""
+    notes: tuple[str, ...] = ()
+    """What a person should know before saying yes, e.g. that embedded data replaces the recipe's."""
+
+
 class JobSpec(Record):
     """One job to be started, complete: the same spec gives the same process."""
 

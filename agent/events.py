@@ -1,0 +1,244 @@
+"""The facts that a ledger holds: each is appended once and never changed.
+
+A line of the ledger is one fact with `seq`, `at` and `kind` before its own fields.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from hfagent.agent.records import (
+    DatasetReport,
+    Decision,
+    JobSpec,
+    JobStage,
+    MetricPoint,
+    Plan,
+    ProblemSet,
+    Record,
+    Refusal,
+    RunSpec,
+    Score,
+)
+from hfagent.agent.verdict import Verdict
+
+
+class PlanMade(Record):
+    """A goal became a plan."""
+
+    kind: Literal["plan_made"] = "plan_made"
+    plan: Plan
+    versions: dict[str, str]
+    """Package -> version, of hfagent and of what its jobs use."""
+
+
+class PlanConfirmed(Record):
+    """Somebody said yes: from here on jobs may start."""
+
+    kind: Literal["plan_confirmed"] = "plan_confirmed"
+    by: Literal["--yes", "terminal"]
+
+
+class Resumed(Record):
+    """A new hfagent process took the project over."""
+
+    kind: Literal["resumed"] = "resumed"
+    pid: int
+
+
+class ModelPrepared(Record):
+    """The base model can be loaded."""
+
+    kind: Literal["model_prepared"] = "model_prepared"
+    path: str
+    """What `from_pretrained` takes."""
+
+
+class DataPrepared(Record):
+    """The dataset can be read by a job."""
+
+    kind: Literal["data_prepared"] = "data_prepared"
+    path: str
+    """What the train template's `--dataset` takes."""
+
+
+class DatasetChecked(Record):
+    """The dataset was judged for every method."""
+
+    kind: Literal["dataset_checked"] = "dataset_checked"
+    report: DatasetReport
+
+
+class JobIntended(Record):
+    """A job will be submitted under this key, and its worst-case cost is reserved. Written before the submit."""
+
+    kind: Literal["job_intended"] = "job_intended"
+    run: RunSpec
+    job: JobSpec
+
+
+class JobSubmitted(Record):
+    """The runner has the job."""
+
+    kind: Literal["job_submitted"] = "job_submitted"
+    key: str
+    job_id: str
+    url: str
+
+
+class JobRejected(Record):
+    """The runner did not take the job; nothing runs and the reserve is released."""
+
+    kind: Literal["job_rejected"] = "job_rejected"
+    key: str
+    message: str
+
+
+class JobStarted(Record):
+    """The job left the queue."""
+
+    kind: Literal["job_started"] = "job_started"
+    key: str
+    started_at: datetime
+
+
+class MetricsLogged(Record):
+    """New rows of a training run."""
+
+    kind: Literal["metrics_logged"] = "metrics_logged"
+    run: str
+    points: tuple[MetricPoint, ...]
+
+
+class JobEnded(Record):
+    """A job reached a terminal stage; its cost replaces the reserve."""
+
+    kind: Literal["job_ended"] = "job_ended"
+    key: str
+    stage: JobStage
+    finished_at: datetime | None
+    running_s: float | None
+    cost_micro_usd: int | None
+    exit_code: int | None
+    message: str | None
+    result: dict[str, Any] | None
+
+
+class Scored(Record):
+    """An evaluation's outcomes."""
+
+    kind: Literal["scored"] = "scored"
+    run: str
+    score: Score
+
+
+class Compared(Record):
+    """A candidate against a reference on the same problems."""
+
+    kind: Literal["compared"] = "compared"
+    candidate: str
+    """The training run."""
+    reference: str | None
+    """The training run it is compared with; None for the base model."""
+    set: ProblemSet
+    verdict: Verdict
+
+
+class Decided(Record):
+    """A decision by rule."""
+
+    kind: Literal["decided"] = "decided"
+    decision: Decision
+
+
+class Refused(Record):
+    """Policy refused what the planner proposed."""
+
+    kind: Literal["refused"] = "refused"
+    refusal: Refusal
+
+
+class PlannerWoke(Record):
+    """One wake of the planner ended."""
+
+    kind: Literal["planner_woke"] = "planner_woke"
+    planner: str
+    calls: int
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+class CancelRequested(Record):
+    """A running job was asked to stop."""
+
+    kind: Literal["cancel_requested"] = "cancel_requested"
+    key: str
+    why: str
+
+
+class ProjectEnded(Record):
+    """The project is over."""
+
+    kind: Literal["project_ended"] = "project_ended"
+    state: Literal["finished", "failed", "stopped"]
+    reason: str
+
+
+class Crashed(Record):
+    """An error that hfagent did not expect; the project can be resumed."""
+
+    kind: Literal["crashed"] = "crashed"
+    error: str
+
+
+Fact = Annotated[
+    PlanMade
+    | PlanConfirmed
+    | Resumed
+    | ModelPrepared
+    | DataPrepared
+    | DatasetChecked
+    | JobIntended
+    | JobSubmitted
+    | JobRejected
+    | JobStarted
+    | MetricsLogged
+    | JobEnded
+    | Scored
+    | Compared
+    | Decided
+    | Refused
+    | PlannerWoke
+    | CancelRequested
+    | ProjectEnded
+    | Crashed,
+    Field(discriminator="kind"),
+]
+
+_FACT: TypeAdapter[Fact] = TypeAdapter(Fact)
+
+
+class Event(Record):
+    """A fact with its place and time in the ledger."""
+
+    seq: int = Field(ge=1)
+    at: datetime
+    fact: Fact
+
+
+def to_line(event: Event) -> str:
+    """The event as one line of JSON, without a newline."""
+    payload = _FACT.dump_json(event.fact).decode()
+    at = event.at.isoformat().replace("+00:00", "Z")
+    return f'{{"seq":{event.seq},"at":"{at}",{payload[1:]}'
+
+
+def from_dict(line: dict[str, Any]) -> Event:
+    """The inverse of `to_line`, from parsed JSON.
+
+    Raises:
+        pydantic.ValidationError: not a line that this version writes.
+    """
+    rest = {name: value for name, value in line.items() if name not in ("seq", "at")}
+    return Event(seq=line.get("seq", 0), at=line.get("at", ""), fact=_FACT.validate_python(rest))

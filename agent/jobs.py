@@ -1,0 +1,83 @@
+"""A run of the plan as a job: spec and arguments, one pure function each template."""
+
+from datetime import datetime
+
+from hfagent.agent import policy
+from hfagent.agent.records import JobSpec, RunSpec, TrainConfig
+from hfagent.agent.state import State
+
+TEMPLATES = {"train": "train_{method}.py", "smoke": "train_{method}.py", "evaluate": "evaluate.py"}
+
+
+def job_spec(state: State, run: RunSpec, now: datetime) -> JobSpec:
+    """The job of the run's next attempt."""
+    plan = state.plan
+    attempt = len(state.runs[run.name].attempts) + 1 if run.name in state.runs else 1
+    args = evaluate_args(state, run) if run.kind == "evaluate" else train_args(state, run, attempt)
+    return JobSpec(
+        key=f"{plan.project}-{run.name}-a{attempt}",
+        project=plan.project,
+        run=run.name,
+        kind=run.kind,
+        template=TEMPLATES[run.kind].format(method=plan.method),
+        args=args,
+        flavor=plan.flavor,
+        timeout_s=policy.job_timeout_s(state, run, now),
+        price_micro_usd_per_hour=plan.price_micro_usd_per_hour,
+    )
+
+
+def tracker_run(run: RunSpec, attempt: int) -> str:
+    """The run's name in Trackio: one for each attempt, since Trackio would mix rows of equal names."""
+    return run.name if attempt == 1 else f"{run.name}-a{attempt}"
+
+
+def train_args(state: State, run: RunSpec, attempt: int) -> tuple[str, ...]:
+    """Arguments of a training template."""
+    plan, train = state.plan, run.train or state.plan.train
+    args = ["--model", _model_path(state)]
+    if plan.model.revision:
+        args += ["--revision", plan.model.revision]
+    args += ["--dataset", state.data_path or plan.dataset.id, "--split", plan.dataset.split]
+    if plan.dataset.config:
+        args += ["--config", plan.dataset.config]
+    if state.dataset and (mapping := state.dataset.methods[plan.method].mapping):
+        args += ["--mapping", mapping.model_dump_json(exclude_defaults=True)]
+    args += hyperparameter_args(train)
+    args += ["--project", plan.project, "--run-name", tracker_run(run, attempt)]
+    if run.parent is not None:
+        args += ["--resume-from-checkpoint", str(state.runs[run.parent].result["stable_checkpoint"])]
+    if run.kind == "smoke":
+        args += ["--smoke"]
+    return tuple(args)
+
+
+def hyperparameter_args(train: TrainConfig) -> list[str]:
+    """Each field of the record as a flag of the same name."""
+    args: list[str] = []
+    for name, value in train.model_dump(exclude={"method"}, exclude_none=True).items():
+        args += [f"--{name.replace('_', '-')}", str(value)]
+    return args
+
+
+def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
+    """Arguments of the evaluation template."""
+    plan, evaluation = state.plan, state.plan.evaluation
+    problems = plan.search if run.set == "search" else plan.confirm
+    args = ["--model", _model_path(state)]
+    if plan.model.revision:
+        args += ["--revision", plan.model.revision]
+    if run.subject is not None:
+        args += ["--adapter", str(state.runs[run.subject].result["adapter"])]
+    args += ["--benchmark", problems.name, "--set", problems.set, "--benchmark-seed", str(problems.seed)]
+    if problems.n is not None:
+        args += ["--n", str(problems.n)]
+    for name, value in evaluation.model_dump().items():
+        args += [f"--{name.replace('_', '-')}", str(value)]
+    if plan.unsafe_exec:
+        args += ["--unsafe-exec"]
+    return tuple(args)
+
+
+def _model_path(state: State) -> str:
+    return state.model_path or state.plan.model.id

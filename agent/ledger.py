@@ -1,0 +1,121 @@
+"""The only memory of a project: append-only JSONL, one writer, on disk before the effect it announces."""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from pydantic import ValidationError
+
+from hfagent.agent.errors import LedgerError
+from hfagent.agent.events import Event, Fact, from_dict, to_line
+from hfagent.agent.ports import Clock
+
+
+def read(path: Path) -> list[Event]:
+    """All whole events of a ledger; a torn last line (a crash while writing) is left out.
+
+    Raises:
+        LedgerError: no such file, or a damaged line before the last.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LedgerError(f"cannot read the ledger {str(path)!r}: {error.strerror}") from error
+    return _parse(path, data)
+
+
+def is_held(path: Path) -> bool:
+    """Whether an hfagent process is writing this ledger now."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class Ledger:
+    """An open ledger. Made by `open_ledger`, which holds the lock."""
+
+    def __init__(self, path: Path, file: IO[bytes], clock: Clock, events: list[Event]):
+        self.path = path
+        self.events = events
+        self._file = file
+        self._clock = clock
+        self._listeners: list[Callable[[Event], None]] = []
+
+    def subscribe(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener` after each event is on disk."""
+        self._listeners.append(listener)
+
+    def append(self, fact: Fact) -> Event:
+        """Write the fact, wait until the disk has it, and return the event.
+
+        Raises:
+            LedgerError: it could not be written; the ledger is as before.
+        """
+        event = Event(seq=len(self.events) + 1, at=self._clock.now(), fact=fact)
+        line = to_line(event).encode() + b"\n"
+        size = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(size)
+            raise LedgerError(
+                f"cannot write the ledger {str(self.path)!r}: {error.strerror}; free the disk, then `hfagent resume`"
+            ) from error
+        self.events.append(event)
+        for listener in self._listeners:
+            listener(event)
+        return event
+
+
+@contextmanager
+def open_ledger(path: Path, clock: Clock) -> Iterator[Ledger]:
+    """Lock a ledger for writing, create it if needed, and cut off a torn last line.
+
+    Raises:
+        LedgerError: another process holds it, it is damaged, or its folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b", buffering=0)
+    except OSError as error:
+        raise LedgerError(
+            f"cannot write the ledger {str(path)!r}: {error.strerror}; choose another folder with --reports-dir"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LedgerError(
+                f"the project {path.stem!r} is in the hands of another hfagent process; see `hfagent status {path.stem}`"
+            ) from error
+        file.seek(0)
+        data = file.read()
+        events = _parse(path, data)
+        file.truncate(data.rfind(b"\n") + 1)
+        yield Ledger(path, file, clock, events)
+
+
+def _parse(path: Path, data: bytes) -> list[Event]:
+    lines = data.split(b"\n")[:-1]
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            event = from_dict(json.loads(line))
+        except (ValueError, ValidationError) as error:
+            raise LedgerError(f"line {number} of the ledger {str(path)!r} is damaged: {error}") from error
+        if event.seq != number:
+            raise LedgerError(f"line {number} of the ledger {str(path)!r} has seq {event.seq}: lines were lost or added")
+        events.append(event)
+    return events

@@ -1,0 +1,60 @@
+"""The path of a night: observe, plan, act, wait. Nothing is computed and no token is spent while jobs run."""
+
+from collections.abc import Callable
+
+from hfagent.agent import policy
+from hfagent.agent.desk import Desk
+from hfagent.agent.errors import HfagentError, LedgerError
+from hfagent.agent.events import Crashed, Resumed
+from hfagent.agent.planner import Planner
+from hfagent.agent.state import State
+
+POLL_S = 2.0
+"""How often metrics are read while a job runs; a job's end wakes the loop at once."""
+
+
+def run_night(desk: Desk, planner: Planner, *, on_tick: Callable[[State], None], resumed_by: int | None = None) -> State:
+    """Work until the project has ended.
+
+    Args:
+        desk: the open project; its plan is confirmed.
+        planner: proposes; the desk disposes.
+        on_tick: called after each look at the jobs, so that a terminal shows life.
+        resumed_by: process id when the project was begun by another process.
+
+    Returns:
+        The final state.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; jobs go on, the ledger is closed and can be resumed.
+        HfagentError: recorded in the ledger first; the project can be resumed.
+    """
+    try:
+        if resumed_by is not None:
+            desk.append(Resumed(pid=resumed_by))
+        desk.reconcile()
+        while desk.state.ended is None:
+            _turn(desk, planner, on_tick)
+    except LedgerError:
+        raise
+    except HfagentError as error:
+        desk.append(Crashed(error=str(error)))
+        raise
+    except Exception as error:
+        desk.append(Crashed(error=f"{type(error).__name__}: {error}"))
+        raise
+    return desk.state
+
+
+def _turn(desk: Desk, planner: Planner, on_tick: Callable[[State], None]) -> None:
+    desk.observe()
+    on_tick(desk.state)
+    left_s = policy.time_left_s(desk.state, desk.now)
+    if left_s is not None and left_s <= 0:
+        desk.stop(f"the time limit of {desk.state.plan.max_hours} h is reached")
+        return
+    if desk.state.open_attempts:
+        desk.wait(POLL_S if left_s is None else min(POLL_S, left_s))
+        return
+    planner.wake()
+

@@ -1,0 +1,102 @@
+"""Planners: a smolagents agent over the toolbox. Every wake is a fresh short run whose prompt is rendered from the state.
+
+The rule planner is a smolagents `Model` whose answer is the policy's next move, so there is one loop with or without a
+language model.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from smolagents import ChatMessage, LogLevel, MessageRole, Model, ToolCallingAgent
+from smolagents.models import ChatMessageToolCall, ChatMessageToolCallFunction
+
+from hfagent.agent.brief import brief, instructions
+from hfagent.agent.desk import Desk
+from hfagent.agent.errors import HfagentError
+from hfagent.agent.events import PlannerWoke
+from hfagent.agent.policy import Move, next_move
+from hfagent.tools.toolbox import make_tools
+
+MAX_CALLS = 12
+"""Tool calls in one wake: the longest rule-planned wake has 4."""
+
+
+class StalledError(HfagentError, RuntimeError):
+    """A wake changed nothing while nothing runs."""
+
+
+class Planner(Protocol):
+    """Proposes moves until there is nothing to do but wait."""
+
+    def wake(self) -> None:
+        """Work at the desk until jobs run or the project is over."""
+        ...
+
+
+class RuleModel(Model):  # type: ignore[misc]
+    """A `Model` that needs no weights: it answers with the next move of the policy."""
+
+    def __init__(self, propose: Callable[[], Move | None]):
+        super().__init__(model_id="rules")
+        self._propose = propose
+        self._calls = 0
+
+    def generate(self, messages: list[Any], *args: Any, **kwargs: Any) -> ChatMessage:
+        """One tool call; `final_answer` when there is nothing to do now."""
+        move = self._propose() or Move(tool="final_answer", args={"answer": "waiting"})
+        self._calls += 1
+        call = ChatMessageToolCall(
+            id=f"c{self._calls}",
+            type="function",
+            function=ChatMessageToolCallFunction(name=move.tool, arguments=dict(move.args)),
+        )
+        return ChatMessage(role=MessageRole.ASSISTANT, content=None, tool_calls=[call])
+
+
+class AgentPlanner:
+    """Any smolagents model at a desk."""
+
+    def __init__(self, desk: Desk, model: Model):
+        self._desk = desk
+        self._model = model
+        self.errors: list[HfagentError] = []
+
+    def wake(self) -> None:
+        """One fresh run of the agent; its cost becomes an event.
+
+        Raises:
+            HfagentError: a tool met an error that no planner can mend.
+            StalledError: nothing runs and nothing was changed.
+        """
+        self.errors.clear()
+        agent = ToolCallingAgent(
+            tools=make_tools(self._desk, on_error=self.errors.append),
+            model=self._model,
+            instructions=instructions(),
+            max_steps=MAX_CALLS,
+            max_tool_threads=1,
+            verbosity_level=LogLevel.OFF,
+        )
+        before = len(self._desk.ledger.events)
+        result = agent.run(brief(self._desk.state, self._desk.now), return_full_result=True)
+        if self.errors:
+            raise self.errors[-1]
+        usage = result.token_usage
+        calls = len(agent.memory.steps) - 1
+        if len(self._desk.ledger.events) == before:
+            raise StalledError(f"the planner {self._model.model_id!r} made {calls} calls and changed nothing")
+        if self._desk.state.ended is None:
+            self._desk.append(
+                PlannerWoke(
+                    planner=str(self._model.model_id),
+                    calls=calls,
+                    input_tokens=usage.input_tokens if usage else None,
+                    output_tokens=usage.output_tokens if usage else None,
+                )
+            )
+
+
+def rule_planner(desk: Desk) -> AgentPlanner:
+    """The planner that needs no language model."""
+    planner = AgentPlanner(desk, RuleModel(lambda: None if planner.errors else next_move(desk.state, desk.now)))
+    return planner

@@ -1,0 +1,99 @@
+"""Tail probabilities and trends that the verdict and the decisions rest on: standard library only."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, median
+
+NORMAL = NormalDist()
+
+
+def binomial_mid_p(successes: int, trials: int) -> float:
+    """P(X > successes) + P(X = successes) / 2 for a fair coin, summed in exact integers."""
+    more = sum(math.comb(trials, k) for k in range(successes + 1, trials + 1))
+    return (2 * more + math.comb(trials, successes)) / 2 ** (trials + 1)
+
+
+def sign_flip_p(values: Sequence[float]) -> float:
+    """Exact P(sum >= observed) when each value's sign is a fair coin; cost doubles with each value."""
+    sums = [0.0]
+    for value in values:
+        sums = [s + value for s in sums] + [s - value for s in sums]
+    # Slack: the same sum taken in another order differs in its last bits and must count as equal.
+    return sum(s >= sums[0] - 1e-9 for s in sums) / len(sums)
+
+
+def student_sf(t: float, df: int) -> float:
+    """P(T > t) of Student's t, accurate to about 1e-12 relative even far out in the tail."""
+    if t < 0:
+        return 1.0 - student_sf(-t, df)
+    return 0.5 * _beta_cdf(df / (df + t * t), df / 2, 0.5)
+
+
+def student_quantile(p: float, df: int) -> float:
+    """The t with P(T <= t) = p, for 0.5 <= p < 1."""
+    low, high = 0.0, 1.0
+    while student_sf(high, df) > 1 - p:
+        high *= 2
+    for _ in range(80):  # halvings: beyond a double's 53 bits
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_sf(middle, df) > 1 - p else (low, middle)
+    return high
+
+
+def _beta_cdf(x: float, a: float, b: float) -> float:
+    """Regularised incomplete beta I_x(a, b) by its continued fraction (DLMF 8.17.22), modified Lentz."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):  # the fraction converges slowly there
+        return 1.0 - _beta_cdf(1 - x, b, a)
+    tiny = 1e-300
+    d = 1 / (1 - (a + b) * x / (a + 1))
+    c, fraction = 1.0, d
+    for m in range(1, 1000):  # about 30 rounds suffice for the arguments of a t tail
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        for numerator in (even, odd):
+            d = 1 / (1 + numerator * d or tiny)
+            c = 1 + numerator / c or tiny
+            fraction *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    return math.exp(log_front) * fraction / a
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A robust straight line through a series."""
+
+    slope: float
+    """Median of the slopes between all pairs of points (Theil-Sen)."""
+    low: float
+    high: float
+    """Confidence bounds of the slope."""
+    intercept: float
+
+    def at(self, x: float) -> float:
+        """The line's value at x."""
+        return self.intercept + self.slope * x
+
+
+def theil_sen(x: Sequence[float], y: Sequence[float], *, confidence: float = 0.95) -> Trend:
+    """Fit by Theil-Sen; the two-sided interval is Sen's (1968), with his correction for ties in y.
+
+    Args:
+        x: strictly rising, at least two points.
+        y: as many values.
+        confidence: of the interval; each single bound then holds with (1 + confidence) / 2.
+    """
+    n = len(y)
+    slopes = sorted((y[j] - y[i]) / (x[j] - x[i]) for i in range(n) for j in range(i + 1, n))
+    ties = sum(k * (k - 1) * (2 * k + 5) for k in Counter(y).values())
+    sigma = math.sqrt((n * (n - 1) * (2 * n + 5) - ties) / 18)
+    reach = NORMAL.inv_cdf((1 + confidence) / 2) * sigma
+    first = max(round((len(slopes) - reach) / 2) - 1, 0)
+    last = min(round((len(slopes) + reach) / 2), len(slopes) - 1)
+    slope = median(slopes)
+    return Trend(slope, slopes[first], slopes[last], median(y) - slope * median(x))

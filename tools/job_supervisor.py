@@ -1,0 +1,314 @@
+"""Runs one local job in a process of its own: time limit, cancel, end of the whole tree, record of the end.
+
+Standard library only: `hfagent.tools.local_jobs` starts this file as a script, and it outlives whoever did so.
+
+    job_supervisor.py FOLDER TIMEOUT_S GRACE_S COMMAND...
+
+FOLDER holds, besides the runner's `spec.json`:
+    lock       held (flock) by the supervisor as long as it lives; the kernel drops it, so no pid is ever trusted
+    run.json   written before the command starts; where it exists, no supervisor starts the command again
+    log.txt    the command's stdout and stderr
+    cancel     made by anyone who wants the job to end
+    exit.json  how it ended, written when no process of the job is left
+
+On Linux every descendant is found, whatever session it moved to: orphans come back to the supervisor (a subreaper), and
+each process carries the folder in its environment (`MARKER`), which serves when the supervisor itself was killed.
+Without /proc (macOS, untested) only the command's process group is ended.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+MARKER = "HFAGENT_JOB"
+STRAGGLER_GRACE_S = 3.0  # from SIGTERM to SIGKILL, for what the command left behind
+_ALONE_S = 0.5  # helpers such as multiprocessing's resource tracker end by themselves
+_POLL_S = 0.2  # how late a cancel or the time limit is noticed; a signal is noticed at once
+_LOCK_WAIT_S = 10.0  # whoever looks at the lock holds it for microseconds
+_RESERVED_BYTES = 4096  # set aside for exit.json, so that a job that fills the disk can still say how it ended
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Put the object under this name in one step, durable before the return. One writer at a time."""
+    new = path.with_name(path.name + ".new")
+    # Without O_TRUNC, so that blocks set aside by `reserve` are used.
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(json.dumps(value, indent=1, allow_nan=False).encode())
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def boot_id() -> str | None:
+    """The kernel's id of this start of the machine; None where it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def marked(folder: Path) -> list[int]:
+    """The living processes of a job, by the marker in the environment they were started with."""
+    wanted = os.fsencode(f"{MARKER}={folder}")
+    found = []
+    for entry in _processes():
+        # Other people's processes are not readable.
+        with contextlib.suppress(OSError):
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def end_all(find: Callable[[], list[int]], *, grace_s: float) -> bool:
+    """SIGTERM to the processes found, SIGKILL to those that `grace_s` did not end; whether none is left."""
+    signal_all(find(), signal.SIGTERM)
+    if _gone(find, grace_s):
+        return True
+    deadline = time.monotonic() + 5  # a killed process in an uninterruptible read may linger
+    while time.monotonic() < deadline:
+        signal_all(find(), signal.SIGKILL)  # again and again: one of them may have forked meanwhile
+        if _gone(find, 0.1):
+            return True
+    return False
+
+
+def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
+    """Signal processes listed just now: a pid is not reused before the kernel's counter went all the way round."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _gone(find: Callable[[], list[int]], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while find():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _processes() -> Iterator[Path]:
+    if Path("/proc/self/stat").exists():
+        yield from (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+
+
+def _descendants(root: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in _processes():
+        with contextlib.suppress(OSError):
+            # The second field, the program's name, may hold spaces and parentheses.
+            state, parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if state not in "ZX":
+                children.setdefault(int(parent), []).append(int(entry.name))
+    found = list(children.get(root, ()))
+    for pid in found:
+        found += children.get(pid, ())
+    return found
+
+
+class _Stop:
+    """Why the command is to end, and a sleep that signals cut short."""
+
+    def __init__(self, folder: Path, timeout_s: float) -> None:
+        self._cancel = folder / "cancel"
+        self._deadline = time.monotonic() + timeout_s
+        self._signal: int | None = None
+        self._wake, write = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        # Handlers, not SIG_IGN, which the command would inherit.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._signal = number
+
+    def reason(self) -> tuple[str, str] | None:
+        """Stage and message of the end to come; None as long as the command may run."""
+        if self._cancel.exists():
+            return "CANCELED", "canceled"
+        if self._signal is not None:
+            return (
+                "ERROR",
+                f"lost: the supervisor got {signal.Signals(self._signal).name}, as when a machine shuts down",
+            )
+        if time.monotonic() >= self._deadline:
+            return "ERROR", "Job timeout"
+        return None
+
+    def doze(self) -> None:
+        if select.select([self._wake], [], [], _POLL_S)[0]:
+            os.read(self._wake, 4096)
+
+
+class _Command:
+    """The job's main process and whatever it started."""
+
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, env={**os.environ, MARKER: str(folder)}, process_group=0
+        )
+        self.pid = self._process.pid
+        self.exit_code: int | None = None
+        """128 + n after signal n, as in a shell."""
+
+    def reap(self) -> None:
+        # Never Popen.poll: it takes a child that this loop has reaped for one that ended with 0.
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == self.pid:
+                    code = os.waitstatus_to_exitcode(ended[1])
+                    self._process.returncode = code
+                    self.exit_code = code if code >= 0 else 128 - code
+
+    def tree(self) -> list[int]:
+        self.reap()
+        return _descendants(os.getpid())
+
+    def kill(self) -> None:
+        signal_all(self.tree(), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self.exit_code is None:
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def end_stragglers(self) -> None:
+        if not _gone(self.tree, _ALONE_S):
+            end_all(self.tree, grace_s=STRAGGLER_GRACE_S)
+        if sys.platform != "linux":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+def _run(
+    folder: Path, command: Sequence[str], *, timeout_s: float, grace_s: float
+) -> tuple[int | None, str, str | None]:
+    """Exit code, stage and message."""
+    stop = _Stop(folder, timeout_s)
+    reason = stop.reason()
+    if reason is not None:
+        return None, *reason
+    try:
+        job = _Command(command, folder)
+    except OSError as error:
+        return None, "ERROR", f"the command could not be started: {error}"
+    kill_at = 0.0
+    while job.exit_code is None:
+        if reason is None:
+            reason = stop.reason()
+            if reason is not None:
+                # To the main process alone: data loader workers that die first would spoil its last checkpoint.
+                signal_all([job.pid], signal.SIGTERM)
+                kill_at = time.monotonic() + grace_s
+        elif time.monotonic() >= kill_at:
+            job.kill()
+        stop.doze()
+        job.reap()
+    job.end_stragglers()
+    return job.exit_code, *(reason or _verdict(job.exit_code))
+
+
+def _verdict(exit_code: int) -> tuple[str, str | None]:
+    if exit_code == 0:
+        return "COMPLETED", None
+    if exit_code == 128 + signal.SIGKILL:
+        return "ERROR", "killed by SIGKILL, which the kernel sends when memory runs out"
+    return "ERROR", f"exit code {exit_code}"
+
+
+def _take_lock(folder: Path) -> int | None:
+    """The held lock's descriptor; None if the job has been started before."""
+    descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            held = False
+        else:
+            held = True
+        if (folder / "run.json").exists() or (folder / "exit.json").exists():
+            os.close(descriptor)
+            return None
+        if held:
+            return descriptor
+        time.sleep(0.005)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _supervise(folder: Path, command: Sequence[str], *, timeout_s: float, grace_s: float, report: int) -> None:
+    """Start the job unless that has happened; `report` gets what went wrong, and is closed once the job is on."""
+    try:
+        os.setsid()
+        with (folder / "log.txt").open("ab") as log, Path(os.devnull).open("rb") as null:
+            for standard, source in enumerate((null, log, log)):
+                os.dup2(source.fileno(), standard)
+        if _take_lock(folder) is None:
+            return
+        reserve = folder / "exit.json.new"
+        reserve.write_bytes(b" " * _RESERVED_BYTES)
+        started_at = _now()
+        run = {"pid": os.getpid(), "boot_id": boot_id(), "started_at": started_at, "command": list(command)}
+        write_json(folder / "run.json", run)
+    except OSError as error:
+        os.write(report, str(error).encode())
+        return
+    os.close(report)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    exit_code, stage, message = _run(folder, command, timeout_s=timeout_s, grace_s=grace_s)
+    end = {"exit_code": exit_code, "stage": stage, "message": message, "started_at": started_at, "finished_at": _now()}
+    write_json(folder / "exit.json", end)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Leave a supervisor behind and return: 0 when the job is on or was before, else 1 with a line on stderr."""
+    folder, timeout_s, grace_s, *command = arguments
+    read, write = os.pipe()
+    # A grandchild of the submitter: nobody has to wait for it, and no zombie stays in a long-lived submitter.
+    if os.fork() == 0:
+        os.close(read)
+        _supervise(Path(folder), command, timeout_s=float(timeout_s), grace_s=float(grace_s), report=write)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as report:
+        problem = report.read().decode(errors="replace")
+    if problem:
+        sys.stderr.write(problem + "\n")
+    return 1 if problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,117 @@
+"""The planner's tools, thin: parse, act at the desk, answer in short JSON that names itself.
+
+The first paragraph of a docstring is the prompt. What policy refuses comes back as `refused`, not as an exception, so
+that nothing tells a planner to try again.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from smolagents import Tool
+
+from hfagent.agent import policy
+from hfagent.agent.desk import Desk
+from hfagent.agent.errors import HfagentError
+from hfagent.agent.policy import Move
+from hfagent.agent.records import Record, Refusal
+
+WHY = {"type": "string", "description": "Hypothesis or reason, one sentence; it is printed in the report."}
+RUN = {"type": "string", "description": "Name of a training run, e.g. 'sft-01'."}
+SET = {"type": "string", "description": "'search' (used freely) or 'confirm' (touched once).", "enum": ["search", "confirm"]}
+
+
+class DeskTool(Tool):  # type: ignore[misc]
+    """A tool that acts at a desk."""
+
+    # smolagents compares forward()'s parameters with `inputs`; ours are generated from `inputs` by one caller.
+    skip_forward_signature_validation = True
+
+    def __init__(
+        self, name: str, description: str, inputs: dict[str, dict[str, Any]], act: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        self.name = name
+        self.description = description
+        self.inputs = inputs
+        self.output_type = "string"
+        self._act = act
+        super().__init__()
+
+    def forward(self, **arguments: Any) -> str:
+        """Act and answer."""
+        return _text(self.name, self._act(arguments))
+
+
+def make_tools(desk: Desk, *, on_error: Callable[[HfagentError], None]) -> list[Tool]:
+    """All tools over one desk.
+
+    Args:
+        desk: where they act.
+        on_error: told of an error that no planner can mend (a full disk, a missing package, an unreadable dataset);
+            the tool then answers with its text.
+    """
+
+    def guarded(act: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+        def run(arguments: dict[str, Any]) -> Any:
+            try:
+                return act(arguments)
+            except HfagentError as error:
+                on_error(error)
+                return {"error": str(error)}
+
+        return run
+
+    def launch(tool: str) -> Callable[[dict[str, Any]], Any]:
+        return guarded(lambda arguments: desk.launch(policy.spec_of(desk.state, Move(tool=tool, args=arguments))))
+
+    return [
+        DeskTool("check_dataset", "Judge the plan's dataset for every method. First call of a night.", {}, guarded(lambda a: _checked(desk))),
+        DeskTool("smoke", "Launch the training template for a few steps. Needed before train.", {"why": WHY}, launch("smoke")),
+        DeskTool("train", "Launch a training run with the plan's hyperparameters.", {"why": WHY}, launch("train")),
+        DeskTool(
+            "extend", "Continue a training run for more epochs, after decide said extend.", {"run": RUN, "why": WHY}, launch("extend")
+        ),
+        DeskTool(
+            "evaluate",
+            "Launch an evaluation. The baseline (subject 'base') on the search set comes before any training.",
+            {"subject": {"type": "string", "description": "'base' or a training run."}, "set": SET, "why": WHY},
+            launch("evaluate"),
+        ),
+        DeskTool(
+            "compare",
+            "Paired verdict of a training run against the base model. Both need a score on the set.",
+            {"run": RUN, "set": SET},
+            guarded(lambda a: desk.compare(a["run"], a["set"])),
+        ),
+        DeskTool(
+            "decide",
+            "Decide by rule about a compared training run: extend, keep or discard.",
+            {"run": RUN},
+            guarded(lambda a: desk.decide(a["run"])),
+        ),
+        DeskTool(
+            "finish",
+            "End the project. Refused while the plan has something left to do.",
+            {
+                "outcome": {"type": "string", "description": "How it ends.", "enum": ["finished", "failed", "stopped"]},
+                "reason": {"type": "string", "description": "One sentence."},
+            },
+            guarded(lambda a: desk.finish(a["outcome"], a["reason"])),
+        ),
+    ]
+
+
+def _checked(desk: Desk) -> dict[str, Any]:
+    report = desk.check_dataset()
+    method = desk.state.plan.method
+    return {"rows": report.rows, method: report.methods[method].model_dump(exclude={"mapping"})}
+
+
+def _text(tool: str, answer: Any) -> str:
+    if isinstance(answer, Refusal):
+        body: Any = {"refused": answer.what, "why": answer.why}
+    elif isinstance(answer, Record):
+        body = answer.model_dump(mode="json", exclude_none=True)
+    else:
+        body = answer if answer is not None else {"ok": True}
+    return json.dumps({"tool": tool, **body})
