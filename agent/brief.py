@@ -1,4 +1,4 @@
-"""The prompts: the byte-stable instructions, and the brief of a wake rendered from the state. Pure but for package data."""
+"""The prompts: the byte-stable instructions, and the brief of a wake, rendered from the state."""
 
 from datetime import datetime
 from functools import cache

@@ -4,8 +4,10 @@ Every act appends what it is about to do before it does it, and what came of it 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -31,6 +33,7 @@ from hfagent.agent.events import (
     Refused,
     Scored,
 )
+from hfagent.agent.evidence import evidence
 from hfagent.agent.ledger import Ledger
 from hfagent.agent.ports import Clock, DatasetChecker, DatasetStore, JobRunner, ModelStore, Tracker
 from hfagent.agent.records import (
@@ -136,10 +139,8 @@ class Desk:
         done = self.state.scored(run, "search") is not None
         if parent is not None and done and self.state.comparison(run, parent, "search") is None:
             self._compare(run, parent, "search")
-        decision = decide(policy.evidence(self.state, run, self.now))
-        if decision.run != run:
-            self.append(Decided(decision=policy.discard_for(run, decision)))
-        self.append(Decided(decision=decision))
+        decision = decide(evidence(self.state, run, self.now))
+        self.append(Decided(about=run, decision=decision))
         return decision
 
     def finish(self, outcome: str, reason: str) -> Refusal | None:
@@ -178,12 +179,21 @@ class Desk:
             if attempt.job_id is None:
                 self._submit(attempt.job)
 
+    def adopt(self) -> None:
+        """Before a stop: learn the ids of jobs that were submitted but not recorded; start nothing."""
+        for attempt in self.state.open_attempts:
+            if attempt.job_id is None:
+                self._record(attempt.job, self.ports.runner.find(attempt.job.key))
+
     def observe(self) -> None:
         """Bring the ledger up to date with the jobs and their metrics."""
         for run in self.state.runs.values():
             attempt = run.last
             if attempt.open and attempt.job_id is not None:
                 self._observe(run, attempt, self.ports.runner.inspect(attempt.job_id))
+        for run in self.state.runs.values():
+            if run.spec.kind == "evaluate" and run.done and run.score is None:
+                self.append(Scored(run=run.spec.name, score=_score(run.result)))
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until a job ends, at most so long."""
@@ -194,13 +204,17 @@ class Desk:
 
     def _submit(self, job: JobSpec) -> None:
         try:
-            found = self.ports.runner.find(job.key) or self.ports.runner.submit(job)
+            self._record(job, self.ports.runner.find(job.key) or self.ports.runner.submit(job))
         except JobError as error:
             if self.ports.runner.find(job.key) is not None:
                 raise
             self.append(JobRejected(key=job.key, message=str(error)))
-            return
-        self.append(JobSubmitted(key=job.key, job_id=found.id, url=found.url))
+
+    def _record(self, job: JobSpec, found: Job | None) -> None:
+        if found is None:
+            self.append(JobRejected(key=job.key, message="never started"))
+        else:
+            self.append(JobSubmitted(key=job.key, job_id=found.id, url=found.url))
 
     def _observe(self, run: Run, attempt: Attempt, job: Job) -> None:
         if job.started_at is not None and attempt.started_at is None:
@@ -209,21 +223,21 @@ class Desk:
             self._observe_metrics(run)
         if not job.ended:
             return
-        score, job = self._scored(run, job)
-        self.append(
-            JobEnded(
-                key=attempt.job.key,
-                stage=job.stage,
-                finished_at=job.finished_at,
-                running_s=job.running_s,
-                cost_micro_usd=_cost(attempt.job, job),
-                exit_code=job.exit_code,
-                message=job.message,
-                result=job.result,
-            )
+        ended = JobEnded(
+            key=attempt.job.key,
+            stage=job.stage,
+            finished_at=job.finished_at,
+            running_s=job.running_s,
+            cost_micro_usd=_cost(attempt.job, job),
+            exit_code=job.exit_code,
+            message=job.message,
+            result=job.result,
         )
-        if score is not None:
-            self.append(Scored(run=run.spec.name, score=score))
+        if run.spec.kind == "evaluate" and job.stage == "COMPLETED" and (flaw := _flaw(job)):
+            ended = ended.model_copy(
+                update={"stage": "ERROR", "message": f"the evaluation's result is unusable: {flaw}"}
+            )
+        self.append(ended)
 
     def _observe_metrics(self, run: Run) -> None:
         known = {point.step: point.values for point in run.points}
@@ -233,18 +247,6 @@ class Desk:
         new = tuple(row for row in rows if known.get(row.step) != row.values)
         if new:
             self.append(MetricsLogged(run=run.spec.name, points=new))
-
-    def _scored(self, run: Run, job: Job) -> tuple[Score | None, Job]:
-        """The score of a completed evaluation; a result that is none makes the job an error."""
-        if run.spec.kind != "evaluate" or job.stage != "COMPLETED":
-            return None, job
-        result = job.result or {}
-        try:
-            return Score.model_validate({name: result[name] for name in Score.model_fields if name in result}), job
-        except ValidationError as error:
-            problem = error.errors()[0]
-            message = f"the evaluation's result is unusable: {problem['loc']}: {problem['msg']}"
-            return None, job.model_copy(update={"stage": "ERROR", "message": message})
 
     def _compare(self, candidate: str, reference: str | None, problems: ProblemSet) -> Verdict:
         ours, theirs = self._score(candidate, problems), self._score(reference, problems)
@@ -262,6 +264,20 @@ class Desk:
         if run is None or run.score is None:
             raise EvaluationError(f"{subject or 'the base model'} has no score on the {problems} set")
         return run.score
+
+
+def _score(result: Mapping[str, Any]) -> Score:
+    return Score.model_validate({name: result[name] for name in Score.model_fields if name in result})
+
+
+def _flaw(job: Job) -> str | None:
+    """What is wrong with an evaluation's result; None when it is a score."""
+    try:
+        _score(job.result or {})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return None
 
 
 def _cost(spec: JobSpec, job: Job) -> int | None:

@@ -5,7 +5,7 @@ HfagentError
 │   ├── SettingsError                 a flag, a variable or hfagent.toml
 │   ├── PlanRejected                  a goal or a combination that cannot be run
 │   └── DatasetError                  a dataset that cannot be read or does not fit
-├── LedgerError       (OSError)       the ledger is locked, damaged or cannot be written
+├── LedgerError       (OSError)       the ledger is damaged or cannot be written
 ├── JobError          (RuntimeError)  a job could not be submitted or inspected
 ├── EvaluationError   (RuntimeError)  an evaluation gave no usable scores
 ├── PackageMissing    (ImportError)   an optional package is needed; the message names the pip command
@@ -18,9 +18,13 @@ A refusal by policy is not an error: it is a `Refusal` value, so that no planner
 class HfagentError(Exception):
     """Base of all errors raised on purpose: the text is complete and needs no traceback."""
 
+    exit_code = 1
+
 
 class UsageError(HfagentError, ValueError):
     """The person's input cannot be used."""
+
+    exit_code = 2
 
 
 class SettingsError(UsageError):
@@ -49,6 +53,8 @@ class EvaluationError(HfagentError, RuntimeError):
 
 class PackageMissing(HfagentError, ImportError):
     """A package of an extra is needed and is not installed."""
+
+    exit_code = 2
 
 
 class ModelError(HfagentError, RuntimeError):

@@ -146,9 +146,11 @@ class Compared(Record):
 
 
 class Decided(Record):
-    """A decision by rule."""
+    """A decision by rule about a training run."""
 
     kind: Literal["decided"] = "decided"
+    about: str
+    """The training run that was judged; `decision.run` may be its parent."""
     decision: Decision
 
 

@@ -11,7 +11,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from hfagent.agent.errors import LedgerError
+from hfagent.agent.errors import LedgerError, SettingsError, UsageError
 from hfagent.agent.events import Event, Fact, from_dict, to_line
 from hfagent.agent.ports import Clock
 
@@ -84,21 +84,23 @@ def open_ledger(path: Path, clock: Clock) -> Iterator[Ledger]:
     """Lock a ledger for writing, create it if needed, and cut off a torn last line.
 
     Raises:
-        LedgerError: another process holds it, it is damaged, or its folder cannot be written.
+        UsageError: another process holds it.
+        SettingsError: its folder cannot be written.
+        LedgerError: it is damaged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b", buffering=0)
     except OSError as error:
-        raise LedgerError(
+        raise SettingsError(
             f"cannot write the ledger {str(path)!r}: {error.strerror}; choose another folder with --reports-dir"
         ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise LedgerError(
-                f"the project {path.stem!r} is in the hands of another hfagent process; see `hfagent status {path.stem}`"
+            raise UsageError(
+                f"another hfagent process works on the project {path.stem!r}; see `hfagent status {path.stem}`"
             ) from error
         file.seek(0)
         data = file.read()
@@ -116,6 +118,8 @@ def _parse(path: Path, data: bytes) -> list[Event]:
         except (ValueError, ValidationError) as error:
             raise LedgerError(f"line {number} of the ledger {str(path)!r} is damaged: {error}") from error
         if event.seq != number:
-            raise LedgerError(f"line {number} of the ledger {str(path)!r} has seq {event.seq}: lines were lost or added")
+            raise LedgerError(
+                f"line {number} of the ledger {str(path)!r} has seq {event.seq}: lines were lost or added"
+            )
         events.append(event)
     return events

@@ -9,17 +9,24 @@ from hfagent.agent.events import Crashed, Resumed
 from hfagent.agent.planner import Planner
 from hfagent.agent.state import State
 
-POLL_S = 2.0
-"""How often metrics are read while a job runs; a job's end wakes the loop at once."""
 
-
-def run_night(desk: Desk, planner: Planner, *, on_tick: Callable[[State], None], resumed_by: int | None = None) -> State:
+def run_night(
+    desk: Desk,
+    planner: Planner,
+    *,
+    on_tick: Callable[[State], None],
+    stop_asked: Callable[[], str | None] = lambda: None,
+    poll_s: float = 2.0,
+    resumed_by: int | None = None,
+) -> State:
     """Work until the project has ended.
 
     Args:
         desk: the open project; its plan is confirmed.
         planner: proposes; the desk disposes.
         on_tick: called after each look at the jobs, so that a terminal shows life.
+        stop_asked: the reason, once somebody wants the night stopped.
+        poll_s: how often metrics are read while a job runs; a job's end wakes the loop at once.
         resumed_by: process id when the project was begun by another process.
 
     Returns:
@@ -34,7 +41,16 @@ def run_night(desk: Desk, planner: Planner, *, on_tick: Callable[[State], None],
             desk.append(Resumed(pid=resumed_by))
         desk.reconcile()
         while desk.state.ended is None:
-            _turn(desk, planner, on_tick)
+            desk.observe()
+            on_tick(desk.state)
+            why = stop_asked() or _out_of_time(desk)
+            if why is not None:
+                desk.stop(why)
+            elif desk.state.open_attempts:
+                left_s = policy.time_left_s(desk.state, desk.now)
+                desk.wait(poll_s if left_s is None else min(poll_s, left_s))
+            else:
+                planner.wake()
     except LedgerError:
         raise
     except HfagentError as error:
@@ -46,15 +62,6 @@ def run_night(desk: Desk, planner: Planner, *, on_tick: Callable[[State], None],
     return desk.state
 
 
-def _turn(desk: Desk, planner: Planner, on_tick: Callable[[State], None]) -> None:
-    desk.observe()
-    on_tick(desk.state)
+def _out_of_time(desk: Desk) -> str | None:
     left_s = policy.time_left_s(desk.state, desk.now)
-    if left_s is not None and left_s <= 0:
-        desk.stop(f"the time limit of {desk.state.plan.max_hours} h is reached")
-        return
-    if desk.state.open_attempts:
-        desk.wait(POLL_S if left_s is None else min(POLL_S, left_s))
-        return
-    planner.wake()
-
+    return f"the time limit of {desk.state.plan.max_hours} h is reached" if left_s is not None and left_s <= 0 else None

@@ -1,4 +1,4 @@
-"""Planners: a smolagents agent over the toolbox. Every wake is a fresh short run whose prompt is rendered from the state.
+"""Planners: a smolagents agent over the toolbox. Every wake is a fresh short run, its prompt rendered from the state.
 
 The rule planner is a smolagents `Model` whose answer is the policy's next move, so there is one loop with or without a
 language model.
@@ -84,7 +84,10 @@ class AgentPlanner:
         usage = result.token_usage
         calls = len(agent.memory.steps) - 1
         if len(self._desk.ledger.events) == before:
-            raise StalledError(f"the planner {self._model.model_id!r} made {calls} calls and changed nothing")
+            trouble = next((step.error for step in agent.memory.steps if getattr(step, "error", None)), "no error")
+            raise StalledError(
+                f"the planner {self._model.model_id!r} made {calls} calls and changed nothing: {trouble}"
+            )
         if self._desk.state.ended is None:
             self._desk.append(
                 PlannerWoke(

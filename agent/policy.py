@@ -7,6 +7,8 @@ night; everything that it proposes passes `check`.
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import Field
+
 from hfagent.agent import estimate
 from hfagent.agent.records import BenchmarkRef, ProblemSet, Record, Refusal, RunSpec, TrainConfig
 from hfagent.agent.state import Run, State
@@ -23,7 +25,7 @@ class Move(Record):
     """A call of one of the toolbox's tools."""
 
     tool: str
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default_factory=dict)
 
 
 def deadline(state: State) -> datetime | None:
@@ -66,10 +68,11 @@ def extend_run(state: State, parent: str, why: str) -> RunSpec:
 
 def evaluate_run(state: State, subject: str | None, problems: ProblemSet, why: str) -> RunSpec:
     """An evaluation of a training run's model, or of the base model."""
-    name = "baseline" if subject is None else f"{subject}-eval"
-    return RunSpec(
-        name=name if problems == "search" else f"{name}-confirm", kind="evaluate", why=why, subject=subject, set=problems
-    )
+    if problems == "confirm":
+        name = f"{subject or 'baseline'}-confirm"
+    else:
+        name = "baseline" if subject is None else f"{subject}-eval"
+    return RunSpec(name=name, kind="evaluate", why=why, subject=subject, set=problems)
 
 
 # --- questions about the state ---------------------------------------------------------------------------------------
@@ -95,7 +98,10 @@ def benchmark(state: State, problems: ProblemSet) -> BenchmarkRef:
 
 def kept(state: State) -> str | None:
     """The training run that was kept, if any."""
-    return next((t.decision.run for t in reversed(state.decisions) if t.decision.action == "keep"), None)
+    for taken in reversed(state.decisions):
+        if taken.decision.action == "keep":
+            return taken.decision.run
+    return None
 
 
 def time_left_s(state: State, now: datetime) -> float | None:
@@ -136,7 +142,7 @@ def check_decide(state: State, run: str, now: datetime) -> Refusal | None:
     if run not in state.runs or state.runs[run].spec.kind != "train":
         return Refusal(what=f"decide {run}", why=f"no training run {run!r}; there are {_names(trained(state))}")
     decision = state.decision_on(run)
-    if decision is not None and not (decision.action == "extend" and _blocked_extension(state, run, now)):
+    if decision is not None and not (decision.action == "extend" and blocked_extension(state, run, now)):
         return Refusal(what=f"decide {run}", why="already decided")
     if state.comparison(run, None, "search") is None:
         return Refusal(what=f"decide {run}", why="not compared with the baseline on the search set")
@@ -174,7 +180,7 @@ def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
     if state.dataset.methods[state.plan.method].verdict == "INCOMPATIBLE":
         return f"the dataset is incompatible with {state.plan.method}"
     if state.open_attempts:
-        return f"{state.open_attempts[0].job.run} is still open and the {state.plan.flavor!r} flavor runs one job at a time"
+        return f"{state.open_attempts[0].job.run} is still open: one job at a time"
     return None
 
 
@@ -202,7 +208,9 @@ def _check_train(state: State, spec: RunSpec) -> str | None:
         return "the smoke run has not passed"
     if state.scored(None, "search") is None:
         return "the base model has no score on the search set: baseline first"
-    undecided = [run.spec.name for run in trained(state) if run.spec.name != spec.name and not state.decision_on(run.spec.name)]
+    undecided = [
+        run.spec.name for run in trained(state) if run.spec.name != spec.name and not state.decision_on(run.spec.name)
+    ]
     if undecided:
         return f"{undecided[0]} is not decided"
     if spec.parent is not None:
@@ -303,7 +311,7 @@ def _next_training(state: State, now: datetime) -> Move | None:
 
 def _after_decision(state: State, name: str, now: datetime) -> Move | None:
     decision = state.decision_on(name)
-    if decision is None or (decision.action == "extend" and _blocked_extension(state, name, now)):
+    if decision is None or (decision.action == "extend" and blocked_extension(state, name, now)):
         return Move(tool="decide", args={"run": name})
     if decision.action == "extend":
         return Move(tool="extend", args={"run": name, "why": decision.reason})
@@ -317,7 +325,9 @@ def _next_confirmation(state: State, now: datetime) -> Move | None:
     if state.scored(None, "confirm") is None:
         return _evaluate(None, "confirm", "the base model on fresh problems")
     if state.scored(chosen, "confirm") is None:
-        return _evaluate(chosen, "confirm", f"{chosen} on the same fresh problems: the one look that the headline rests on")
+        return _evaluate(
+            chosen, "confirm", f"{chosen} on the same fresh problems: the one look that the headline rests on"
+        )
     if state.comparison(chosen, None, "confirm") is None:
         return Move(tool="compare", args={"run": chosen, "set": "confirm"})
     return None
@@ -325,6 +335,9 @@ def _next_confirmation(state: State, now: datetime) -> Move | None:
 
 def _conclusion(state: State) -> Move:
     chosen = kept(state)
+    last = state.decisions[-1].decision
+    if last.action == "stop":
+        return _finish("stopped", last.reason)
     if chosen is None:
         return _finish("finished", "no run was better than the base model on the search set")
     comparison = state.comparison(chosen, None, "confirm")
@@ -352,7 +365,7 @@ def _guarded(state: State, move: Move, now: datetime) -> Move:
     return move
 
 
-def _blocked_extension(state: State, run: str, now: datetime) -> str | None:
+def blocked_extension(state: State, run: str, now: datetime) -> str | None:
     """Why an extension that was decided can never be launched; None while it can."""
     spec = extend_run(state, run, "extension")
     for rule in (_check_duplicate, _check_envelope):
@@ -367,7 +380,9 @@ def spec_of(state: State, move: Move) -> RunSpec | Refusal:
     args = dict(move.args)
     named = args.get("run", args.get("subject"))
     if named not in (None, "base") and named not in state.runs:
-        return Refusal(what=f"{move.tool} {named}", why=f"no run {named!r}; there are {_names(list(state.runs.values()))}")
+        return Refusal(
+            what=f"{move.tool} {named}", why=f"no run {named!r}; there are {_names(list(state.runs.values()))}"
+        )
     match move.tool:
         case "smoke":
             return smoke_run(state, **args)

@@ -104,8 +104,10 @@ class ColumnMapping(Record):
     """Chat roles renamed, e.g. human -> user."""
     turn_keys: dict[str, str] = {}
     """Keys of a chat turn renamed, e.g. from -> role, value -> content."""
+    turns: dict[str, str] = {}
+    """Target column -> chat role: its text becomes a list of one message, so that the chat template is applied to it."""
     drop_rows: bool = False
-    """Rows with a null, an empty text or an empty list of messages are left out."""
+    """Rows that cannot train (a null, an empty text, an empty list of messages, broken JSON) are left out."""
 
 
 class MethodCheck(Record):
@@ -259,6 +261,7 @@ class Decision(Record):
 
     action: Action
     run: str | None
+    """The training run that the action is for: an extension that gains nothing keeps its parent."""
     reason: str
     rule: str
     numbers: dict[str, float | None] = {}

@@ -92,9 +92,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Taken:
-    """A decision, and when it was taken."""
+    """A decision, when it was taken and about which training run."""
 
     at: datetime
+    about: str
     decision: Decision
 
 
@@ -130,7 +131,9 @@ class State:
     @property
     def spent_micro_usd(self) -> int | None:
         """Cost of all ended jobs; None when one of them is unknown."""
-        costs = [a.cost_micro_usd for run in self.runs.values() for a in run.attempts if not a.open and a.stage != "REJECTED"]
+        costs = [
+            a.cost_micro_usd for run in self.runs.values() for a in run.attempts if not a.open and a.stage != "REJECTED"
+        ]
         return None if None in costs else sum(cost for cost in costs if cost is not None)
 
     @property
@@ -155,7 +158,7 @@ class State:
 
     def decision_on(self, run: str) -> Decision | None:
         """The newest decision about a training run."""
-        return next((t.decision for t in reversed(self.decisions) if t.decision.run == run), None)
+        return next((taken.decision for taken in reversed(self.decisions) if taken.about == run), None)
 
 
 def fold(events: Iterable[Event]) -> State | None:
@@ -195,8 +198,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return _with_run(state, name, score=score)
         case Compared() as fact:
             return replace(state, comparisons=(*state.comparisons, Comparison(event.at, fact)))
-        case Decided(decision=decision):
-            return replace(state, decisions=(*state.decisions, Taken(event.at, decision)))
+        case Decided(about=about, decision=decision):
+            return replace(state, decisions=(*state.decisions, Taken(event.at, about, decision)))
         case Refused() as fact:
             return replace(state, refusals=(*state.refusals, fact))
         case PlannerWoke() as fact:

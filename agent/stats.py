@@ -1,10 +1,8 @@
-"""Tail probabilities and trends that the verdict and the decisions rest on: standard library only."""
+"""Tail probabilities that the verdict rests on: standard library only, so that no start waits for scipy."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import NormalDist, median
+from statistics import NormalDist
 
 NORMAL = NormalDist()
 
@@ -12,7 +10,8 @@ NORMAL = NormalDist()
 def binomial_mid_p(successes: int, trials: int) -> float:
     """P(X > successes) + P(X = successes) / 2 for a fair coin, summed in exact integers."""
     more = sum(math.comb(trials, k) for k in range(successes + 1, trials + 1))
-    return (2 * more + math.comb(trials, successes)) / 2 ** (trials + 1)
+    outcomes: int = 2**trials
+    return (2 * more + math.comb(trials, successes)) / (2 * outcomes)
 
 
 def sign_flip_p(values: Sequence[float]) -> float:
@@ -62,38 +61,3 @@ def _beta_cdf(x: float, a: float, b: float) -> float:
             break
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     return math.exp(log_front) * fraction / a
-
-
-@dataclass(frozen=True)
-class Trend:
-    """A robust straight line through a series."""
-
-    slope: float
-    """Median of the slopes between all pairs of points (Theil-Sen)."""
-    low: float
-    high: float
-    """Confidence bounds of the slope."""
-    intercept: float
-
-    def at(self, x: float) -> float:
-        """The line's value at x."""
-        return self.intercept + self.slope * x
-
-
-def theil_sen(x: Sequence[float], y: Sequence[float], *, confidence: float = 0.95) -> Trend:
-    """Fit by Theil-Sen; the two-sided interval is Sen's (1968), with his correction for ties in y.
-
-    Args:
-        x: strictly rising, at least two points.
-        y: as many values.
-        confidence: of the interval; each single bound then holds with (1 + confidence) / 2.
-    """
-    n = len(y)
-    slopes = sorted((y[j] - y[i]) / (x[j] - x[i]) for i in range(n) for j in range(i + 1, n))
-    ties = sum(k * (k - 1) * (2 * k + 5) for k in Counter(y).values())
-    sigma = math.sqrt((n * (n - 1) * (2 * n + 5) - ties) / 18)
-    reach = NORMAL.inv_cdf((1 + confidence) / 2) * sigma
-    first = max(round((len(slopes) - reach) / 2) - 1, 0)
-    last = min(round((len(slopes) + reach) / 2), len(slopes) - 1)
-    slope = median(slopes)
-    return Trend(slope, slopes[first], slopes[last], median(y) - slope * median(x))

@@ -66,7 +66,7 @@ def compare(
     Args:
         base: problem id -> fraction of samples passed, in [0, 1].
         candidate: the same problems.
-        alpha: one-sided error rate of each of the two claims, in (0, 1).
+        alpha: one-sided error rate of each of the two claims, in (0, 0.5): at 0.5 a coin may claim.
         margin: in score units, in (-1, 1).
 
     Raises:
@@ -85,7 +85,7 @@ def compare(
         _, p_worse = _p_fractions([-d for d in differences], margin=abs(margin))
         ci_low, ci_high = _t_interval(differences, alpha=alpha)
     label: Label = "no_detectable_difference"
-    if min(p_better, p_worse) <= alpha and p_better != p_worse:
+    if min(p_better, p_worse) <= alpha:
         label = "better" if p_better < p_worse else "worse"
     base_score, candidate_score = math.fsum(base.values()) / n, math.fsum(candidate.values()) / n
     return Verdict(
@@ -114,8 +114,8 @@ def sentence(verdict: Verdict, *, metric: str = "pass@1") -> str:
         f"({100 * (1 - verdict.alpha):.4g} % interval {100 * verdict.ci_low:+.1f} to {100 * verdict.ci_high:+.1f}), "
         f"one-sided p = {verdict.p_value:.2g}"
     )
-    if verdict.label == "no_detectable_difference" and verdict.mde is not None:
-        text += f"; could have missed a gain of up to {100 * (verdict.mde + max(verdict.margin, 0)):.1f} points"
+    if verdict.label == "no_detectable_difference" and verdict.mde is not None and verdict.margin >= 0:
+        text += f"; could have missed a gain of up to {100 * (verdict.margin + verdict.mde):.1f} points"
     return text
 
 
@@ -129,8 +129,8 @@ def _headline(verdict: Verdict) -> str:
 
 
 def _check(base: Mapping[str, float], candidate: Mapping[str, float], alpha: float, margin: float) -> None:
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha {alpha!r} is not an error rate: it must lie between 0 and 1, e.g. 0.05")
+    if not 0 < alpha < 0.5:
+        raise UsageError(f"alpha {alpha!r} is not a useful error rate: it must lie between 0 and 0.5, e.g. 0.05")
     if not -1 < margin < 1:
         raise UsageError(f"margin {margin!r} is not a difference of scores: it must lie between -1 and 1")
     for name, mine, other in (("candidate", candidate, base), ("baseline", base, candidate)):
@@ -185,12 +185,10 @@ def _t_interval(differences: Sequence[float], *, alpha: float) -> tuple[float, f
     n, mean = len(differences), math.fsum(differences) / len(differences)
     if n == 1:
         return -1.0, 1.0
+    # Without spread, at most this share of all problems would differ (exact binomial bound), each by at most 1.
+    unseen = 1 - alpha ** (1 / n)
     error = stdev(differences) / math.sqrt(n)
-    if error < 1e-12:
-        # No spread seen: at most this share of all problems would differ (exact binomial bound), each by at most 1.
-        reach = 1 - alpha ** (1 / n)
-    else:
-        reach = student_quantile(1 - alpha / 2, n - 1) * error
+    reach = unseen if error < 1e-12 else student_quantile(1 - alpha / 2, n - 1) * error
     return mean - reach, mean + reach
 
 
@@ -199,6 +197,6 @@ def _mde(differences: Sequence[float], *, alpha: float, changed: int | None) -> 
     n, z = len(differences), NORMAL.inv_cdf(1 - alpha) + NORMAL.inv_cdf(POWER)
     if changed is not None:
         # A true delta needs at least that share of problems to change, so with few changes seen it bounds itself.
-        return min(z * math.sqrt(max(changed / n, z * z / n) / n), 1.0) if z > 0 else 0.0
+        return min(z * math.sqrt(max(changed / n, z * z / n) / n), 1.0)
     spread = stdev(differences) if n > 1 else 0.0
-    return min(max(z, 0.0) * spread / math.sqrt(n), 1.0) if spread > 1e-12 else None
+    return min(z * spread / math.sqrt(n), 1.0) if spread > 1e-12 else None

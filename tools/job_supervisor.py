@@ -36,7 +36,7 @@ MARKER = "HFAGENT_JOB"
 STRAGGLER_GRACE_S = 3.0  # from SIGTERM to SIGKILL, for what the command left behind
 _ALONE_S = 0.5  # helpers such as multiprocessing's resource tracker end by themselves
 _POLL_S = 0.2  # how late a cancel or the time limit is noticed; a signal is noticed at once
-_LOCK_WAIT_S = 10.0  # whoever looks at the lock holds it for microseconds
+_LOCK_WAIT_S = 10.0  # for a supervisor that is just being killed
 _RESERVED_BYTES = 4096  # set aside for exit.json, so that a job that fills the disk can still say how it ended
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -44,7 +44,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Put the object under this name in one step, durable before the return. One writer at a time."""
     new = path.with_name(path.name + ".new")
-    # Without O_TRUNC, so that blocks set aside by `reserve` are used.
+    # Without O_TRUNC, so that the blocks set aside for exit.json are used.
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(json.dumps(value, indent=1, allow_nan=False).encode())
@@ -132,6 +132,10 @@ def _descendants(root: int) -> list[int]:
     return found
 
 
+_End = tuple[int | None, str, str | None]
+"""Exit code, stage and message."""
+
+
 class _Stop:
     """Why the command is to end, and a sleep that signals cut short."""
 
@@ -156,10 +160,8 @@ class _Stop:
         if self._cancel.exists():
             return "CANCELED", "canceled"
         if self._signal is not None:
-            return (
-                "ERROR",
-                f"lost: the supervisor got {signal.Signals(self._signal).name}, as when a machine shuts down",
-            )
+            name = signal.Signals(self._signal).name
+            return "ERROR", f"lost: the supervisor got {name}, as when a machine shuts down"
         if time.monotonic() >= self._deadline:
             return "ERROR", "Job timeout"
         return None
@@ -195,22 +197,17 @@ class _Command:
 
     def kill(self) -> None:
         signal_all(self.tree(), signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if self.exit_code is None:
+        if sys.platform != "linux":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     def end_stragglers(self) -> None:
         if not _gone(self.tree, _ALONE_S):
             end_all(self.tree, grace_s=STRAGGLER_GRACE_S)
-        if sys.platform != "linux":
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+        self.kill()
 
 
-def _run(
-    folder: Path, command: Sequence[str], *, timeout_s: float, grace_s: float
-) -> tuple[int | None, str, str | None]:
-    """Exit code, stage and message."""
+def _run(folder: Path, command: Sequence[str], *, timeout_s: float, grace_s: float) -> _End:
     stop = _Stop(folder, timeout_s)
     reason = stop.reason()
     if reason is not None:
@@ -243,43 +240,35 @@ def _verdict(exit_code: int) -> tuple[str, str | None]:
     return "ERROR", f"exit code {exit_code}"
 
 
-def _take_lock(folder: Path) -> int | None:
-    """The held lock's descriptor; None if the job has been started before."""
+def _take_lock(folder: Path) -> bool:
+    """Lock the folder until this process ends; False if the job has been started before."""
     descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
     deadline = time.monotonic() + _LOCK_WAIT_S
-    while True:
-        try:
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-            held = False
-        else:
-            held = True
-        if (folder / "run.json").exists() or (folder / "exit.json").exists():
-            os.close(descriptor)
-            return None
-        if held:
-            return descriptor
+            return not _was_started(folder)
+        if _was_started(folder):
+            return False
         time.sleep(0.005)
+    raise TimeoutError(f"another process held the lock of the job for {_LOCK_WAIT_S:.0f} s")
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
+def _was_started(folder: Path) -> bool:
+    return (folder / "run.json").exists() or (folder / "exit.json").exists()
 
 
 def _supervise(folder: Path, command: Sequence[str], *, timeout_s: float, grace_s: float, report: int) -> None:
     """Start the job unless that has happened; `report` gets what went wrong, and is closed once the job is on."""
     try:
         os.setsid()
-        with (folder / "log.txt").open("ab") as log, Path(os.devnull).open("rb") as null:
-            for standard, source in enumerate((null, log, log)):
-                os.dup2(source.fileno(), standard)
-        if _take_lock(folder) is None:
+        with (folder / "log.txt").open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        if not _take_lock(folder):
             return
-        reserve = folder / "exit.json.new"
-        reserve.write_bytes(b" " * _RESERVED_BYTES)
-        started_at = _now()
+        (folder / "exit.json.new").write_bytes(b" " * _RESERVED_BYTES)
+        started_at = datetime.now(UTC).isoformat()
         run = {"pid": os.getpid(), "boot_id": boot_id(), "started_at": started_at, "command": list(command)}
         write_json(folder / "run.json", run)
     except OSError as error:
@@ -289,8 +278,8 @@ def _supervise(folder: Path, command: Sequence[str], *, timeout_s: float, grace_
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     exit_code, stage, message = _run(folder, command, timeout_s=timeout_s, grace_s=grace_s)
-    end = {"exit_code": exit_code, "stage": stage, "message": message, "started_at": started_at, "finished_at": _now()}
-    write_json(folder / "exit.json", end)
+    end = {"exit_code": exit_code, "stage": stage, "message": message, "started_at": started_at}
+    write_json(folder / "exit.json", end | {"finished_at": datetime.now(UTC).isoformat()})
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -305,8 +294,7 @@ def main(arguments: Sequence[str]) -> int:
     os.close(write)
     with os.fdopen(read, "rb") as report:
         problem = report.read().decode(errors="replace")
-    if problem:
-        sys.stderr.write(problem + "\n")
+    sys.stderr.write(problem)
     return 1 if problem else 0
 
 

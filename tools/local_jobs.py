@@ -1,53 +1,23 @@
-"""Jobs on this machine: one folder and one supervisor process for each, found again after any restart.
+"""Jobs on this machine: a supervisor process for each, found again after any restart."""
 
-A job exists once its supervisor has written `run.json`; a folder without it belongs to a submitter that died before, and
-the next submit of the key starts it. The folders must lie on a local disk: network disks do not keep flock's promise.
-"""
-
-import contextlib
-import fcntl
-import importlib.metadata
-import json
 import os
-import platform
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import hfagent
-from hfagent.agent.errors import JobError, PackageMissing, SettingsError
-from hfagent.agent.records import Job, JobSpec, JobStage, Record
-from hfagent.job_templates.runtime import RESULT_PREFIX
-from hfagent.tools import job_supervisor
-from hfagent.tools.job_supervisor import MARKER, STRAGGLER_GRACE_S, boot_id, end_all, marked, sync_folder, write_json
+from hfagent.agent.errors import JobError, SettingsError
+from hfagent.agent.records import Job, JobSpec
+from hfagent.tools import job_folder, job_supervisor
+from hfagent.tools.script_command import script_command
 
-_START_TIMEOUT_S = 60.0  # about 0.05 s on an idle machine
+_START_TIMEOUT_S = 60.0  # 0.05 s on an idle machine
 _POLL_S = 0.1
 _LOG_TAIL_BYTES = 1 << 20
-_RESULT_TAIL_BYTES = 4 << 20
-_SCRIPT_HEADER = re.compile(r"^# /// script\s*$(.*?)^# ///\s*$", re.MULTILINE | re.DOTALL)
-_JOB_ID = re.compile(r"local-([A-Za-z0-9_-]{1,100})")
-
-
-class _Submitted(Record):
-    created_at: datetime
-    spec: JobSpec
-
-
-class _Ended(Record):
-    exit_code: int | None
-    stage: JobStage
-    message: str | None
-    started_at: datetime
-    finished_at: datetime
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 class LocalJobRunner:
@@ -90,7 +60,7 @@ class LocalJobRunner:
         job = self.find(spec.key)
         if job is None:
             command = self._command(spec)
-            self._create(spec)
+            self._make_folder(spec)
         self._require_same(spec)
         if job is None:
             self._start(spec, command)
@@ -103,42 +73,105 @@ class LocalJobRunner:
         """The job started under this key; None if there is none, also where a submitter died before the start."""
         folder = self._root / key
         try:
-            if not folder.is_dir():
-                return None
-            return self._read(folder)
+            return job_folder.read_job(folder) if _KEY.fullmatch(key) and folder.is_dir() else None
         except (OSError, ValueError) as error:
             raise JobError(f"the job folder {str(folder)!r} cannot be used: {error}") from error
 
     def inspect(self, job_id: str) -> Job:
         """The job now; one whose supervisor is gone becomes an ERROR, and what is left of it is ended."""
-        job = self.find(self._folder(job_id).name)
+        prefix, _, key = job_id.partition(job_folder.ID_PREFIX)
+        job = None if prefix else self.find(key)
         if job is None:
             raise JobError(f"no job {job_id!r} in {str(self._root)!r}")
         return job
 
     def logs(self, job_id: str, *, tail: int = 100) -> Sequence[str]:
         """The last lines, oldest first, out of the last MiB; each state of a progress bar is a line."""
-        self.inspect(job_id)
-        text = _read_end(self._folder(job_id) / "log.txt", _LOG_TAIL_BYTES).decode(errors="replace")
+        log = self._root / self.inspect(job_id).key / "log.txt"
+        text = job_folder.read_end(log, _LOG_TAIL_BYTES).decode(errors="replace")
         lines = [line for line in re.split(r"[\r\n]+", text) if line]
         return lines[-tail:] if tail > 0 else []
 
     def cancel(self, job_id: str) -> None:
-        """Ask the job's supervisor, whoever started it, to end the whole tree; nothing happens to one that has ended."""
-        if self.inspect(job_id).ended:
+        """Ask the supervisor, whoever started it, to end the whole tree; a job that has ended stays as it is."""
+        job = self.inspect(job_id)
+        if job.ended:
             return
         try:
-            (self._folder(job_id) / "cancel").touch()
+            (self._root / job.key / "cancel").touch()
         except OSError as error:
             raise JobError(f"job {job_id!r} cannot be canceled: {error}") from error
 
     def wait(self, job_ids: Sequence[str], *, timeout_s: float) -> None:
         """Return within about 0.1 s of the first end, or after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
-        folders = [self._folder(job_id) for job_id in job_ids]
-        # The whole look is cheap next to the pause, and it also notices a killed supervisor.
-        while not any(self.inspect(job_id).ended for job_id in job_ids if not self._surely_running(job_id)):
+        folders = [self._root / self.inspect(job_id).key for job_id in job_ids]
+        while not any(job_folder.is_over(folder) for folder in folders):
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return
             time.sleep(min(_POLL_S, left_s))
+
+    def _make_folder(self, spec: JobSpec) -> None:
+        folder = self._root / spec.key
+        try:
+            job_folder.create(folder, spec, package=self._package)
+        except OSError as error:
+            raise JobError(f"the job folder {str(folder)!r} cannot be made: {error}") from error
+
+    def _require_same(self, spec: JobSpec) -> None:
+        earlier = job_folder.read_spec(self._root / spec.key)
+        if earlier != spec:
+            differing = [name for name in JobSpec.model_fields if getattr(earlier, name) != getattr(spec, name)]
+            raise JobError(
+                f"key {spec.key!r} belongs to a job with other {', '.join(differing)}: a changed job needs a new key"
+            )
+
+    def _command(self, spec: JobSpec) -> list[str]:
+        template = self._templates / spec.template
+        if Path(spec.template).name != spec.template or not template.is_file():
+            known = ", ".join(sorted(path.name for path in self._templates.glob("[!_]*.py")))
+            raise JobError(f"no job template {spec.template!r} in {str(self._templates)!r}: there are {known}")
+        return [*script_command(template), *spec.args, "--output-dir", str(self._root / spec.key / "out")]
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        # The planner's keys stay with the planner; HF_TOKEN goes on, since jobs push to the Hub.
+        kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+        paths = [str(folder / "import"), *filter(None, [kept.get("PYTHONPATH")])]
+        added = {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONSAFEPATH": "1",  # a template's neighbours must not shadow packages of the same name
+            "PYTHONUNBUFFERED": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        if self._trackio_dir:
+            added["TRACKIO_DIR"] = str(self._trackio_dir)
+        return kept | added
+
+    def _start(self, spec: JobSpec, command: Sequence[str]) -> None:
+        """Have a supervisor at work on the job; any number of calls leaves one."""
+        folder = self._root / spec.key
+        python = [sys.executable, "-I", "-S"]  # the supervisor needs nothing but the standard library
+        limits = [str(spec.timeout_s), str(self._grace_s)]
+        try:
+            done = subprocess.run(
+                [*python, job_supervisor.__file__, str(folder), *limits, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=self._environment(folder),
+                start_new_session=True,
+                timeout=_START_TIMEOUT_S,
+                check=False,
+            )
+        except OSError as error:
+            raise JobError(f"the supervisor of job {spec.key!r} could not be started: {error}") from error
+        except subprocess.TimeoutExpired as error:
+            raise JobError(
+                f"the supervisor of job {spec.key!r} did not answer in {_START_TIMEOUT_S:.0f} s: submit it again"
+            ) from error
+        if done.returncode != 0:
+            problem = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+            raise JobError(f"job {spec.key!r} could not be started: {problem or f'exit code {done.returncode}'}")

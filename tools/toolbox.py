@@ -18,7 +18,11 @@ from hfagent.agent.records import Record, Refusal
 
 WHY = {"type": "string", "description": "Hypothesis or reason, one sentence; it is printed in the report."}
 RUN = {"type": "string", "description": "Name of a training run, e.g. 'sft-01'."}
-SET = {"type": "string", "description": "'search' (used freely) or 'confirm' (touched once).", "enum": ["search", "confirm"]}
+SET = {
+    "type": "string",
+    "description": "'search' (used freely) or 'confirm' (touched once).",
+    "enum": ["search", "confirm"],
+}
 
 
 class DeskTool(Tool):  # type: ignore[misc]
@@ -65,11 +69,21 @@ def make_tools(desk: Desk, *, on_error: Callable[[HfagentError], None]) -> list[
         return guarded(lambda arguments: desk.launch(policy.spec_of(desk.state, Move(tool=tool, args=arguments))))
 
     return [
-        DeskTool("check_dataset", "Judge the plan's dataset for every method. First call of a night.", {}, guarded(lambda a: _checked(desk))),
-        DeskTool("smoke", "Launch the training template for a few steps. Needed before train.", {"why": WHY}, launch("smoke")),
+        DeskTool(
+            "check_dataset",
+            "Judge the plan's dataset for every method. First call of a night.",
+            {},
+            guarded(lambda a: _checked(desk)),
+        ),
+        DeskTool(
+            "smoke", "Launch the training template for a few steps. Needed before train.", {"why": WHY}, launch("smoke")
+        ),
         DeskTool("train", "Launch a training run with the plan's hyperparameters.", {"why": WHY}, launch("train")),
         DeskTool(
-            "extend", "Continue a training run for more epochs, after decide said extend.", {"run": RUN, "why": WHY}, launch("extend")
+            "extend",
+            "Continue a training run for more epochs, after decide said extend.",
+            {"run": RUN, "why": WHY},
+            launch("extend"),
         ),
         DeskTool(
             "evaluate",

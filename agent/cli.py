@@ -1,0 +1,198 @@
+"""The command line: parse, wire, call, print. stdout is the result, stderr is progress."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from hfagent import __version__
+
+EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
+COMMANDS = ("run", "resume", "status", "report", "logs", "cancel", "check", "doctor")
+
+
+class GoalFirst(TyperGroup):
+    """`hfagent "goal"` is `hfagent run "goal"`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `run` before a first word that is no command."""
+        if args and args[0] not in COMMANDS and args[0] not in ("--help", "--version"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=GoalFirst,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help='Post-training that runs overnight: hfagent "improve code solving with SFT"',
+)
+
+Project = Annotated[str | None, typer.Argument(help="Project; the newest one when left out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+ReportsDir = Annotated[Path | None, typer.Option(help="Folder of ledgers and reports.")]
+StateDir = Annotated[Path | None, typer.Option(help="Folder of jobs and data.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hfagent {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Post-training that runs overnight: plan, train, evaluate, decide, and prove the gain."""
+
+
+@app.command()
+def run(
+    goal: Annotated[str, typer.Argument(help="What to achieve, in a sentence.")],
+    model: Annotated[str | None, typer.Option(help="Base model: Hub id or folder.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Training data: Hub id, file or folder.")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration of the dataset.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
+    method: Annotated[str | None, typer.Option(help="Training method: sft.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Benchmark of the confirm set, e.g. openai_humaneval.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Where jobs run: local.")] = None,
+    flavor: Annotated[str | None, typer.Option(help="Hardware of a job.")] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
+    max_hours: Annotated[float | None, typer.Option(help="Time limit of the whole project.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A test: 100 examples, few steps.")] = False,
+    project: Annotated[str | None, typer.Option(help="Name of the project.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of data, training and problems.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and cost, launch nothing.")] = False,
+    unsafe_exec: Annotated[bool, typer.Option("--unsafe-exec", help="Run generated code without a sandbox.")] = False,
+    reports_dir: ReportsDir = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Reach a goal: check, smoke, baseline, train, evaluate, decide, confirm, report."""
+    from hfagent.agent import commands
+    from hfagent.agent.plan import Flags
+
+    settings = _settings(
+        backend=backend, flavor=flavor, budget_usd=budget_usd, max_hours=max_hours, seed=seed,
+        confirm_yes=yes or None, unsafe_exec=unsafe_exec or None, reports_dir=reports_dir, state_dir=state_dir,
+    )  # fmt: skip
+    flags = Flags(
+        model=model, dataset=dataset, config=config, split=split, method=method, benchmark=benchmark,
+        project=project, quick=quick,
+    )  # fmt: skip
+    _exit(commands.run(goal, flags, settings, dry_run=dry_run, as_json=as_json))
+
+
+@app.command()
+def resume(
+    project: Project = None, reports_dir: ReportsDir = None, state_dir: StateDir = None, as_json: AsJson = False
+) -> None:
+    """Go on with a project after an interruption; running jobs are attached again."""
+    from hfagent.agent import commands
+
+    _exit(commands.resume(project, _settings(reports_dir=reports_dir, state_dir=state_dir), as_json=as_json))
+
+
+@app.command()
+def status(project: Project = None, reports_dir: ReportsDir = None, as_json: AsJson = False) -> None:
+    """Show where a project stands."""
+    from hfagent.agent import commands
+
+    _exit(commands.status(project, _settings(reports_dir=reports_dir), as_json=as_json))
+
+
+@app.command()
+def report(
+    project: Project = None,
+    reports_dir: ReportsDir = None,
+    show: Annotated[bool, typer.Option("--print", help="Render it in the terminal.")] = False,
+) -> None:
+    """Print the path of the report, or the report itself."""
+    from hfagent.agent import commands
+
+    _exit(commands.report(project, _settings(reports_dir=reports_dir), show=show))
+
+
+@app.command()
+def logs(
+    job: Annotated[str, typer.Argument(help="Job id, as in `hfagent status`.")],
+    tail: Annotated[int, typer.Option(min=1, help="Number of lines.")] = 100,
+    state_dir: StateDir = None,
+) -> None:
+    """Print the last lines of a job's log."""
+    from hfagent.agent import commands
+
+    _exit(commands.logs(job, _settings(state_dir=state_dir), tail=tail))
+
+
+@app.command()
+def cancel(project: Project = None, reports_dir: ReportsDir = None, state_dir: StateDir = None) -> None:
+    """Stop a project and the job that it runs."""
+    from hfagent.agent import commands
+
+    _exit(commands.cancel(project, _settings(reports_dir=reports_dir, state_dir=state_dir)))
+
+
+@app.command()
+def check(
+    dataset: Annotated[str, typer.Argument(help="Hub id, file or folder.")],
+    method: Annotated[str | None, typer.Option(help="One of sft, dpo, grpo, kto; all when left out.")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration of the dataset.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "train",
+    model: Annotated[str | None, typer.Option(help="Model whose tokenizer measures lengths: Hub id or folder.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=8, help="Tokens of a row, against which lengths are held.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a dataset for each training method, before any money is spent."""
+    from hfagent.agent import commands
+
+    settings = _settings()
+    _exit(commands.check(dataset, settings, method=method, config=config, split=split, model=model,
+                         max_length=max_length, as_json=as_json))  # fmt: skip
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look at this machine: what works, what does not, and what to do about it."""
+    from hfagent.agent import commands
+
+    _exit(commands.doctor(_settings(), as_json=as_json))
+
+
+def _settings(**flags: Any) -> Any:
+    from hfagent.agent.settings import load
+
+    return load(flags, cwd=Path.cwd(), env=os.environ)
+
+
+def _exit(code: int) -> None:
+    if code:
+        raise typer.Exit(code)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the program; errors meant for people are one line and an exit code."""
+    from hfagent.agent.errors import HfagentError
+
+    try:
+        app(args=list(args) if args is not None else None)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except HfagentError as error:
+        if "--json" in (args if args is not None else sys.argv):
+            typer.echo(json.dumps({"error": str(error)}))
+        typer.echo(f"hfagent: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,220 @@
+"""What each command does. Every function returns the exit code and prints its result on stdout."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hfagent.agent import console as terminal
+from hfagent.agent import estimate, wiring
+from hfagent.agent.errors import SettingsError, UsageError
+from hfagent.agent.ledger import is_held, read
+from hfagent.agent.plan import Flags, Surroundings, make_plan
+from hfagent.agent.records import DatasetRef, DatasetReport, ModelRef, Plan
+from hfagent.agent.settings import Settings
+from hfagent.agent.state import State, fold
+from hfagent.agent.summary import phase, summary
+from hfagent.agent.wiring import Paths
+
+EXIT = {"finished": 0, "running": 0, "waiting": 0, "failed": 1, "stopped": 3}
+
+
+def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: bool) -> int:
+    """Plan a goal and reach it."""
+    plan = _plan(goal, flags, settings)
+    if dry_run:
+        _show_plan(plan, None, as_json=as_json)
+        return 0
+    ask = None if settings.confirm_yes else _asker(as_json=as_json)
+    wiring.preflight(settings)
+    from hfagent.agent.night import begin
+
+    console = terminal.stderr_console()
+    for note in plan.notes:
+        console.print(f"note: {note}")
+    try:
+        state = begin(plan, wiring.local_ports(settings), settings, ask=ask, console=console)
+    except KeyboardInterrupt:
+        return _interrupted(plan.project)
+    if state is None:
+        console.print("nothing was started")
+        return 0
+    return _close(state, Paths(settings.reports_dir, plan.project), as_json=as_json)
+
+
+def resume(project: str | None, settings: Settings, *, as_json: bool) -> int:
+    """Go on with a project."""
+    wiring.preflight(settings)
+    from hfagent.agent.night import resume as take_over
+
+    paths = wiring.find_project(settings.reports_dir, project)
+    try:
+        state = take_over(paths, wiring.local_ports(settings), settings, console=terminal.stderr_console())
+    except KeyboardInterrupt:
+        return _interrupted(paths.project)
+    return _close(state, paths, as_json=as_json)
+
+
+def status(project: str | None, settings: Settings, *, as_json: bool) -> int:
+    """Show a project."""
+    paths = wiring.find_project(settings.reports_dir, project)
+    state = _state(paths)
+    held = is_held(paths.ledger)
+    if as_json:
+        _print_json(summary(state, report=paths.report, ledger=paths.ledger, held=held))
+        return 0
+    console = terminal.stdout_console()
+    console.print(f"{state.plan.project}  {phase(state, held=held)}", style="name")
+    console.print(terminal.run_table(state))
+    console.print(terminal.closing(state, paths, held=held))
+    return 0
+
+
+def report(project: str | None, settings: Settings, *, show: bool) -> int:
+    """Print the report's path, or the report."""
+    paths = wiring.find_project(settings.reports_dir, project)
+    if not show:
+        print(paths.report)  # noqa: T201 - the result
+        return 0
+    from rich.markdown import Markdown
+
+    from hfagent.agent.report import render
+
+    terminal.stdout_console().print(Markdown(render(_state(paths))))
+    return 0
+
+
+def logs(job: str, settings: Settings, *, tail: int) -> int:
+    """Print the end of a job's log."""
+    for line in wiring.local_runner(settings).logs(job, tail=tail):
+        print(line)  # noqa: T201 - the result
+    return 0
+
+
+def cancel(project: str | None, settings: Settings) -> int:
+    """Stop a project."""
+    from hfagent.agent.night import ask_to_stop
+
+    paths = wiring.find_project(settings.reports_dir, project)
+    state = _state(paths)
+    if state.ended is not None:
+        raise UsageError(f"the project {paths.project!r} is already {state.ended.state}")
+    elsewhere = ask_to_stop(paths, wiring.local_ports(settings), settings, "stopped by `hfagent cancel`")
+    print(f"{paths.project}: {'will stop within seconds' if elsewhere else 'stopped'}")  # noqa: T201 - the result
+    return 0
+
+
+def check(
+    dataset: str,
+    settings: Settings,
+    *,
+    method: str | None,
+    config: str | None,
+    split: str,
+    model: str | None,
+    max_length: int | None,
+    as_json: bool,
+) -> int:
+    """Judge a dataset."""
+    from hfagent.tools.dataset_read import DatasetReader
+    from hfagent.tools.dataset_store import LocalDatasetStore
+
+    ref = DatasetRef(id=dataset, config=config, split=split)
+    path = LocalDatasetStore(settings.state_dir / "data").prepare(ref, rows=None, seed=settings.seed)
+    found = DatasetReader().check(
+        ref.model_copy(update={"id": path}), model=ModelRef(id=model) if model else None, max_length=max_length
+    )
+    found = found.model_copy(update={"dataset": dataset})
+    if method is not None:
+        known = dict(found.methods)
+        if method.lower() not in known:
+            raise SettingsError(f"unknown method {method!r}: choose one of {', '.join(known)}")
+        found = found.model_copy(update={"methods": {k: v for k, v in known.items() if k == method.lower()}})
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        terminal.stdout_console().print(terminal.dataset_view(found))
+    return 0
+
+
+def doctor(settings: Settings, *, as_json: bool) -> int:
+    """Examine the machine."""
+    from hfagent.tools.doctor import examine
+
+    checks = examine(settings)
+    if as_json:
+        _print_json({"checks": [item.model_dump() for item in checks]})
+    else:
+        console = terminal.stdout_console()
+        for item in checks:
+            mark = {"ok": "ok    ", "note": "note  ", "broken": "BROKEN"}[item.status]
+            console.print(f"{mark} {item.name}: {item.detail}", style={"broken": "fail"}.get(item.status, ""))
+            if item.mend is not None:
+                console.print(f"       {item.mend}", style="detail")
+    return int(any(item.status == "broken" for item in checks))
+
+
+def _plan(goal: str, flags: Flags, settings: Settings) -> Plan:
+    from hfagent.agent.goal import parse_goal
+    from hfagent.agent.recipes import load
+    from hfagent.tools.benchmarks import names
+
+    hints = parse_goal(goal)
+    taken = tuple(path.stem for path in settings.reports_dir.glob("*.jsonl")) if settings.reports_dir.is_dir() else ()
+    here = Surroundings(hub=wiring.hub_reachable(), gpu=wiring.has_gpu(), benchmarks=names(), taken=taken)
+    return make_plan(
+        goal, hints=hints, flags=flags, recipe=load(hints.task_area or "code"), settings=settings, here=here
+    )
+
+
+def _asker(*, as_json: bool) -> Callable[[State], Plan | bool]:
+    """The question before a launch.
+
+    Raises:
+        UsageError: there is no terminal to ask.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("there is no terminal to ask on: add --yes to start, or --dry-run to see plan and cost")
+    from hfagent.agent.confirm import ask
+
+    def asked(state: State) -> Plan | bool:
+        _show_plan(state.plan, state.dataset, as_json=False, to=sys.stderr)
+        return ask(state.plan, sys.stdin, sys.stderr)
+
+    return asked
+
+
+def _show_plan(plan: Plan, dataset: DatasetReport | None, *, as_json: bool, to: Any = None) -> None:
+    seconds = estimate.night_s(plan)
+    if as_json:
+        cost = estimate.cost_micro_usd(plan, seconds) / 1e6
+        _print_json({"plan": plan.model_dump(mode="json"), "estimate_s": round(seconds), "estimate_usd": cost})
+        return
+    print(terminal.plan_text(plan, dataset), file=to or sys.stdout)  # noqa: T201 - the result
+
+
+def _close(state: State, paths: Paths, *, as_json: bool) -> int:
+    if as_json:
+        _print_json(summary(state, report=paths.report, ledger=paths.ledger, held=False))
+    else:
+        print(terminal.closing(state, paths, held=False))  # noqa: T201 - the result
+    return EXIT[phase(state, held=False)]
+
+
+def _interrupted(project: str) -> int:
+    console = terminal.stderr_console()
+    console.print(
+        f"interrupted; a running job goes on: `hfagent resume {project}` takes it up, `hfagent cancel {project}` stops it"
+    )
+    return 130
+
+
+def _state(paths: Paths) -> State:
+    state = fold(read(paths.ledger))
+    if state is None:
+        raise UsageError(f"the ledger {str(paths.ledger)!r} has no plan yet")
+    return state
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))  # noqa: T201 - the result

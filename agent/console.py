@@ -1,0 +1,253 @@
+"""What a terminal shows: one live table on a terminal, one line an event elsewhere. Progress goes to stderr."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from rich.theme import Theme
+
+from hfagent.agent import estimate, lines, policy
+from hfagent.agent.events import Event
+from hfagent.agent.records import BenchmarkRef, DatasetReport, Plan
+from hfagent.agent.state import Run, State
+from hfagent.agent.summary import headline, phase
+from hfagent.agent.verdict import sentence
+from hfagent.agent.wiring import Paths
+
+THEME = Theme({"name": "bold", "detail": "dim", "keep": "green", "extend": "yellow", "fail": "red"})
+HEARTBEAT_S = 60.0
+"""Without events, a line at least this often."""
+STAGE_STYLE = {"COMPLETED": "keep", "ERROR": "fail", "REJECTED": "fail", "CANCELED": "fail", "RUNNING": "name"}
+RECENT = 6
+
+
+def stderr_console() -> Console:
+    """The console for progress and errors."""
+    return Console(stderr=True, highlight=False, theme=THEME, soft_wrap=not sys.stderr.isatty())
+
+
+class Progress:
+    """Shows a night as it goes. A context manager; `follow` is a ledger listener."""
+
+    def __init__(self, console: Console, state: State):
+        self._console = console
+        self._state = state
+        self._recent: deque[str] = deque(maxlen=RECENT)
+        self._shown = time.monotonic()
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=False)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal to a question."""
+        if not self._console.is_terminal:
+            yield
+            return
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
+
+    def follow(self, event: Event, state: State) -> None:
+        """Show an event."""
+        self._state = state
+        text = lines.line(event, state)
+        if text is None:
+            return
+        if self._console.is_terminal:
+            if event.fact.kind != "metrics_logged":
+                self._recent.append(text)
+            return
+        self._say(text)
+
+    def tick(self, state: State) -> None:
+        """Show that the night is alive, also when nothing happens."""
+        self._state = state
+        if self._console.is_terminal or time.monotonic() - self._shown < HEARTBEAT_S:
+            return
+        for attempt in state.open_attempts:
+            run = state.runs[attempt.job.run]
+            self._say(f"{state.updated_at:%H:%M:%SZ} waiting run={run.spec.name} {lines.progress(run, state)}".rstrip())
+
+    def _say(self, text: str) -> None:
+        self._shown = time.monotonic()
+        self._console.print(Text(text))
+
+    def _render(self) -> Group:
+        state = self._state
+        cost = f"${(state.spent_micro_usd or 0) / 1e6:.2f} spent, ${state.held_micro_usd / 1e6:.2f} held"
+        title = Text.assemble((state.plan.project, "name"), ("  " + state.plan.goal.splitlines()[0][:80], "detail"))
+        footer = Text("\n".join(text[: self._console.width - 1] for text in self._recent), style="detail")
+        return Group(title, run_table(state), Text(cost, style="detail"), footer)
+
+
+def run_table(state: State) -> Table:
+    """The runs of a project."""
+    table = Table(box=None, pad_edge=False, header_style="detail")
+    for name in ("run", "kind", "stage", "progress", "score", "vs baseline", "time", "decision"):
+        table.add_column(name)
+    for run in state.runs.values():
+        table.add_row(*_row(run, state))
+    return table
+
+
+def _row(run: Run, state: State) -> list[Text | str]:
+    decision = state.decision_on(run.spec.name)
+    action = decision.action if decision else ""
+    style = {"keep": "keep", "extend": "extend", "discard": "fail"}.get(action, "")
+    took = run.last.running_s
+    return [
+        Text(run.spec.name, style="name"),
+        run.spec.kind,
+        Text(run.last.stage, style=STAGE_STYLE.get(run.last.stage, "")),
+        lines.progress(run, state).replace("step=", "").replace("loss=", "loss "),
+        f"{run.score.value:.3f} (n={run.score.n})" if run.score else "",
+        _versus(run, state),
+        "" if took is None else f"{took:.0f} s",
+        Text(action, style=style),
+    ]
+
+
+def _versus(run: Run, state: State) -> str:
+    subject, problems = run.spec.subject, run.spec.set
+    comparison = state.comparison(subject, None, problems) if subject and problems else None
+    return f"{comparison.fact.verdict.delta:+.3f}" if comparison else ""
+
+
+def time_text(seconds: float) -> str:
+    """Seconds for people: `45 s`, `6 min 12 s`, `7 h 03 min`."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    return f"{total // 3600} h {total % 3600 // 60:02d} min"
+
+
+def money_text(micro_usd: int | None) -> str:
+    """Money for people; unknown is never zero."""
+    return "unknown" if micro_usd is None else f"${micro_usd / 1e6:.2f}"
+
+
+def stdout_console() -> Console:
+    """The console for results."""
+    return Console(highlight=False, theme=THEME)
+
+
+def plan_text(plan: Plan, dataset: DatasetReport | None) -> str:
+    """What a person confirms."""
+    seconds = estimate.night_s(plan)
+    price = f"${plan.price_micro_usd_per_hour / 1e6:.2f}/h"
+    train = plan.train
+    length = f"{train.max_steps} steps" if train.max_steps is not None else f"{train.num_train_epochs:g} epochs"
+    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    cap = "no cap" if plan.budget_micro_usd is None else f"cap {money_text(plan.budget_micro_usd)}"
+    limit = "no limit" if plan.max_hours is None else f"limit {plan.max_hours:g} h"
+    rows = [
+        ("goal", plan.goal.splitlines()[0]),
+        ("model", plan.model.id),
+        ("dataset", _dataset_text(plan, dataset)),
+        (
+            "method",
+            f"{plan.method} with LoRA r={train.lora_r}, {length}, batch {batch}, learning rate {train.learning_rate:g}",
+        ),
+        ("search set", _benchmark_text(plan.search)),
+        ("confirm set", _benchmark_text(plan.confirm)),
+        ("hardware", f"{plan.backend}, flavor {plan.flavor}, {price}"),
+        ("time", f"about {time_text(seconds)} ({limit})"),
+        ("cost", f"about {money_text(estimate.cost_micro_usd(plan, seconds))} ({cap})"),
+        ("output", f"training_reports/{plan.project}.md and a LoRA adapter, both local"),
+        *(("note", note) for note in plan.notes),
+    ]
+    return "\n".join(f"{name:<12}{text}" for name, text in rows)
+
+
+def _dataset_text(plan: Plan, dataset: DatasetReport | None) -> str:
+    name = f"{plan.dataset.id}{f' ({plan.dataset.config})' if plan.dataset.config else ''}"
+    if dataset is None:
+        return name
+    check = dataset.methods[plan.method]
+    rows = "unknown number of" if dataset.rows is None else dataset.rows
+    return f"{name}, {rows} rows, {check.verdict.replace('_', ' ')}: {check.reason}"
+
+
+def _benchmark_text(benchmark: BenchmarkRef) -> str:
+    return f"{benchmark.name}, {benchmark.n or 'all'} problems"
+
+
+def closing(state: State, paths: Paths, *, held: bool) -> str:
+    """The last block of a run: verdict, numbers, time, cost, report, and how to go on."""
+    rows = [("verdict", _verdict_text(state)), ("state", _phase_text(state, held=held))]
+    end = state.ended_at or state.updated_at
+    held_text = f", {money_text(state.held_micro_usd)} held" if state.held_micro_usd else ""
+    rows += [
+        ("time", time_text((end - state.started_at).total_seconds())),
+        ("cost", money_text(state.spent_micro_usd) + held_text),
+        ("report", str(paths.report)),
+    ]
+    adapter = kept_adapter(state)
+    if adapter is not None:
+        rows += [("model", adapter), ("load", f'AutoPeftModelForCausalLM.from_pretrained("{adapter}")  # from peft')]
+    if state.ended is None and not held:
+        rows.append(("go on", f"hfagent resume {paths.project}"))
+    return "\n".join(f"{name:<10}{text}" for name, text in rows)
+
+
+def _verdict_text(state: State) -> str:
+    verdict = headline(state)
+    if verdict is not None:
+        return f"{sentence(verdict)} ({state.plan.confirm.name}, confirm set)"
+    found = [item for item in state.comparisons if item.fact.set == "search" and item.fact.reference is None]
+    if found:
+        return f"not confirmed; on the search set: {sentence(found[-1].fact.verdict)}"
+    return "none yet"
+
+
+def _phase_text(state: State, *, held: bool) -> str:
+    reason = state.ended.reason if state.ended is not None else state.crash
+    return phase(state, held=held) + (f": {reason}" if reason else "")
+
+
+def dataset_view(found: DatasetReport) -> Group:
+    """The dataset check for people."""
+    rows = "unknown number of" if found.rows is None else found.rows
+    head = Text.assemble((found.dataset, "name"), f"  {rows} rows, columns: {', '.join(found.columns)}")
+    table = Table(box=None, pad_edge=False, header_style="detail")
+    for name in ("method", "verdict", "reason"):
+        table.add_column(name)
+    notes: list[Text] = []
+    for method, check in found.methods.items():
+        style = {"READY": "keep", "NEEDS_MAPPING": "extend", "INCOMPATIBLE": "fail"}[check.verdict]
+        table.add_row(method, Text(check.verdict.replace("_", " "), style=style), check.reason)
+        if check.mapping is not None:
+            notes.append(
+                Text(f"{method} mapping: {check.mapping.model_dump_json(exclude_defaults=True)}", style="detail")
+            )
+        notes += [Text(f"{method} warning: {warning}") for warning in check.warnings]
+    return Group(head, table, *notes)
+
+
+def kept_adapter(state: State) -> str | None:
+    """The folder of the kept run's adapter."""
+    run = policy.kept(state)
+    adapter = state.runs[run].result.get("adapter") if run is not None else None
+    return None if adapter is None else str(adapter)

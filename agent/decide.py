@@ -1,0 +1,169 @@
+"""What becomes of a trained run once the search set has judged it: extend, keep, discard or stop. Pure, by rule.
+
+The search set is judged permissively (any gain is kept), because the claim is made once, on the confirm set.
+"""
+
+from pydantic import Field
+
+from hfagent.agent import trend
+from hfagent.agent.records import Action, Decision, MetricPoint, Record
+from hfagent.agent.verdict import Verdict
+
+MIN_GAIN = 0.01
+"""Relative fall of the loss that an extension must promise."""
+MAX_GENERALIZATION_LOSS = 5.0
+"""Percent; Prechelt's threshold for noisy evaluation losses."""
+HEADROOM_SCORE = 0.98
+"""From here on more training has next to nothing left to win."""
+EQUAL = 1e-9
+"""Scores closer than this are equal: sums of fractions differ in their last bits."""
+
+
+class Extension(Record):
+    """What continuing a run would take."""
+
+    total_steps: int = Field(ge=1)
+    """Optimizer steps of the run once extended."""
+    seconds: float = Field(ge=0)
+    """Estimate for its training and its evaluation on the search set."""
+    micro_usd: int = Field(default=0, ge=0)
+
+
+class Remaining(Record):
+    """What is left to spend. None is no limit."""
+
+    seconds: float | None = None
+    micro_usd: int | None = None
+    reserve_s: float = Field(default=0, ge=0)
+    """Kept back for the evaluations that must still follow, the confirming ones among them."""
+    reserve_micro_usd: int = Field(default=0, ge=0)
+
+
+class Parent(Record):
+    """The run that another one extends."""
+
+    run: str
+    verdict: Verdict
+    """The extended run (candidate) against this one (base) on the search set."""
+
+
+class Evidence(Record):
+    """Everything that a decision about one run rests on."""
+
+    run: str
+    verdict: Verdict
+    """The run against the baseline on the search set."""
+    points: tuple[MetricPoint, ...] = ()
+    """Metrics of the run, those of the runs that it extends included; may be short or empty."""
+    remaining: Remaining = Remaining()
+    extension: Extension | None = None
+    """None where the run cannot be continued."""
+    extensions: int = Field(default=0, ge=0)
+    """How often this line of runs was extended already."""
+    max_extensions: int = Field(default=2, ge=0)
+    best_so_far: bool = True
+    """No other run scores higher on the search set."""
+    parent: Parent | None = None
+
+
+def decide(evidence: Evidence) -> Decision:
+    """Apply the rules, the first that fits.
+
+    1. An extension that did not raise the score of its parent: the parent is kept (the decision names it), or the
+       extension discarded where the parent is no gain over the baseline either.
+    2. Extend: not significantly worse, the best so far, headroom, losses still falling and not overfit, a forecast of
+       at least `MIN_GAIN`, extensions, time and money left beyond the reserve.
+    3. Keep any gain. 4. Stop where even the reserve is gone. 5. Discard.
+    """
+    verdict, parent = evidence.verdict, evidence.parent
+    outlook = _outlook(evidence)
+    numbers = _numbers(evidence, outlook)
+
+    def decision(action: Action, rule: str, reason: str, *, run: str = evidence.run) -> Decision:
+        return Decision(action=action, run=run, reason=reason, rule=rule, numbers=numbers)
+
+    result = f"{_points(verdict.delta)} on {verdict.n} search problems (one-sided p = {verdict.p_value:.2g})"
+    if parent is not None and parent.verdict.delta <= EQUAL:
+        change = f"the extension changed the score of {parent.run} by {_points(parent.verdict.delta)}"
+        if parent.verdict.base_score - verdict.base_score > EQUAL:
+            return decision("keep", "keep-parent", f"{change}: no gain, so {parent.run} is kept", run=parent.run)
+        return decision("discard", "discard-no-gain", f"{change}, and neither is above the baseline: {result}")
+    blocked = _blocked(evidence, outlook)
+    if blocked is None and outlook is not None and evidence.extension is not None:
+        promise = f"at least {100 * outlook.gain:.1f} % lower by step {evidence.extension.total_steps}"
+        return decision("extend", "extend-while-falling", f"{result}, and the loss still falls: {promise}")
+    if verdict.delta > EQUAL:
+        return decision("keep", "keep-any-gain", f"{result}; not extended: {blocked}")
+    if short := _short_of(evidence.remaining, seconds=0, micro_usd=0):
+        return decision("stop", "stop-at-reserve", f"{result}: no gain, and no room for another run: {short}")
+    return decision("discard", "discard-no-gain", f"{result}: no gain; not extended: {blocked}")
+
+
+def _outlook(evidence: Evidence) -> trend.Outlook | None:
+    if evidence.extension is None:
+        return None
+    return trend.outlook(trend.stable_losses(evidence.points), total_steps=evidence.extension.total_steps)
+
+
+def _blocked(evidence: Evidence, outlook: trend.Outlook | None) -> str | None:
+    """The first reason against an extension."""
+    extension, verdict = evidence.extension, evidence.verdict
+    if extension is None:
+        return "it cannot be continued"
+    if evidence.extensions >= evidence.max_extensions:
+        return f"extended {evidence.extensions} of {evidence.max_extensions} times"
+    if verdict.label == "worse":
+        return "it is worse than the baseline"
+    if not evidence.best_so_far:
+        return "another run scores higher"
+    if verdict.candidate_score >= HEADROOM_SCORE:
+        return f"a score of {verdict.candidate_score:.3f} leaves no headroom"
+    return _blocked_by_losses(evidence, outlook) or _short_of(
+        evidence.remaining, seconds=extension.seconds, micro_usd=extension.micro_usd
+    )
+
+
+def _blocked_by_losses(evidence: Evidence, outlook: trend.Outlook | None) -> str | None:
+    if outlook is None:
+        return f"fewer than {trend.MIN_POINTS} training losses at the full learning rate, too few for a trend"
+    gap = trend.generalization_loss(evidence.points)
+    if gap is not None and gap > MAX_GENERALIZATION_LOSS:
+        return f"overfit, the evaluation loss is {gap:.1f} % above its lowest"
+    if outlook.slope_high >= 0:
+        return f"the training loss is not clearly falling (slope at most {outlook.slope_high:+.3f} per ln step)"
+    slope = trend.eval_slope(evidence.points)
+    if slope is not None and slope >= 0:
+        return f"the evaluation loss is not falling (slope {slope:+.3f} per ln step)"
+    if outlook.gain < MIN_GAIN:
+        return f"a fall of the loss of only {100 * outlook.gain:.2f} % is to be expected, below {100 * MIN_GAIN:.0f} %"
+    return None
+
+
+def _short_of(remaining: Remaining, *, seconds: float, micro_usd: int) -> str | None:
+    """What is missing for a step that must leave the reserve untouched."""
+    needed_s, needed = seconds + remaining.reserve_s, micro_usd + remaining.reserve_micro_usd
+    if remaining.seconds is not None and needed_s > remaining.seconds:
+        return f"{needed_s:.0f} s needed with the reserve, {max(remaining.seconds, 0):.0f} s left"
+    if remaining.micro_usd is not None and needed > remaining.micro_usd:
+        return f"${needed / 1e6:.2f} needed with the reserve, ${remaining.micro_usd / 1e6:.2f} left"
+    return None
+
+
+def _numbers(evidence: Evidence, outlook: trend.Outlook | None) -> dict[str, float | None]:
+    remaining = evidence.remaining
+    return {
+        "delta": evidence.verdict.delta,
+        "p_value": evidence.verdict.p_value,
+        "loss": outlook.level if outlook else None,
+        "loss_slope_high": outlook.slope_high if outlook else None,
+        "forecast_gain": outlook.gain if outlook else None,
+        "eval_loss_slope": trend.eval_slope(evidence.points),
+        "generalization_loss": trend.generalization_loss(evidence.points),
+        "extensions": evidence.extensions,
+        "seconds_left": remaining.seconds,
+        "usd_left": None if remaining.micro_usd is None else remaining.micro_usd / 1e6,
+    }
+
+
+def _points(delta: float) -> str:
+    return f"{100 * delta:+.1f} points"

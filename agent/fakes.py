@@ -1,0 +1,176 @@
+"""Public test doubles for every seam: a whole night in milliseconds, on a clock that moves only when somebody waits."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hfagent.agent.errors import JobError
+from hfagent.agent.records import (
+    DatasetRef,
+    DatasetReport,
+    Job,
+    JobSpec,
+    JobStage,
+    MethodCheck,
+    MetricPoint,
+    ModelRef,
+)
+
+
+class FakeClock:
+    """Starts at a given time and moves by `advance`."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, 22, tzinfo=UTC)):
+        self._now = start
+
+    def now(self) -> datetime:
+        """The clock's time."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += timedelta(seconds=seconds)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a fake job goes: how long it queues and runs, and what it leaves."""
+
+    running_s: float
+    stage: JobStage = "COMPLETED"
+    result: Mapping[str, Any] | None = None
+    exit_code: int | None = 0
+    message: str | None = None
+    queued_s: float = 0.0
+    log: Sequence[str] = ()
+
+
+@dataclass
+class _FakeJob:
+    spec: JobSpec
+    ending: Ending
+    created_at: datetime
+    canceled_at: datetime | None = None
+
+
+class FakeJobRunner:
+    """Jobs that end as `behave` says."""
+
+    name = "fake"
+
+    def __init__(self, clock: FakeClock, behave: Callable[[JobSpec], Ending]):
+        self._clock = clock
+        self._behave = behave
+        self._jobs: dict[str, _FakeJob] = {}
+        self.submits: list[str] = []
+        """Keys, in order of start."""
+
+    def submit(self, spec: JobSpec) -> Job:
+        """Start the job once for its key."""
+        known = self._jobs.get(spec.key)
+        if known is not None and known.spec != spec:
+            raise JobError(f"key {spec.key!r} was used for another job")
+        if known is None:
+            self._jobs[spec.key] = _FakeJob(spec, self._behave(spec), self._clock.now())
+            self.submits.append(spec.key)
+        return self.inspect(f"fake-{spec.key}")
+
+    def find(self, key: str) -> Job | None:
+        """The job of this key."""
+        return self.inspect(f"fake-{key}") if key in self._jobs else None
+
+    def inspect(self, job_id: str) -> Job:
+        """The job at the clock's time."""
+        job = self._job(job_id)
+        started, finished = self._times(job)
+        now, ending = self._clock.now(), job.ending
+        common = {"id": job_id, "key": job.spec.key, "url": f"fake://{job.spec.key}", "flavor": job.spec.flavor}
+        if job.canceled_at is not None and job.canceled_at < finished:
+            return Job(**common, created_at=job.created_at, started_at=min(started, job.canceled_at),
+                       finished_at=job.canceled_at, stage="CANCELED", message="canceled")  # fmt: skip
+        if now < started:
+            return Job(**common, created_at=job.created_at, stage="SCHEDULING")
+        if now < finished:
+            return Job(**common, created_at=job.created_at, started_at=started, stage="RUNNING")
+        return Job(**common, created_at=job.created_at, started_at=started, finished_at=finished, stage=ending.stage,
+                   exit_code=ending.exit_code, message=ending.message,
+                   result=dict(ending.result) if ending.result is not None else None)  # fmt: skip
+
+    def logs(self, job_id: str, *, tail: int = 100) -> Sequence[str]:
+        """The last lines of the ending's log."""
+        return list(self._job(job_id).ending.log)[-tail:]
+
+    def cancel(self, job_id: str) -> None:
+        """Stop the job now."""
+        job = self._job(job_id)
+        job.canceled_at = job.canceled_at or self._clock.now()
+
+    def wait(self, job_ids: Sequence[str], *, timeout_s: float) -> None:
+        """Move the clock to the next end among the jobs, at most `timeout_s`."""
+        now = self._clock.now()
+        jobs = [self._job(job_id) for job_id in job_ids]
+        if any(self.inspect(job_id).ended for job_id in job_ids):
+            return
+        ends = [(self._times(job)[1] - now).total_seconds() for job in jobs]
+        self._clock.advance(min([timeout_s, *ends]))
+
+    def _job(self, job_id: str) -> _FakeJob:
+        try:
+            return self._jobs[job_id.removeprefix("fake-")]
+        except KeyError:
+            raise JobError(f"no job {job_id!r}") from None
+
+    @staticmethod
+    def _times(job: _FakeJob) -> tuple[datetime, datetime]:
+        started = job.created_at + timedelta(seconds=job.ending.queued_s)
+        return started, started + timedelta(seconds=min(job.ending.running_s, job.spec.timeout_s))
+
+
+class FakeTracker:
+    """Metric rows put in by a test."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], list[MetricPoint]] = {}
+
+    def points(self, project: str, run: str, *, after_step: int = -1) -> Sequence[MetricPoint]:
+        """Rows after a step."""
+        return [row for row in self.rows.get((project, run), []) if row.step > after_step]
+
+    def url(self, project: str, run: str) -> str:
+        """A made-up address."""
+        return f"fake://trackio/{project}/{run}"
+
+
+@dataclass
+class FakeChecker:
+    """Every dataset gets the same verdict for every method."""
+
+    check_result: MethodCheck = field(default_factory=lambda: MethodCheck(verdict="READY", reason="found 'messages'"))
+
+    def check(self, dataset: DatasetRef, *, model: ModelRef | None, max_length: int | None) -> DatasetReport:
+        """The same report for any dataset."""
+        methods = ("sft", "dpo", "grpo", "kto")
+        return DatasetReport(
+            dataset=dataset.id,
+            rows=1000,
+            columns={"messages": "list"},
+            methods=dict.fromkeys(methods, self.check_result),
+        )
+
+
+class FakeStore:
+    """Models and datasets that are always there under their own id."""
+
+    def prepare(self, ref: ModelRef | DatasetRef, **options: Any) -> str:
+        """The id itself."""
+        return ref.id
+
+
+def fake_outcomes(n: int, solved: float, *, salt: str = "") -> dict[str, float]:
+    """`n` problems, of which the same `solved` share always passes: a problem that a lower share solves, a higher
+    one solves too.
+    """
+    ranks = {f"p{i}": int(hashlib.sha256(f"{salt}{i}".encode()).hexdigest()[:8], 16) / 16**8 for i in range(n)}
+    return {name: float(rank < solved) for name, rank in ranks.items()}

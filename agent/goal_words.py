@@ -1,0 +1,73 @@
+"""The words by which a goal is understood: tables only."""
+
+from typing import NamedTuple
+
+from hfagent.agent.records import Method, TaskArea
+
+METHOD_WORDS: dict[Method, str] = {
+    "sft": r"sft|supervised fine-?\s?tuning|instruction[- ]tuning",
+    "dpo": r"dpo|(?:direct )?preference optimi[sz]ation",
+    "grpo": r"grpo|reinforcement learning",
+    "kto": r"kto",
+}
+UNKNOWN_METHODS = r"ppo|orpo|rloo|rlhf|cpo|simpo|gspo|reward model(?:l?ing)?|distillation"
+"""Methods that people ask for and that must not quietly become another one."""
+
+AREA_WORDS: dict[TaskArea, str] = {
+    "code": r"cod(?:e|es|ing|er)|programming|program synthesis|python|leetcode|codeforces",
+    "math": r"maths?|mathematics|mathematical|arithmetic|algebra|word problems",
+    "instruction-following": r"instruction[- ]following|follow(?:ing|s)?(?: \w+)? instructions",
+}
+DATASET_AREAS: dict[TaskArea, str] = {
+    "code": r"code|coding|python|humaneval|mbpp|swe",
+    "math": r"math|gsm|aime|algebra",
+    "instruction-following": r"capybara|instruct|chat|ultrafeedback|alpaca|dolly|oasst|no_robots|tulu|hh-rlhf|sharegpt",
+}
+"""Parts of a dataset's id that tell what it is good for."""
+
+
+class BenchmarkWord(NamedTuple):
+    """How people write a benchmark."""
+
+    pattern: str
+    name: str
+    area: TaskArea
+
+
+BENCHMARKS = (
+    BenchmarkWord(r"(?:openai[_/-])?(?:openai_)?human[-_ ]?eval", "openai_humaneval", "code"),
+    BenchmarkWord(r"human[-_ ]?eval(?:\+|[-_ ]?plus)", "humaneval_plus", "code"),
+    BenchmarkWord(r"procedural[-_]python", "procedural_python", "code"),
+    BenchmarkWord(r"mbpp", "mbpp", "code"),
+    BenchmarkWord(r"(?:openai/)?gsm-?8k", "gsm8k", "math"),
+    BenchmarkWord(r"math[-_]500", "math_500", "math"),
+    BenchmarkWord(r"if-?eval", "ifeval", "instruction-following"),
+    BenchmarkWord(r"ifbench(?:_test)?", "ifbench_test", "instruction-following"),
+)
+
+DATASET_NAMES = {"gsm8k": "openai/gsm8k", "codeforces-cots": "open-r1/codeforces-cots", "capybara": "trl-lib/Capybara"}
+"""Datasets that people call by the last part of their id, in lower case."""
+
+
+class Family(NamedTuple):
+    """How a family of models spells its ids."""
+
+    prefix: str
+    org: str
+    unit: str
+    """The letter after the number of weights: B or b."""
+
+
+FAMILIES = (
+    Family("Qwen", "Qwen", "B"),
+    Family("SmolLM", "HuggingFaceTB", "B"),
+    Family("Llama", "meta-llama", "B"),
+    Family("Meta-Llama", "meta-llama", "B"),
+    Family("gemma", "google", "b"),
+)
+
+_PLAIN = """and or either input output inputs outputs prompt response prompts responses pass fail train test eval valid
+true false yes no before after question answer questions answers his her he she user assistant chosen rejected w wo n a
+i o on off in out read write problem solution"""
+PLAIN_PAIRS = frozenset(_PLAIN.split())
+"""Words that people join by a slash without meaning an id, such as and/or."""

@@ -1,0 +1,105 @@
+"""An event as one line for a log: time, kind, key=value. Pure."""
+
+from hfagent.agent import estimate
+from hfagent.agent.events import (
+    CancelRequested,
+    Compared,
+    Crashed,
+    DataPrepared,
+    DatasetChecked,
+    Decided,
+    Event,
+    JobEnded,
+    JobIntended,
+    JobRejected,
+    JobStarted,
+    JobSubmitted,
+    MetricsLogged,
+    ModelPrepared,
+    PlanConfirmed,
+    PlanMade,
+    ProjectEnded,
+    Refused,
+    Resumed,
+    Scored,
+)
+from hfagent.agent.state import Run, State
+
+
+def line(event: Event, state: State) -> str | None:
+    """The event for people and grep; None for what only bookkeeping needs.
+
+    Args:
+        event: the event.
+        state: the state after it.
+    """
+    text = _text(event, state)
+    return None if text is None else f"{event.at:%H:%M:%SZ} {event.fact.kind} {text}"
+
+
+def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat arm a fact
+    match event.fact:
+        case PlanMade(plan=plan):
+            return f"project={plan.project} method={plan.method} model={plan.model.id} dataset={plan.dataset.id}"
+        case PlanConfirmed(by=by):
+            return f"by={by}"
+        case Resumed(pid=pid):
+            return f"pid={pid}"
+        case ModelPrepared(path=path) | DataPrepared(path=path):
+            return f"path={path}"
+        case DatasetChecked(report=report):
+            check = report.methods[state.plan.method]
+            return f"rows={report.rows} {state.plan.method}={check.verdict} reason={check.reason!r}"
+        case JobIntended(run=run, job=job):
+            return f"run={run.name} flavor={job.flavor} timeout={job.timeout_s}s why={run.why!r}"
+        case JobSubmitted(job_id=job_id):
+            return f"job={job_id}"
+        case JobRejected(key=key, message=message):
+            return f"key={key} message={message!r}"
+        case JobStarted(key=key):
+            return f"key={key}"
+        case MetricsLogged(run=name):
+            return f"run={name} {progress(state.runs[name], state)}"
+        case JobEnded() as fact:
+            took = "" if fact.running_s is None else f" took={fact.running_s:.0f}s"
+            return f"key={fact.key} stage={fact.stage}{took}" + (f" message={fact.message!r}" if fact.message else "")
+        case Scored(run=name, score=score):
+            return f"run={name} {score.metric}={score.value:.3f} n={score.n} sandbox={score.sandbox}"
+        case Compared(candidate=candidate, reference=reference, set=problems, verdict=v):
+            return (
+                f"run={candidate} against={reference or 'base'} set={problems} label={v.label}"
+                f" delta={v.delta:+.3f} ci=[{v.ci_low:+.3f},{v.ci_high:+.3f}] p={v.p_value:.2g}"
+            )
+        case Decided(about=about, decision=decision):
+            return f"about={about} action={decision.action} run={decision.run} reason={decision.reason!r}"
+        case Refused(refusal=refusal):
+            return f"what={refusal.what!r} why={refusal.why!r}"
+        case CancelRequested(key=key, why=why):
+            return f"key={key} why={why!r}"
+        case ProjectEnded(state=ended, reason=reason):
+            return f"state={ended} reason={reason!r}"
+        case Crashed(error=error):
+            return f"error={error!r}"
+    return None
+
+
+def progress(run: Run, state: State) -> str:
+    """Step, total and newest loss of a training run, e.g. `step=12/20 loss=0.531`."""
+    if not run.points:
+        return ""
+    step = run.points[-1].step
+    total = steps_planned(run, state)
+    losses = [p.values["train/loss"] for p in run.points if p.values.get("train/loss") is not None]
+    loss = f" loss={losses[-1]:.3f}" if losses else ""
+    return f"step={step}{f'/{total}' if total else ''}{loss}"
+
+
+def steps_planned(run: Run, state: State) -> int | None:
+    """Optimizer steps that a training run will take; None while the number of rows is unknown."""
+    train = run.spec.train
+    if train is None or run.spec.kind == "smoke":
+        return None
+    rows = state.dataset.rows if state.dataset else None
+    if train.max_steps is None and rows is None:
+        return None
+    return estimate.total_steps(train, min(rows or 0, train.max_rows or rows or 0))

@@ -1,0 +1,152 @@
+"""Begin or resume a project: the ledger is opened, the report and the terminal follow it, the loop runs."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from hfagent.agent import report
+from hfagent.agent.console import Progress
+from hfagent.agent.desk import Desk, Ports
+from hfagent.agent.errors import DatasetError, HfagentError, UsageError
+from hfagent.agent.events import Event, PlanConfirmed, PlanMade
+from hfagent.agent.ledger import Ledger, open_ledger
+from hfagent.agent.loop import run_night
+from hfagent.agent.planner import rule_planner
+from hfagent.agent.records import Plan
+from hfagent.agent.settings import Settings
+from hfagent.agent.state import State
+from hfagent.agent.wiring import Paths, versions
+
+Ask = Callable[[State], Plan | bool]
+"""Shown the state after the dataset check: True to go on, False to end, or a changed plan."""
+
+
+def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, console: Console) -> State | None:
+    """Run a new project to its end.
+
+    Args:
+        plan: what to do.
+        ports: the outside world.
+        settings: folders and times.
+        ask: asked before anything is launched; None means yes.
+        console: for progress.
+
+    Returns:
+        The final state; None when the answer was no, and then nothing is left behind.
+    """
+    paths = Paths(settings.reports_dir, plan.project)
+    with open_ledger(paths.ledger, ports.clock) as book:
+        if book.events:
+            raise UsageError(f"the project {plan.project!r} exists: `hfagent resume {plan.project}`")
+        try:
+            book.append(PlanMade(plan=plan, versions=versions()))
+            with _followed(book, ports, paths, console) as (desk, progress):
+                if not _agreed(desk, ask, progress):
+                    _abandon(paths)
+                    return None
+                return _run(desk, settings, paths, progress, resumed_by=None)
+        except (HfagentError, KeyboardInterrupt):
+            if not any(isinstance(event.fact, PlanConfirmed) for event in book.events):
+                _abandon(paths)
+            raise
+
+
+def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) -> State:
+    """Take a project over where its ledger ends; jobs that still run are attached again."""
+    with open_ledger(paths.ledger, ports.clock) as book, _followed(book, ports, paths, console) as (desk, progress):
+        if desk.state.ended is not None:
+            return desk.state
+        if not desk.state.confirmed:
+            raise UsageError(f"the project {paths.project!r} was never confirmed: start it again")
+        return _run(desk, settings, paths, progress, resumed_by=os.getpid())
+
+
+@contextmanager
+def _followed(book: Ledger, ports: Ports, paths: Paths, console: Console) -> Iterator[tuple[Desk, Progress]]:
+    """A desk whose every event reaches the report and the terminal."""
+    desk = Desk(book, ports)
+    progress = Progress(console, desk.state)
+
+    def follow(event: Event) -> None:
+        report.write(desk.state, paths.report)
+        progress.follow(event, desk.state)
+
+    book.subscribe(follow)
+    with progress:
+        yield desk, progress
+
+
+def _agreed(desk: Desk, ask: Ask | None, progress: Progress) -> bool:
+    """Check the dataset, then ask until the answer is yes or no."""
+    while True:
+        rule_planner(desk).wake()
+        check = desk.state.dataset and desk.state.dataset.methods[desk.state.plan.method]
+        if check is not None and check.verdict == "INCOMPATIBLE":
+            raise DatasetError(
+                f"the dataset {desk.state.plan.dataset.id!r} cannot train with {desk.state.plan.method}: {check.reason}; "
+                f"see `hfagent check {desk.state.plan.dataset.id}`"
+            )
+        if ask is None:
+            desk.append(PlanConfirmed(by="--yes"))
+            return True
+        with progress.paused():
+            answer = ask(desk.state)
+        if isinstance(answer, Plan):
+            desk.append(PlanMade(plan=answer, versions=desk.state.versions))
+            continue
+        if answer:
+            desk.append(PlanConfirmed(by="terminal"))
+        return answer
+
+
+def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, resumed_by: int | None) -> State:
+    request = paths.stop_request(settings.state_dir)
+
+    def stop_asked() -> str | None:
+        return request.read_text(encoding="utf-8").strip() or "asked to stop" if request.exists() else None
+
+    try:
+        return run_night(
+            desk,
+            rule_planner(desk),
+            on_tick=progress.tick,
+            stop_asked=stop_asked,
+            poll_s=settings.poll_s,
+            resumed_by=resumed_by,
+        )
+    finally:
+        request.unlink(missing_ok=True)
+
+
+def ask_to_stop(paths: Paths, ports: Ports, settings: Settings, why: str) -> bool:
+    """Stop a project: by a request to the process that holds it, else here.
+
+    Returns:
+        Whether another process holds the project and will stop it at its next look.
+    """
+    from hfagent.agent.ledger import is_held
+
+    if is_held(paths.ledger):
+        request = paths.stop_request(settings.state_dir)
+        request.parent.mkdir(parents=True, exist_ok=True)
+        request.write_text(why, encoding="utf-8")
+        return True
+    with open_ledger(paths.ledger, ports.clock) as book:
+        desk = Desk(book, ports)
+        if desk.state.ended is None:
+            desk.adopt()
+            desk.stop(why)
+            report.write(desk.state, paths.report)
+    return False
+
+
+def _abandon(paths: Paths) -> None:
+    """Leave nothing of a project that never started."""
+    for path in (paths.ledger, paths.report):
+        path.unlink(missing_ok=True)
+    folder: Path = paths.report.with_suffix("")
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

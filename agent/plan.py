@@ -1,0 +1,176 @@
+"""A goal becomes a plan: flags over the sentence over the recipe. Pure."""
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from hfagent.agent.errors import PlanRejected
+from hfagent.agent.goal import GoalHints
+from hfagent.agent.recipes import Choices, Recipe
+from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record
+from hfagent.agent.settings import Settings
+
+BUILT: tuple[Method, ...] = ("sft",)
+"""Methods that have a job template."""
+QUICK = {"max_rows": 100, "max_steps": 6}
+QUICK_PROBLEMS = 40
+
+
+class Flags(Record):
+    """What the command line says about the plan; None where it is silent."""
+
+    model: str | None = None
+    dataset: str | None = None
+    config: str | None = None
+    split: str | None = None
+    method: str | None = None
+    benchmark: str | None = None
+    project: str | None = None
+    quick: bool = False
+
+
+class Surroundings(Record):
+    """What the machine offers."""
+
+    hub: bool
+    """The Hub answers."""
+    gpu: bool
+    benchmarks: tuple[str, ...]
+    """Benchmarks that can be evaluated here."""
+    taken: tuple[str, ...] = ()
+    """Project names in use."""
+
+
+def make_plan(
+    goal: str, *, hints: GoalHints, flags: Flags, recipe: Recipe, settings: Settings, here: Surroundings
+) -> Plan:
+    """The complete plan.
+
+    Raises:
+        PlanRejected: something asked for cannot be done here; the message says what can.
+    """
+    method = _method(flags, hints)
+    _check_backend(settings)
+    embedded = recipe.embedded if recipe.embedded and not (here.hub and here.gpu) else None
+    wanted_model, wanted_dataset = flags.model or hints.model, flags.dataset or hints.dataset
+    if not here.hub and embedded is None and (wanted_model is None or wanted_dataset is None):
+        raise PlanRejected(
+            f"the {recipe.area} recipe takes {recipe.model.id!r} and {recipe.dataset.id!r} from the Hub, which does "
+            "not answer: name a local --model and --dataset, or use the code recipe, which works offline"
+        )
+    base = embedded or recipe
+    model = ModelRef(id=wanted_model) if wanted_model not in (None, base.model.id) else base.model
+    dataset = _dataset(flags, wanted_dataset, base.dataset)
+    search, confirm = _benchmarks(flags.benchmark or hints.benchmark, base, settings, here, quick=flags.quick)
+    changes: dict[str, Any] = {"method": method, "seed": settings.seed}
+    changes |= QUICK if flags.quick else {}
+    changes |= {
+        name: getattr(hints, name)
+        for name in ("max_rows", "num_train_epochs", "learning_rate")
+        if getattr(hints, name) is not None
+    }
+    return Plan(
+        project=_project(flags, model.id, dataset, method, here.taken),
+        goal=goal,
+        task_area=recipe.area,
+        method=method,
+        model=model,
+        dataset=dataset,
+        search=search,
+        confirm=confirm,
+        train=base.train.model_copy(update=changes),
+        evaluation=base.evaluation.model_copy(update={"seed": settings.seed}),
+        backend=settings.backend,
+        flavor=settings.flavor or "local",
+        price_micro_usd_per_hour=0,
+        budget_micro_usd=settings.budget_micro_usd,
+        max_hours=settings.max_hours,
+        max_extensions=0 if flags.quick else 1 if embedded else 2,
+        unsafe_exec=settings.unsafe_exec,
+        notes=_notes(recipe, model, dataset, here) if embedded else (),
+    )
+
+
+def _method(flags: Flags, hints: GoalHints) -> Method:
+    stages = (flags.method.lower(),) if flags.method else hints.stages
+    if len(stages) > 1:
+        raise PlanRejected(f"stages ({' then '.join(stages)}) are not available yet: ask for one of {', '.join(BUILT)}")
+    method = stages[0] if stages else "sft"
+    for built in BUILT:
+        if method == built:
+            return built
+    raise PlanRejected(f"the method {method!r} is not available yet; there is {', '.join(BUILT)}")
+
+
+def _check_backend(settings: Settings) -> None:
+    if settings.backend != "local":
+        raise PlanRejected(f"the backend {settings.backend!r} is not available yet; there is 'local'")
+    if settings.flavor not in (None, "local"):
+        raise PlanRejected(f"unknown flavor {settings.flavor!r} for the backend 'local'; its only flavor is 'local'")
+
+
+def _dataset(flags: Flags, wanted: str | None, default: DatasetRef) -> DatasetRef:
+    if wanted is None or wanted == default.id:
+        if default.id.startswith("embedded:") and (flags.config or flags.split):
+            raise PlanRejected(
+                f"--config and --split do not fit {default.id!r}: name the --dataset that they belong to"
+            )
+        changes = {name: getattr(flags, name) for name in ("config", "split") if getattr(flags, name) is not None}
+        return default.model_copy(update=changes)
+    return DatasetRef(id=wanted, config=flags.config, split=flags.split or "train")
+
+
+def _benchmarks(
+    wanted: str | None, base: Choices, settings: Settings, here: Surroundings, *, quick: bool
+) -> tuple[BenchmarkRef, BenchmarkRef]:
+    search, confirm = base.search, base.confirm
+    if wanted is not None:
+        confirm = confirm if wanted == confirm.name else BenchmarkRef(name=wanted, set="confirm")
+    for benchmark in (search, confirm):
+        if benchmark.name not in here.benchmarks:
+            raise PlanRejected(
+                f"the benchmark {benchmark.name!r} is not available here; there are {', '.join(here.benchmarks)}"
+            )
+    changes: dict[str, Any] = {"seed": settings.seed}
+    if quick:
+        changes["n"] = QUICK_PROBLEMS
+    return search.model_copy(update=changes), confirm.model_copy(update=changes)
+
+
+def _project(flags: Flags, model: str, dataset: DatasetRef, method: str, taken: Collection[str]) -> str:
+    if flags.project is not None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,59}", flags.project):
+            raise PlanRejected(
+                f"the project name {flags.project!r} must be 1 to 60 lower-case letters, digits and dashes"
+            )
+        if flags.project in taken:
+            raise PlanRejected(
+                f"the project {flags.project!r} exists: `hfagent resume {flags.project}`, or another name"
+            )
+        return flags.project
+    name = "-".join(_slug(part) for part in (model, dataset.id, method))[:54].strip("-")
+    number = 1
+    while (candidate := name if number == 1 else f"{name}-{number}") in taken:
+        number += 1
+    return candidate
+
+
+def _slug(text: str) -> str:
+    last = re.split(r"[/:\\]", text.rstrip("/"))[-1]
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\.(jsonl|json|parquet|csv)$", "", last).lower()).strip("-")
+
+
+def _notes(recipe: Recipe, model: ModelRef, dataset: DatasetRef, here: Surroundings) -> tuple[str, ...]:
+    """Plain words about what the embedded parts replace."""
+    embedded = recipe.embedded
+    if embedded is None:
+        return ()
+    why = "there is no GPU here" if here.hub else "the Hub does not answer"
+    notes = []
+    if model == embedded.model:
+        name = model.id.removeprefix("embedded:")
+        notes.append(f"{why}: the embedded model {name} is trained instead of {recipe.model.id}")
+    if dataset.id == embedded.dataset.id:
+        name = dataset.id.removeprefix("embedded:")
+        notes.append(f"{why}: the embedded dataset {name}, generated here, replaces {recipe.dataset.id}")
+    return (*notes, embedded.notice) if len(notes) == 2 else tuple(notes)

@@ -1,0 +1,250 @@
+"""The report's plots as SVG files: training loss, and scores with intervals. Redrawn only when their data changed."""
+
+import hashlib
+import io
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfagent.agent import policy
+from hfagent.agent import report_facts as facts
+from hfagent.agent.markdown import plain
+from hfagent.agent.records import ProblemSet, Score
+from hfagent.agent.state import Run, State
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GROWTH = 1.25
+"""A running curve is redrawn when it has grown by a quarter: a drawing costs 0.1 to 0.2 s of a training machine."""
+WIDTH_INCHES = 7.2
+MARKED_POINTS = 60
+"""Up to so many points each one is marked."""
+
+# Okabe & Ito's palette: told apart by all common kinds of colour vision; grey is the base model's.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_LOSS_UNITS = {"sft": "nats a token", "dpo": "nats a pair"}
+_BASE_COLOUR = "#555555"
+_STYLE: dict[str, Any] = {
+    "svg.hashsalt": "hfagent",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Losses of one training run; an extension begins at its parent's last point before it."""
+
+    label: str
+    train: tuple[tuple[int, float], ...]
+    """Optimizer step, loss; NaN where the run logged no number."""
+    evaluation: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation."""
+
+    label: str
+    base: bool
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The evaluations on one set of problems."""
+
+    title: str
+    metric: str
+    points: tuple[Point, ...]
+
+
+def update(state: State, folder: Path) -> list[str]:
+    """Bring the plots in `folder` up to date.
+
+    Returns:
+        File names of all plots that the state has data for, in the order of the report.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    curves, panels = loss_curves(state), score_panels(state)
+    unit = _LOSS_UNITS.get(state.plan.method)
+    names = []
+    if curves:
+        _refresh(folder / "loss.svg", (curves, unit), lambda: draw_loss(curves, unit=unit))
+        names.append("loss.svg")
+    if panels:
+        _refresh(folder / "scores.svg", panels, lambda: draw_scores(panels))
+        names.append("scores.svg")
+    return names
+
+
+def loss_curves(state: State) -> tuple[Curve, ...]:
+    """The curves of all training runs that logged a loss; of a running one a prefix (see GROWTH)."""
+    curves: list[Curve] = []
+    trains: dict[str, tuple[tuple[int, float], ...]] = {}
+    for run in policy.trained(state):
+        train = _series(run, "train/loss")
+        if run.last.open:
+            train = train[: _drawn(len(train))]
+        if not train:
+            continue
+        trains[run.spec.name] = train
+        label = run.spec.name
+        if run.spec.parent is not None:
+            label += f" (extends {run.spec.parent})"
+            before = [point for point in trains.get(run.spec.parent, ()) if point[0] < train[0][0]]
+            train = (*before[-1:], *train)
+        seen = tuple(point for point in _series(run, "eval/loss") if point[0] <= train[-1][0])
+        curves.append(Curve(label, train, seen))
+    return tuple(curves)
+
+
+def score_panels(state: State) -> tuple[Panel, ...]:
+    """The scored evaluations by set, the base model first."""
+    sets: tuple[ProblemSet, ...] = ("search", "confirm")
+    panels = []
+    for problems in sets:
+        found = [(run, run.score) for run in state.runs.values() if run.spec.set == problems and run.score is not None]
+        found.sort(key=lambda item: item[0].spec.subject is not None)
+        if found:
+            score = found[0][1]
+            title = f"{problems.capitalize()} set: {score.benchmark.name}, {score.n} problems"
+            panels.append(Panel(title, score.metric, tuple(_point(run, score) for run, score in found)))
+    return tuple(panels)
+
+
+def draw_loss(curves: Sequence[Curve], *, unit: str | None) -> "Figure":
+    """Loss against step, one line a run; evaluation losses as hollow marks in the run's colour."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for number, curve in enumerate(curves):
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        steps, losses = zip(*curve.train, strict=True)
+        marked = marker if len(steps) <= MARKED_POINTS else ""
+        axes.plot(steps, losses, color=colour, marker=marked, markersize=4, linewidth=1.5, label=_label(curve.label))
+        if curve.evaluation:
+            steps, losses = zip(*curve.evaluation, strict=True)
+            hollow = {"marker": marker, "markersize": 9, "markerfacecolor": "white", "markeredgecolor": colour}
+            label = _label(f"{curve.label}, evaluation")
+            axes.plot(steps, losses, linestyle="none", markeredgewidth=1.5, label=label, zorder=3, **hollow)
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss" if unit is None else f"loss ({unit})")
+    if axes.get_ylim()[0] > 0:
+        axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.legend(loc="upper right")
+    return figure
+
+
+def draw_scores(panels: Sequence[Panel]) -> "Figure":
+    """Each score as a mark with its interval, one panel a set, all on one scale."""
+    from matplotlib.figure import Figure
+
+    rows = [len(panel.points) for panel in panels]
+    figure = Figure(figsize=(WIDTH_INCHES, 0.6 + sum(0.55 + 0.32 * count for count in rows)), layout="constrained")
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=[count + 0.4 for count in rows])
+    colours = _candidate_colours(panels)
+    for axes, panel in zip(grid[:, 0], panels, strict=True):
+        _draw_panel(axes, panel, colours)
+    last = grid[-1, 0]
+    last.set_xlim(0, min(1.0, 1.25 * max(point.high for panel in panels for point in panel.points)) or 1.0)
+    last.set_xlabel(_label(f"{panels[-1].metric}, 95 % interval"))
+    return figure
+
+
+def _draw_panel(axes: "Axes", panel: Panel, colours: dict[str, tuple[str, str]]) -> None:
+    for row, point in enumerate(panel.points):
+        colour, marker = (_BASE_COLOUR, "s") if point.base else colours[point.label]
+        reach = [[point.value - point.low], [point.high - point.value]]
+        fill = "white" if point.base else colour
+        axes.errorbar(
+            [point.value], [row], xerr=reach, color=colour, marker=marker, markersize=7, markerfacecolor=fill,
+            linewidth=1.5, capsize=3,
+        )  # fmt: skip
+        axes.annotate(
+            f"{point.value:.3f}", (point.high, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9
+        )
+    axes.set_yticks(range(len(panel.points)), [_label(point.label) for point in panel.points])
+    axes.set_ylim(len(panel.points) - 0.4, -0.6)
+    axes.set_title(_label(panel.title))
+    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+
+
+def svg(draw: Callable[[], "Figure"], mark: str) -> bytes:
+    """What `draw` draws, as a file: same data and same matplotlib, same bytes. `mark` goes into its metadata."""
+    import matplotlib.style
+
+    file = io.BytesIO()
+    # "default" first: a matplotlibrc of this machine must not show in the report.
+    with matplotlib.style.context(["default", _STYLE]):
+        draw().savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Identifier": mark})
+    return file.getvalue()
+
+
+# --- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _refresh(path: Path, data: object, draw: Callable[[], "Figure"]) -> None:
+    """Draw, unless the file was drawn from the same data; the file carries the data's hash."""
+    mark = f"hfagent:{hashlib.sha256(repr(data).encode()).hexdigest()[:32]}"
+    if path.is_file() and mark.encode() in path.read_bytes():
+        return
+    content = svg(draw, mark)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _series(run: Run, metric: str) -> tuple[tuple[int, float], ...]:
+    """Step and value where the metric was logged; NaN where it was logged as no number."""
+    rows = [(point.step, point.values[metric]) for point in run.points if metric in point.values]
+    return tuple((step, math.nan if number is None else number) for step, number in rows)
+
+
+def _drawn(points: int) -> int:
+    """How many of a running curve's points are drawn: 1, 2, 3, 4, 5, 7, 9, 12, ... by GROWTH."""
+    drawn = 0
+    while (more := max(drawn + 1, math.ceil(GROWTH * drawn))) <= points:
+        drawn = more
+    return drawn
+
+
+def _point(run: Run, score: Score) -> Point:
+    low, high = facts.score_interval(score)
+    return Point(run.spec.subject or "base model", run.spec.subject is None, score.value, low, high)
+
+
+def _candidate_colours(panels: Sequence[Panel]) -> dict[str, tuple[str, str]]:
+    """Colour and mark of each training run, the same in all panels."""
+    names = dict.fromkeys(point.label for panel in panels for point in panel.points if not point.base)
+    return {name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(names)}
+
+
+def _label(text: str) -> str:
+    """Text that matplotlib does not read as a formula."""
+    return plain(text, limit=60).replace("$", r"\$")

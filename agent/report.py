@@ -1,0 +1,111 @@
+"""The report of a project: Markdown as a pure function of the state, and its file with the plots beside it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from hfagent.agent import plots as drawings
+from hfagent.agent import report_sections as sections
+from hfagent.agent.errors import HfagentError
+from hfagent.agent.markdown import path as quoted
+from hfagent.agent.report_runs import TrackerUrl, section
+from hfagent.agent.state import State
+
+NOTES_START = "<!-- notes:start -->"
+NOTES_END = "<!-- notes:end -->"
+EMPTY_NOTES = "\n\n"
+
+_ALT = {
+    "loss.svg": "Training loss against optimizer step, one curve a training run",
+    "scores.svg": "Scores of the base model and of the trained ones with 95 % intervals, by set of problems",
+}
+
+
+def local_tracker(project: str, run: str) -> str:
+    """The command that shows a project's metrics where jobs run on this machine."""
+    return f"TRACKIO_DIR=.hfagent/trackio trackio show --project {project}"
+
+
+def render(
+    state: State, *, plots: Sequence[str] = (), notes: str = EMPTY_NOTES, tracker_url: TrackerUrl = local_tracker
+) -> str:
+    """The report. The same state gives the same text: no clock, no disk.
+
+    Args:
+        state: the project, at any time after its plan was made.
+        plots: links of the plots, relative to the report.
+        notes: what people wrote between the two markers, kept as it is.
+        tracker_url: project and run -> the address or command that shows a run's metrics.
+    """
+    parts = [
+        sections.title(state),
+        sections.verdict(state),
+        sections.runs(state),
+        sections.used(state),
+        _plots(plots),
+        sections.dataset_check(state),
+        sections.decision_log(state),
+        ["## Notes", "", "Text between the two markers in the source of this file is kept.", ""],
+    ]
+    rest = [*(section(state, run, tracker_url) for run in state.runs.values()), sections.experiment_evaluations(state)]
+    return f"{_joined(parts)}\n{NOTES_START}{notes}{NOTES_END}\n\n{_joined(rest)}"
+
+
+def write(state: State, path: Path, *, tracker_url: TrackerUrl = local_tracker) -> None:
+    """Bring the report's file and its plots up to date.
+
+    The plots lie in the folder of the file's name without its suffix. The notes in the file stay, byte for byte; a file
+    without both markers is put aside as `<name>.bak` first. Readers see the old file or the new one, never a part.
+
+    Raises:
+        HfagentError: the folder cannot be written.
+    """
+    folder = path.with_suffix("")
+    try:
+        names = drawings.update(state, folder)
+        old = path.read_bytes() if path.exists() else b""
+        notes = _notes(old)
+        if notes is None and old:
+            path.replace(path.with_name(f"{path.name}.bak"))
+        # Notes in another encoding than UTF-8 pass through unchanged.
+        text = (notes or EMPTY_NOTES.encode()).decode(errors="surrogateescape")
+        links = [quoted(f"{folder.name}/{name}") for name in names]
+        new = render(state, plots=links, notes=text, tracker_url=tracker_url).encode(errors="surrogateescape")
+        if new != old:
+            _replace(path, new)
+    except OSError as error:
+        raise HfagentError(
+            f"cannot write the report {str(path)!r}: {error.strerror}; free the disk or choose another --reports-dir"
+        ) from error
+
+
+def _plots(links: Sequence[str]) -> list[str]:
+    lines = ["## Plots", ""]
+    for link in links:
+        name = link.rsplit("/", 1)[-1]
+        lines += [f"![{_ALT.get(name, name)}]({link})", ""]
+    return lines[:-1] if links else [*lines, "Nothing to draw yet."]
+
+
+def _notes(content: bytes) -> bytes | None:
+    """What stands between the first start marker and the last end marker; None without both."""
+    start, end = content.find(NOTES_START.encode()), content.rfind(NOTES_END.encode())
+    if start < 0 or end < start:
+        return None
+    return content[start + len(NOTES_START) : end]
+
+
+def _joined(parts: Sequence[Sequence[str]]) -> str:
+    """Sections one blank line apart; sections without lines left out."""
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write under another name and rename; on disk before the old file is gone, for the notes are in no other place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,119 @@
+"""How the report words what it shows: models, datasets, problems, scores, gains, decisions. Pure."""
+
+import re
+
+from hfagent.agent import policy
+from hfagent.agent import report_facts as facts
+from hfagent.agent.markdown import NONE, TBD, code, link, plain, prose, utc
+from hfagent.agent.records import BenchmarkRef
+from hfagent.agent.state import Run, State
+
+EMBEDDED_MODELS = {"SmolLM2-135M-Instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Embedded name -> the Hub repository of the original."""
+EMBEDDED_DATASETS = {
+    "procedural-python": "short Python-function tasks with hidden tests, written by a seeded generator of hfagent; "
+    "the training tasks share no composition of operations with the problems of either set"
+}
+
+STAGE_WORDS = {
+    "INTENDED": "Submitting",
+    "REJECTED": "Rejected",
+    "SCHEDULING": "Queued",
+    "RUNNING": "In Progress",
+    "COMPLETED": "Completed",
+    "CANCELED": "Canceled",
+    "ERROR": "Failed",
+    "DELETED": "Deleted",
+}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_DATA_FILE = re.compile(r"\.(jsonl?|parquet|csv|gguf|safetensors)$")
+
+
+def base_model(state: State) -> str:
+    """The base model, linked where it is on the Hub."""
+    model = state.plan.model
+    name = model.id.removeprefix("embedded:")
+    if name != model.id and name in EMBEDDED_MODELS:
+        return f"{_hub(EMBEDDED_MODELS[name])}, an embedded copy: 4-bit weights, dequantised"
+    if _on_hub(model.id, state.model_path):
+        return _hub(model.id, revision=model.revision)
+    return code(model.id)
+
+
+def dataset(state: State) -> str:
+    """The dataset with its config and split, linked where it is on the Hub."""
+    data = state.plan.dataset
+    name = data.id.removeprefix("embedded:")
+    if name != data.id and name in EMBEDDED_DATASETS:
+        return f"{code(name)}, embedded: {EMBEDDED_DATASETS[name]}"
+    where = _hub(data.id, kind="datasets/") if _on_hub(data.id, state.data_path) else code(data.id)
+    config = f"config {code(data.config)}, " if data.config else ""
+    return f"{where} ({config}split {code(data.split)})"
+
+
+def problems(benchmark: BenchmarkRef) -> str:
+    """A benchmark and how many of its problems, the draw's seed where it matters."""
+    if benchmark.n is None:
+        return f"{code(benchmark.name)}, all problems"
+    return f"{code(benchmark.name)}, {benchmark.n} problems, seed {benchmark.seed}"
+
+
+def score(run: Run, *, metric: bool = True) -> str:
+    """An evaluation's score with its interval; TBD before it is there, a dash when it will not come."""
+    if run.score is None:
+        return TBD if run.last.open or run.done else NONE
+    low, high = facts.score_interval(run.score)
+    name = f" {prose(run.score.metric)}" if metric else ""
+    return f"{run.score.value:.3f}{name} [{low:.3f}, {high:.3f}]"
+
+
+def gain(state: State, run: Run) -> str:
+    """An evaluation against the base model on the same set, in points (hundredths)."""
+    if run.spec.subject is None:
+        return "baseline"
+    found = facts.against_base(state, run)
+    if found is not None:
+        return f"{points(found.delta)} [{points(found.ci_low)}, {points(found.ci_high)}]"
+    base = facts.base_score(state, run)
+    if run.score is None or base is None:
+        return TBD if run.last.open or run.done else NONE
+    return f"{points(run.score.value - base.value)}, not compared"
+
+
+def points(difference: float) -> str:
+    """A difference of scores in points (hundredths), signed."""
+    return f"{100 * difference:+.1f}"
+
+
+def heading(run: Run) -> str:
+    """Name, start and state of a run, as its section is headed."""
+    return f"{plain(run.spec.name)}: {utc(facts.started(run))}, {STAGE_WORDS[run.last.stage]}"
+
+
+def model_of(state: State, subject: str | None) -> str:
+    """Where the evaluated model is: the base model, or a run's adapter."""
+    if subject is None:
+        return base_model(state)
+    adapter = state.runs[subject].result.get("adapter") if subject in state.runs else None
+    if not isinstance(adapter, str):
+        return TBD
+    return _hub(adapter) if _on_hub(adapter, None) else code(adapter)
+
+
+def decision_words(state: State, name: str) -> str:
+    """What was decided about a training run."""
+    decision = state.decision_on(name)
+    if decision is None:
+        return TBD if state.ended is None else NONE
+    words = decision.action if decision.run in (None, name) else f"{decision.action} {code(str(decision.run))}"
+    return f"{words}, kept" if policy.kept(state) == name and words != "keep" else words
+
+
+def _on_hub(name: str, prepared: str | None) -> bool:
+    """Whether a name is a Hub id. What was prepared as something else than its name is a local file or folder."""
+    return _HUB_ID.fullmatch(name) is not None and not _DATA_FILE.search(name) and prepared in (None, name)
+
+
+def _hub(name: str, *, kind: str = "", revision: str | None = None) -> str:
+    at = f"/tree/{revision}" if revision else ""
+    return link(code(name), f"https://huggingface.co/{kind}{name}{at}")

@@ -1,0 +1,140 @@
+"""How hfagent runs here: flag > HFAGENT_* variable > hfagent.toml > default, merged once and passed down."""
+
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+
+from hfagent.agent.errors import SettingsError
+from hfagent.agent.records import Record
+
+FILE = "hfagent.toml"
+PREFIX = "HFAGENT_"
+SECRETS = {"hf_token": "HF_TOKEN", "openai_api_key": "OPENAI_API_KEY"}
+"""Settings that come from these variables alone: a flag is seen by `ps`, a file by git."""
+
+
+class Settings(Record):
+    """Made by `load`; never changed afterwards."""
+
+    backend: Literal["local", "hf"] = "local"
+    """Where jobs run."""
+    flavor: str | None = Field(default=None, min_length=1)
+    """Hardware of a job; None lets the backend choose."""
+    budget_usd: float | None = Field(default=None, ge=0)
+    """Cap over the whole project. None is no cap, right for local jobs, which cost nothing."""
+    max_hours: float | None = Field(default=None, gt=0)
+    """Time for the whole project; None is no limit."""
+    planner: str = Field(default="rules", min_length=1)
+    """`rules`, or the name of a model that plans."""
+    reports_dir: Path = Path("training_reports")
+    """Ledgers and reports, from the working directory."""
+    state_dir: Path = Path(".hfagent")
+    """Files of local jobs, from the working directory."""
+    cache_dir: Path = Path("~/.cache/hfagent")
+    """Converted models; may be deleted at any time."""
+    unsafe_exec: bool = False
+    """Run generated code without a sandbox where none works."""
+    seed: int = Field(default=0, ge=0)
+    poll_s: float = Field(default=2.0, gt=0)
+    """Seconds between two looks at a running job."""
+    confirm_yes: bool = False
+    """Start without asking."""
+    hf_token: SecretStr | None = Field(default=None, repr=False)
+    openai_api_key: SecretStr | None = Field(default=None, repr=False)
+
+    @property
+    def budget_micro_usd(self) -> int | None:
+        """The cap as records count money."""
+        return None if self.budget_usd is None else round(self.budget_usd * 1_000_000)
+
+
+def load(flags: Mapping[str, Any], *, cwd: Path, env: Mapping[str, str]) -> Settings:
+    """Merge all sources.
+
+    Args:
+        flags: field -> value of the command line; None is a flag that was not given.
+        cwd: where `hfagent.toml` is looked for and where relative folders start.
+        env: environment variables; an empty one counts as unset.
+
+    Raises:
+        SettingsError: a file that cannot be read, an unknown key, or a value that is not allowed.
+    """
+    path = cwd / FILE
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, value in _read(path).items():
+        _refuse_unknown(name, where=str(path))
+        values[name], sources[name] = value, f"{name} in {path}"
+    for variable, value in env.items():
+        field = _field_of(variable)
+        if field is not None and value:
+            values[field], sources[field] = value, variable
+    for name, value in flags.items():
+        if value is not None:
+            flag = "--" + name.replace("_", "-")
+            _refuse_unknown(name, where=flag)
+            values[name], sources[name] = value, flag
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(problem, sources) for problem in error.errors())) from None
+    folders = {name: cwd / getattr(settings, name).expanduser() for name in ("reports_dir", "state_dir", "cache_dir")}
+    return settings.model_copy(update=folders)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f'{path} is not valid TOML: {error}; write lines such as backend = "local"') from error
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be read: {error.strerror or error}; make it readable or remove it"
+        ) from error
+
+
+def _field_of(variable: str) -> str | None:
+    """The field that a variable sets; None for a variable of somebody else.
+
+    Raises:
+        SettingsError: it looks like a misspelt one, which must not silently lift e.g. the budget.
+    """
+    for name, secret in SECRETS.items():
+        if variable == secret:
+            return name
+    name = variable.removeprefix(PREFIX).lower()
+    if not variable.startswith(PREFIX) or (name not in Settings.model_fields and not _similar(name)):
+        return None
+    _refuse_unknown(name, where=variable)
+    return name
+
+
+def _refuse_unknown(name: str, *, where: str) -> None:
+    if name in SECRETS:
+        raise SettingsError(f"{name} is a secret and not read from {where}: set the variable {SECRETS[name]}")
+    if name not in Settings.model_fields:
+        known = ", ".join(field for field in Settings.model_fields if field not in SECRETS)
+        hint = f"did you mean {_similar(name)!r}? " if _similar(name) else ""
+        raise SettingsError(f"unknown setting {name!r} ({where}): {hint}the settings are {known}")
+
+
+def _similar(name: str) -> str | None:
+    known = [field for field in Settings.model_fields if field not in SECRETS]
+    return next(iter(get_close_matches(name, known, n=1)), None)
+
+
+def _explain(problem: Any, sources: Mapping[str, str]) -> str:
+    """One pydantic error as: where the value comes from, the value, what is allowed."""
+    name, value = str(problem["loc"][0]), problem["input"]
+    shown = "a value" if name in SECRETS else repr(value)
+    allowed = problem["msg"][0].lower() + problem["msg"][1:]
+    text = f"{sources[name]} is {shown}: {allowed}"
+    expected = problem.get("ctx", {}).get("expected", "")
+    guesses = get_close_matches(str(value), expected.replace("'", "").replace(" or ", ", ").split(", "), n=1)
+    return f"{text}; did you mean {guesses[0]!r}?" if guesses and problem["type"] == "literal_error" else text

@@ -1,0 +1,155 @@
+"""The real parts of a night, put together from the settings. Nothing else knows which classes stand behind the seams."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from hfagent.agent.clock import SystemClock
+from hfagent.agent.desk import Ports
+from hfagent.agent.errors import PackageMissing, SettingsError, UsageError
+from hfagent.agent.settings import Settings
+
+LOCAL_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "lighteval")
+RECORDED = ("hfagent", "torch", "transformers", "trl", "peft", "datasets", "lighteval", "trackio", "smolagents")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a project lives."""
+
+    reports: Path
+    project: str
+
+    @property
+    def ledger(self) -> Path:
+        """The project's only memory."""
+        return self.reports / f"{self.project}.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The rendered report."""
+        return self.reports / f"{self.project}.md"
+
+    def stop_request(self, state_dir: Path) -> Path:
+        """Written by `hfagent cancel` for the process that holds the ledger."""
+        return state_dir / "control" / f"{self.project}.stop"
+
+
+def local_ports(settings: Settings) -> Ports:
+    """A night on this machine."""
+    from hfagent.tools.dataset_read import DatasetReader
+    from hfagent.tools.dataset_store import LocalDatasetStore
+    from hfagent.tools.embedded_model import EmbeddedModelStore
+    from hfagent.tools.metrics import TrackioTracker
+
+    return Ports(
+        runner=local_runner(settings),
+        tracker=TrackioTracker(trackio_dir(settings)),
+        checker=DatasetReader(),
+        models=EmbeddedModelStore(cache_dir=settings.cache_dir),
+        datasets=LocalDatasetStore(settings.state_dir / "data"),
+        clock=SystemClock(),
+    )
+
+
+def local_runner(settings: Settings) -> "LocalJobRunner":  # noqa: F821 - imported lazily
+    """The runner of local jobs."""
+    from hfagent.tools.local_jobs import LocalJobRunner
+
+    return LocalJobRunner(settings.state_dir / "jobs", trackio_dir=trackio_dir(settings))
+
+
+def trackio_dir(settings: Settings) -> Path:
+    """Each state folder has a Trackio store of its own, so that equal run names of two projects never mix."""
+    return settings.state_dir / "trackio"
+
+
+def preflight(settings: Settings) -> None:
+    """What must be there before a local night is planned.
+
+    Raises:
+        PackageMissing: a package of the extra `local` is not installed.
+        SettingsError: a folder cannot be written.
+        EvaluationError: no sandbox works here and unsafe execution was not allowed.
+    """
+    missing = [name for name in LOCAL_PACKAGES if find_spec(name) is None]
+    if missing:
+        raise PackageMissing(
+            f"local jobs need {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
+            'run `pip install -c constraints.txt -e ".[local]"`'
+        )
+    for flag, folder in (("--reports-dir", settings.reports_dir), ("--state-dir", settings.state_dir)):
+        require_writable(folder, flag)
+    from hfagent.tools.sandbox import Sandbox
+
+    Sandbox.choose(unsafe=settings.unsafe_exec)
+
+
+def require_writable(folder: Path, flag: str) -> None:
+    """Make the folder, or say which flag chooses another.
+
+    Raises:
+        SettingsError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot write the folder {str(folder)!r}: {error.strerror}; choose another with {flag}"
+        ) from error
+
+
+def versions(names: Iterable[str] = RECORDED) -> dict[str, str]:
+    """Installed versions, for the record."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def has_gpu() -> bool:
+    """Whether an accelerator is here, without importing torch."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or os.uname().sysname == "Darwin" and os.uname().machine == "arm64"
+
+
+def hub_reachable(*, timeout_s: float = 3.0) -> bool:
+    """Whether the Hub answers; False when HF_HUB_OFFLINE is set."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return False
+    import socket
+    from urllib.parse import urlsplit
+
+    url = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        with socket.create_connection((url.hostname or "", url.port or 443), timeout=timeout_s):
+            return True
+    except OSError:
+        return False
+
+
+def find_project(reports: Path, project: str | None) -> Paths:
+    """The project named, or the one written last.
+
+    Raises:
+        UsageError: there is none.
+    """
+    ledgers = sorted(reports.glob("*.jsonl"), key=lambda path: path.stat().st_mtime) if reports.is_dir() else []
+    names = [path.stem for path in ledgers]
+    if project is None:
+        if not names:
+            raise UsageError(
+                f'no project in {str(reports)!r}: start one with `hfagent "improve code solving with SFT"`'
+            )
+        return Paths(reports, names[-1])
+    if project not in names:
+        raise UsageError(f"no project {project!r} in {str(reports)!r}; there are: {', '.join(names) or 'none'}")
+    return Paths(reports, project)

@@ -1,0 +1,254 @@
+"""A whole night with fakes and a fake clock: the real loop, policy, planner, ledger and verdict."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfagent.agent import ledger, policy
+from hfagent.agent.desk import Desk, Ports
+from hfagent.agent.events import Event, PlanConfirmed, PlanMade
+from hfagent.agent.fakes import Ending, FakeChecker, FakeClock, FakeJobRunner, FakeStore, FakeTracker, fake_outcomes
+from hfagent.agent.loop import run_night
+from hfagent.agent.planner import rule_planner
+from hfagent.agent.records import (
+    BenchmarkRef,
+    DatasetRef,
+    EvalConfig,
+    JobSpec,
+    MethodCheck,
+    MetricPoint,
+    ModelRef,
+    Plan,
+    TrainConfig,
+)
+from hfagent.agent.state import State, fold
+from hfagent.agent.summary import headline, summary
+
+SKILL = {"baseline": 0.1, "sft-01": 0.4, "sft-01-x1": 0.6, "sft-01-x2": 0.6}
+N = 200
+
+
+def make_plan(**changes: Any) -> Plan:
+    values: dict[str, Any] = {
+        "project": "night",
+        "goal": "improve code solving with SFT",
+        "task_area": "code",
+        "method": "sft",
+        "model": ModelRef(id="org/model", parameters=135_000_000),
+        "dataset": DatasetRef(id="org/data"),
+        "search": BenchmarkRef(name="procedural_python", set="search", n=N),
+        "confirm": BenchmarkRef(name="procedural_python", set="confirm", n=N),
+        "train": TrainConfig(num_train_epochs=1, max_rows=160, eval_fraction=0),
+        "evaluation": EvalConfig(),
+        "backend": "fake",
+        "flavor": "local",
+        "price_micro_usd_per_hour": 0,
+        "max_extensions": 1,
+    }
+    return Plan.model_validate({**values, **changes})
+
+
+class World:
+    """Fakes for every seam, and the skill that each training run gives a model."""
+
+    def __init__(self, skill: dict[str, float], *, falling: bool = True):
+        self.clock = FakeClock()
+        self.tracker = FakeTracker()
+        self.skill = skill
+        self.falling = falling
+        self.endings: Callable[[JobSpec], Ending | None] = lambda spec: None
+        self.runner = FakeJobRunner(self.clock, self.behave)
+        self.checker = FakeChecker()
+
+    @property
+    def ports(self) -> Ports:
+        return Ports(
+            runner=self.runner,
+            tracker=self.tracker,
+            checker=self.checker,
+            models=FakeStore(),
+            datasets=FakeStore(),
+            clock=self.clock,
+        )
+
+    def behave(self, spec: JobSpec) -> Ending:
+        special = self.endings(spec)
+        if special is not None:
+            return special
+        if spec.kind == "evaluate":
+            return Ending(running_s=30, result=self._score(spec))
+        steps = 3 if spec.kind == "smoke" else 20 * (1 + spec.run.count("-x"))
+        slope = -0.05 if self.falling else 0.0
+        self.tracker.rows[spec.project, spec.run] = [
+            MetricPoint(step=i, values={"train/loss": 2.0 + slope * i + 0.001 * (-1) ** i, "train/learning_rate": 1e-3})
+            for i in range(1, steps + 1)
+        ]
+        result = {"adapter": f"/models/{spec.run}", "stable_checkpoint": f"/models/{spec.run}/ck", "steps": steps}
+        return Ending(running_s=60, result=result)
+
+    def _score(self, spec: JobSpec) -> dict[str, Any]:
+        subject = spec.run.removesuffix("-confirm").removesuffix("-eval")
+        problems = "confirm" if spec.run.endswith("-confirm") else "search"
+        outcomes = fake_outcomes(N, self.skill[subject], salt=problems)
+        return {
+            "benchmark": {"name": "procedural_python", "set": problems, "n": N},
+            "metric": "pass@1",
+            "value": sum(outcomes.values()) / N,
+            "n": N,
+            "outcomes": outcomes,
+            "harness": "h",
+            "sandbox": "fake",
+            "device": "cpu",
+        }
+
+
+def night(path: Path, world: World, *, plan: Plan | None = None) -> State:
+    with ledger.open_ledger(path, world.clock) as book:
+        fresh = not book.events
+        if fresh:
+            book.append(PlanMade(plan=plan or make_plan(), versions={}))
+        desk = Desk(book, world.ports)
+        if fresh:
+            desk.append(PlanConfirmed(by="--yes"))
+        return run_night(desk, rule_planner(desk), on_tick=lambda state: None, resumed_by=None if fresh else 1)
+
+
+def kinds(path: Path) -> list[str]:
+    return [event.fact.kind for event in ledger.read(path)]
+
+
+def test_a_night_ends_with_a_confirmed_gain_in_under_a_second(tmp_path: Path) -> None:
+    world = World(SKILL)
+    begun = time.perf_counter()
+    state = night(tmp_path / "night.jsonl", world)
+    assert time.perf_counter() - begun < 1
+    assert state.ended is not None
+    assert state.ended.state == "finished"
+    verdict = headline(state)
+    assert verdict is not None
+    assert verdict.label == "better"
+    assert [key.removeprefix("night-") for key in world.runner.submits] == [
+        "smoke-a1",
+        "baseline-a1",
+        "sft-01-a1",
+        "sft-01-eval-a1",
+        "sft-01-x1-a1",
+        "sft-01-x1-eval-a1",
+        "baseline-confirm-a1",
+        "sft-01-x1-confirm-a1",
+    ]
+    assert [t.decision.action for t in state.decisions] == ["extend", "keep"]
+    assert state.runs["sft-01-x1"].spec.train == make_plan().train.model_copy(update={"num_train_epochs": 2})
+
+
+def test_nothing_gained_ends_honestly_without_touching_the_confirm_set(tmp_path: Path) -> None:
+    state = night(tmp_path / "night.jsonl", World({"baseline": 0.4, "sft-01": 0.3}, falling=False))
+    assert state.ended is not None
+    assert (state.ended.state, state.decisions[-1].decision.action) == ("finished", "discard")
+    assert headline(state) is None
+    assert not any(run.spec.set == "confirm" for run in state.runs.values())
+
+
+def test_an_extension_that_gains_nothing_leaves_its_parent_to_be_confirmed(tmp_path: Path) -> None:
+    state = night(tmp_path / "night.jsonl", World({**SKILL, "sft-01-x1": 0.35}))
+    assert state.decisions[-1].about == "sft-01-x1"
+    assert policy.kept(state) == "sft-01"
+    assert state.comparison("sft-01", None, "confirm") is not None
+
+
+def test_a_lost_job_is_tried_once_more_and_a_second_failure_ends_the_night(tmp_path: Path) -> None:
+    world = World(SKILL)
+    lost = Ending(running_s=5, stage="ERROR", exit_code=None, message="lost")
+    world.endings = lambda spec: lost if spec.key.endswith("sft-01-a1") else None
+    assert night(tmp_path / "once.jsonl", world).ended.state == "finished"  # type: ignore[union-attr]
+    world = World(SKILL)
+    world.endings = lambda spec: lost if "-sft-01-a" in spec.key else None
+    state = night(tmp_path / "twice.jsonl", world)
+    assert state.ended is not None
+    assert state.ended.state == "failed"
+    assert "lost" in state.ended.reason
+
+
+def test_a_failed_extension_falls_back_to_the_run_it_extends(tmp_path: Path) -> None:
+    world = World(SKILL)
+    world.endings = lambda spec: (
+        Ending(running_s=5, stage="ERROR", exit_code=1, message="boom") if "x1-a" in spec.key else None
+    )
+    state = night(tmp_path / "night.jsonl", world)
+    assert state.ended is not None
+    assert (state.ended.state, policy.kept(state)) == ("finished", "sft-01")
+
+
+def test_an_incompatible_dataset_never_reaches_a_job(tmp_path: Path) -> None:
+    world = World(SKILL)
+    world.checker = FakeChecker(MethodCheck(verdict="INCOMPATIBLE", reason="no messages"))
+    state = night(tmp_path / "night.jsonl", world)
+    assert state.ended is not None
+    assert state.ended.state == "failed"
+    assert world.runner.submits == []
+
+
+def test_the_time_limit_stops_the_night_and_cancels_what_runs(tmp_path: Path) -> None:
+    world = World(SKILL)
+    world.endings = lambda spec: Ending(running_s=10_000) if spec.kind == "train" else None
+    state = night(tmp_path / "night.jsonl", world, plan=make_plan(max_hours=0.1))
+    assert state.ended is not None
+    assert state.ended.state == "stopped"
+    assert not state.open_attempts
+    assert (world.clock.now() - state.started_at).total_seconds() <= 0.1 * 3600 + 60
+
+
+def test_money_is_reserved_before_a_job_starts_and_never_passes_the_cap(tmp_path: Path) -> None:
+    plan = make_plan(price_micro_usd_per_hour=4_000_000, budget_micro_usd=1_100_000, flavor="a10g-small")
+    world = World(SKILL)
+    state = night(tmp_path / "night.jsonl", world, plan=plan)
+    assert state.ended is not None
+    assert state.ended.state == "stopped"
+    assert "budget" in state.ended.reason
+    worst = 0
+    events: list[Event] = []
+    for event in ledger.read(tmp_path / "night.jsonl"):
+        events.append(event)
+        now = fold(events)
+        assert now is not None
+        worst = max(worst, (now.spent_micro_usd or 0) + now.held_micro_usd)
+    assert 0 < worst <= 1_100_000
+
+
+def test_confirm_problems_are_looked_at_once(tmp_path: Path) -> None:
+    night(tmp_path / "night.jsonl", World(SKILL))
+    assert kinds(tmp_path / "night.jsonl").count("compared") == 4
+    state = fold(ledger.read(tmp_path / "night.jsonl"))
+    assert state is not None
+    assert [c.fact.candidate for c in state.comparisons if c.fact.set == "confirm"] == ["sft-01-x1"]
+
+
+class KilledError(BaseException):
+    """Stands for kill -9: nothing of the process runs after it."""
+
+
+@pytest.mark.parametrize("survived", range(3, 40))
+def test_a_night_killed_after_any_event_resumes_to_the_same_end(tmp_path: Path, survived: int) -> None:
+    path = tmp_path / "night.jsonl"
+    world = World(SKILL)
+    with pytest.raises(KilledError), ledger.open_ledger(path, world.clock) as book:
+        book.append(PlanMade(plan=make_plan(), versions={}))
+        desk = Desk(book, world.ports)
+        desk.append(PlanConfirmed(by="--yes"))
+
+        def kill(event: Event) -> None:
+            if event.seq == survived:
+                raise KilledError
+
+        book.subscribe(kill)
+        run_night(desk, rule_planner(desk), on_tick=lambda state: None)
+        raise KilledError  # the night was shorter than `survived` events
+    state = night(path, world)
+    assert len(world.runner.submits) == len(set(world.runner.submits)) == 8
+    report = summary(state, report=path, ledger=path, held=False)
+    whole = summary(night(tmp_path / "whole.jsonl", World(SKILL)), report=path, ledger=path, held=False)
+    for name in ("state", "verdict", "runs"):
+        assert report[name] == whole[name]

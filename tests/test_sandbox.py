@@ -1,0 +1,87 @@
+"""The sandbox tells a finished program from a cheating one, and lets neither out."""
+
+import time
+
+import pytest
+
+from hfagent.agent.errors import EvaluationError
+from hfagent.tools import sandbox as module
+from hfagent.tools.sandbox import Level, Sandbox, probe
+
+
+def working_levels() -> list[Sandbox]:
+    """Every level of this machine that isolates, not only the strongest: the others are used elsewhere."""
+    return [box for level in module.known_levels() if probe(box := Sandbox(level)) is None]
+
+
+@pytest.fixture(params=working_levels(), ids=lambda box: box.name)
+def box(request: pytest.FixtureRequest) -> Sandbox:
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("program", "kind"),
+    [
+        ("import math\nassert math.sqrt(4) == 2", "passed"),
+        ("def f(:", "syntax"),
+        ("assert 1 == 2", "assertion"),
+        ("[][1]", "exception"),
+        ("import sys\nsys.exit(0)\nassert 1 == 2", "exit"),
+        ("import os\nos._exit(0)", "killed"),
+        ("x = bytearray(2 << 30)", "memory"),
+        ("import ctypes\nctypes.string_at(0)", "killed"),
+        (
+            "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'passed\\n')\n    except OSError: pass\n1/0",
+            "exception",
+        ),
+    ],
+)
+def test_a_program_passes_only_by_reaching_its_end(box: Sandbox, program: str, kind: str) -> None:
+    outcome = box.run(program)
+    assert outcome.passed == (outcome.kind == "passed")
+    # A report forged in front of the true one is no longer any known kind.
+    assert outcome.kind in ({kind, "killed"} if "os.write" in program else {kind})
+
+
+def test_detail_names_the_error_and_its_line_and_stays_short(box: Sandbox) -> None:
+    assert box.run("x = 1\nint('a')").detail == "ValueError: invalid literal for int() with base 10: 'a' (line 2)"
+    assert len(box.run("raise ValueError('a' * 10**6)").detail) <= 500
+
+
+def test_an_endless_program_is_stopped_in_time(box: Sandbox) -> None:
+    started = time.monotonic()
+    outcome = box.run("import time\nwhile True: time.sleep(1)", timeout_s=0.5)
+    assert outcome.kind == "timeout"
+    assert time.monotonic() - started < 3
+
+
+def test_a_flood_of_output_is_cut(box: Sandbox) -> None:
+    flood = "import os\nwhile True:\n    for fd in range(3, 64):\n        try: os.write(fd, b'x' * 4096)\n        except OSError: pass"
+    assert not box.run(flood, timeout_s=0.5).passed
+
+
+def test_sets_have_the_same_order_every_time(box: Sandbox) -> None:
+    program = "raise ValueError(list({'apple', 'pear', 'plum', 'fig', 'kiwi'}))"
+    assert box.run(program).detail == box.run(program).detail
+
+
+def test_many_programs_keep_their_order(box: Sandbox) -> None:
+    programs = [f"import time\ntime.sleep({0.1 * (i == 0)})\nassert {i} % 2" for i in range(6)]
+    assert [outcome.passed for outcome in box.run_many(programs, workers=3)] == [False, True] * 3
+
+
+def test_the_probe_notices_a_level_that_does_not_isolate() -> None:
+    assert "a program can" in (probe(Sandbox(Level("open"))) or "")
+
+
+def test_a_launcher_that_is_missing_is_a_reason_and_no_crash() -> None:
+    assert "absent" in (probe(Sandbox(Level("broken", ("/absent",)))) or "")
+
+
+def test_without_a_working_level_it_refuses_unless_told_otherwise() -> None:
+    levels = [Level("broken", ("/absent",))]
+    with pytest.raises(EvaluationError, match=r"broken.*--unsafe-exec"):
+        Sandbox.choose(levels=levels)
+    unsafe = Sandbox.choose(levels=levels, unsafe=True)
+    assert unsafe.name == "unsafe"
+    assert unsafe.run("x = 1").passed

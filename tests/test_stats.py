@@ -1,0 +1,35 @@
+"""Tail probabilities against scipy, far into the tail."""
+
+import math
+
+import pytest
+from scipy import stats as reference
+
+from hfagent.agent.stats import binomial_mid_p, sign_flip_p, student_quantile, student_sf
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (16, 26), (0, 5), (5, 5), (95, 107), (600, 900)])
+def test_binomial_mid_p_is_scipys(successes, trials):
+    coin = reference.binom(trials, 0.5)
+    assert binomial_mid_p(successes, trials) == pytest.approx(coin.sf(successes) + coin.pmf(successes) / 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("df", [1, 2, 12, 163, 1318])
+@pytest.mark.parametrize("t", [-3.0, 0.0, 0.4, 1.7, 6.0, 25.0])
+def test_student_tail_is_scipys(df, t):
+    assert student_sf(t, df) == pytest.approx(reference.t.sf(t, df), rel=1e-10)
+
+
+@pytest.mark.parametrize("df", [1, 12, 163])
+@pytest.mark.parametrize("p", [0.5, 0.95, 0.975, 0.9999])
+def test_student_quantile_is_scipys(df, p):
+    assert student_quantile(p, df) == pytest.approx(reference.t.ppf(p, df), abs=1e-9, rel=1e-9)
+
+
+def test_sign_flip_counts_the_sums_at_least_as_large():
+    assert sign_flip_p([]) == 1
+    assert sign_flip_p([0.1, 0.2, 0.3]) == 1 / 8
+    # 0.3 against 0.1 + 0.2: equal sums must count as equal although their last bits differ.
+    assert sign_flip_p([0.1, 0.2, -0.3]) == sum(
+        a * 1 + b * 2 + c * 3 >= 0 for a in (1, -1) for b in (1, -1) for c in (1, -1)
+    ) / math.prod((2, 2, 2))

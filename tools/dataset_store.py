@@ -1,0 +1,49 @@
+"""Makes a dataset readable for a job: an embedded one is written once as JSON lines, all others are as they are."""
+
+import json
+import os
+from pathlib import Path
+
+from hfagent.agent.errors import DatasetError
+from hfagent.agent.records import DatasetRef
+from hfagent.tools.procedural_python import train_rows
+
+EMBEDDED = "embedded:procedural-python"
+DEFAULT_ROWS = 1000
+
+
+class LocalDatasetStore:
+    """Implements `DatasetStore` with a folder for embedded datasets."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def prepare(self, dataset: DatasetRef, *, rows: int | None, seed: int) -> str:
+        """The path of an embedded dataset's file, the absolute path of a local one, or the Hub id.
+
+        Raises:
+            DatasetError: an unknown embedded dataset, or the folder cannot be written.
+        """
+        if not dataset.id.startswith("embedded:"):
+            path = Path(dataset.id).expanduser()
+            return str(path.resolve()) if path.exists() else dataset.id
+        if dataset.id != EMBEDDED:
+            raise DatasetError(f"unknown embedded dataset {dataset.id!r}; there is {EMBEDDED!r}")
+        count = rows or DEFAULT_ROWS
+        target = self._folder.resolve() / f"procedural-python-{count}-seed{seed}.jsonl"
+        if not target.exists():
+            _write(target, [json.dumps(row) for row in train_rows(count, seed)])
+        return str(target)
+
+
+def _write(target: Path, lines: list[str]) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DatasetError(
+            f"cannot write {str(target)!r}: {error.strerror}; free the disk or choose another folder with --state-dir"
+        ) from error

@@ -1,0 +1,184 @@
+"""The folder of a local job: made whole or not at all, and read as the job it tells of.
+
+A job exists once its supervisor has written `run.json`. A folder without it belongs to a submitter that died before,
+and the next submit of the key starts it. `hfagent.tools.job_supervisor` lists the files. The folders must lie on a
+local disk: network disks do not all keep the promise of flock.
+"""
+
+import contextlib
+import fcntl
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hfagent.agent.records import Job, JobSpec, JobStage, Record
+from hfagent.job_templates.runtime import RESULT_PREFIX
+from hfagent.tools.job_supervisor import STRAGGLER_GRACE_S, boot_id, end_all, marked, sync_folder, write_json
+
+ID_PREFIX = "local-"
+_RESULT_TAIL_BYTES = 4 << 20
+
+
+class _Submitted(Record):
+    created_at: datetime
+    spec: JobSpec
+
+
+class _Run(Record):
+    pid: int
+    boot_id: str | None
+    started_at: datetime
+    command: tuple[str, ...]
+
+
+class _Ended(Record):
+    exit_code: int | None
+    stage: JobStage
+    message: str | None
+    started_at: datetime
+    finished_at: datetime
+
+
+def create(folder: Path, spec: JobSpec, *, package: Path) -> None:
+    """Make the folder, or leave an earlier one as it is.
+
+    Args:
+        folder: named by the spec's key.
+        spec: what is to run.
+        package: the folder of `hfagent`, which the job will be able to import.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    try:
+        (new / "lock").touch()
+        (new / "out").mkdir()
+        # A folder with this package alone: with all of site-packages on PYTHONPATH, uv's own packages would lose.
+        (new / "import").mkdir()
+        (new / "import" / "hfagent").symlink_to(package)
+        submitted = _Submitted(created_at=datetime.now(UTC), spec=spec)
+        write_json(new / "spec.json", submitted.model_dump(mode="json"))
+        new.rename(folder)
+        sync_folder(folder.parent)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        if not folder.is_dir():  # else another submit was faster
+            raise
+
+
+def read_spec(folder: Path) -> JobSpec:
+    """What the folder was made for."""
+    return _submitted(folder).spec
+
+
+def read_job(folder: Path) -> Job | None:
+    """The job now; None as long as no supervisor has started it.
+
+    A job whose supervisor is gone is buried first: what is left of it is ended (SIGKILL after 3 s), and it becomes an
+    ERROR for good.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: a file does not hold what it should.
+    """
+    if not (folder / "run.json").exists():
+        # Even where the lock is held: a supervisor killed right now would leave an id that names nothing.
+        return None
+    submitted = _submitted(folder)
+    job = Job(
+        id=ID_PREFIX + folder.name,
+        key=folder.name,
+        stage="RUNNING",
+        url=(folder / "log.txt").as_uri(),
+        flavor=submitted.spec.flavor,
+        created_at=submitted.created_at,
+        started_at=_run(folder).started_at,
+    )
+    ended = _ended(folder) or _bury(folder)
+    if ended is None:
+        return job
+    result = _result(folder / "log.txt")
+    if ended.stage == "COMPLETED" and result is None:
+        ended = ended.model_copy(update={"stage": "ERROR", "message": "ended without a RESULT line"})
+    return job.model_copy(update={**dict(ended), "result": result})
+
+
+def is_over(folder: Path) -> bool:
+    """Whether a job that `read_job` has seen has ended or lost its supervisor; cheap enough to ask often."""
+    with _lock(folder) as free:
+        return free
+
+
+def read_end(path: Path, limit: int) -> bytes:
+    """The last bytes of a file, at most `limit`."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - limit))
+        return file.read(limit)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Whether the lock was free; if so it is held inside. Only once run.json exists, so that no start is disturbed."""
+    with (folder / "lock").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _bury(folder: Path) -> _Ended | None:
+    """End what a killed supervisor left behind and record it; None while a supervisor or another burial is at work."""
+    with _lock(folder) as mine:
+        # Asked under the lock, since the supervisor may have ended in good order a moment ago.
+        if mine and not (folder / "exit.json").exists():
+            run = _run(folder)
+            cause = "its supervisor was killed" if run.boot_id == boot_id() else "the machine was restarted"
+            end_all(lambda: marked(folder), grace_s=STRAGGLER_GRACE_S)
+            last_sign = datetime.fromtimestamp((folder / "log.txt").stat().st_mtime, UTC)
+            ended = _Ended(
+                exit_code=None,
+                stage="ERROR",
+                message=f"lost: {cause}",
+                started_at=run.started_at,
+                finished_at=max(run.started_at, last_sign),
+            )
+            write_json(folder / "exit.json", ended.model_dump(mode="json"))
+    return _ended(folder)
+
+
+def _submitted(folder: Path) -> _Submitted:
+    return _Submitted.model_validate_json((folder / "spec.json").read_bytes())
+
+
+def _run(folder: Path) -> _Run:
+    return _Run.model_validate_json((folder / "run.json").read_bytes())
+
+
+def _ended(folder: Path) -> _Ended | None:
+    path = folder / "exit.json"
+    return _Ended.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def _result(log: Path) -> dict[str, Any] | None:
+    """The last readable RESULT line; a progress bar may stand before it on the same line."""
+    for line in reversed(read_end(log, _RESULT_TAIL_BYTES).split(b"\n")):
+        _, found, after = line.partition(f"{RESULT_PREFIX}{{".encode())
+        if found:
+            with contextlib.suppress(ValueError):
+                value = json.loads(b"{" + after, parse_constant=_refuse_constant)
+                return value if isinstance(value, dict) else None
+    return None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,72 @@
+"""How a job script is run on this machine: by this Python where its packages suffice, else by uv."""
+
+import importlib.metadata
+import platform
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfagent.agent.errors import JobError, PackageMissing
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+_HEADER = re.compile(r"^# /// script\s*$(.*?)^# ///\s*$", re.MULTILINE | re.DOTALL)
+
+
+def script_command(script: Path) -> list[str]:
+    """The command that runs a script with a PEP 723 header, without its arguments.
+
+    Raises:
+        PackageMissing: this Python lacks a package of the header, and uv is not on PATH.
+        JobError: the header cannot be read.
+    """
+    missing = unmet_requirements(script)
+    if not missing:
+        return [sys.executable, str(script)]
+    uv = shutil.which("uv")
+    if uv is None:
+        raise PackageMissing(
+            f"{script.name} needs {', '.join(missing)}, which this Python does not have: "
+            "install the packages with pip install 'hfagent[local]', or install uv, which fetches them itself"
+        )
+    return [uv, "run", "--script", str(script)]
+
+
+def unmet_requirements(script: Path) -> list[str]:
+    """What the header asks for and this Python does not have, as written there."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    try:
+        header = _header(script)
+        python = str(header.get("requires-python", ""))
+        python_fits = SpecifierSet(python).contains(platform.python_version(), prereleases=True)
+        requirements = [Requirement(text) for text in header.get("dependencies", ())]
+    except ValueError as error:
+        raise JobError(f"the script header of {script.name!r} cannot be read: {error}") from error
+    unmet = [] if python_fits else [f"Python {python}"]
+    for requirement in requirements:
+        wanted = requirement.marker is None or requirement.marker.evaluate()
+        # The runner puts this package on the job's path itself.
+        if wanted and requirement.name != "hfagent" and not _is_installed(requirement):
+            unmet.append(str(requirement))
+    return unmet
+
+
+def _is_installed(requirement: "Requirement") -> bool:
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return requirement.specifier.contains(version, prereleases=True)
+
+
+def _header(script: Path) -> dict[str, Any]:
+    found = _HEADER.search(script.read_text(encoding="utf-8"))
+    if found is None:
+        return {}
+    return tomllib.loads("\n".join(line.removeprefix("#").removeprefix(" ") for line in found[1].splitlines()))
