@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from hfagent.agent import policy
+from hfagent.agent import policy, rules
 from hfagent.agent.state import State
 
 
@@ -17,7 +17,7 @@ def instructions() -> str:
 
 def brief(state: State, now: datetime) -> str:
     """What a planner knows at a wake: constant in size whatever the night's age."""
-    move = policy.next_move(state, now)
+    move = rules.next_move(state, now)
     template = Environment(undefined=StrictUndefined, autoescape=False).from_string(_load("brief.md"))  # noqa: S701 - text, not HTML
     return template.render(
         plan=state.plan,

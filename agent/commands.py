@@ -203,9 +203,8 @@ def _close(state: State, paths: Paths, *, as_json: bool) -> int:
 
 def _interrupted(project: str) -> int:
     console = terminal.stderr_console()
-    console.print(
-        f"interrupted; a running job goes on: `hfagent resume {project}` takes it up, `hfagent cancel {project}` stops it"
-    )
+    console.print(f"interrupted; a running job goes on: take it up with `hfagent resume {project}`")
+    console.print(f"or stop it with `hfagent cancel {project}`")
     return 130
 
 

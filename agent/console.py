@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
-from hfagent.agent import estimate, lines, policy
+from hfagent.agent import estimate, lines
 from hfagent.agent.events import Event
 from hfagent.agent.records import BenchmarkRef, DatasetReport, Plan
 from hfagent.agent.state import Run, State
@@ -248,6 +248,6 @@ def dataset_view(found: DatasetReport) -> Group:
 
 def kept_adapter(state: State) -> str | None:
     """The folder of the kept run's adapter."""
-    run = policy.kept(state)
+    run = state.kept
     adapter = state.runs[run].result.get("adapter") if run is not None else None
     return None if adapter is None else str(adapter)

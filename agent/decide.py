@@ -130,10 +130,11 @@ def _blocked_by_losses(evidence: Evidence, outlook: trend.Outlook | None) -> str
     if gap is not None and gap > MAX_GENERALIZATION_LOSS:
         return f"overfit, the evaluation loss is {gap:.1f} % above its lowest"
     if outlook.slope_high >= 0:
-        return f"the training loss is not clearly falling (slope at most {outlook.slope_high:+.3f} per ln step)"
-    slope = trend.eval_slope(evidence.points)
-    if slope is not None and slope >= 0:
-        return f"the evaluation loss is not falling (slope {slope:+.3f} per ln step)"
+        slope = f"slope of ln loss over ln step up to {outlook.slope_high:+.3f}"
+        return f"the training loss is not clearly falling ({slope})"
+    eval_slope = trend.eval_slope(evidence.points)
+    if eval_slope is not None and eval_slope >= 0:
+        return f"the evaluation loss is not falling (slope {eval_slope:+.3f} per ln step)"
     if outlook.gain < MIN_GAIN:
         return f"a fall of the loss of only {100 * outlook.gain:.2f} % is to be expected, below {100 * MIN_GAIN:.0f} %"
     return None

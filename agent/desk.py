@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hfagent.agent import jobs, policy
+from hfagent.agent import jobs, policy, rules
 from hfagent.agent.decide import decide
 from hfagent.agent.errors import EvaluationError, JobError
 from hfagent.agent.events import (
@@ -48,7 +48,6 @@ from hfagent.agent.records import (
 )
 from hfagent.agent.state import Attempt, Run, State, apply, fold
 from hfagent.agent.verdict import Verdict, compare
-
 
 CANCEL_GRACE_S = 30.0
 """A cancelled local job saves and ends within 20 s, or is killed."""
@@ -145,7 +144,7 @@ class Desk:
 
     def finish(self, outcome: str, reason: str) -> Refusal | None:
         """End the night, if nothing that the plan asks for is left."""
-        refusal = policy.check_finish(self.state, self.now, outcome)
+        refusal = rules.check_finish(self.state, self.now, outcome)
         if refusal is not None:
             return self.refuse(refusal)
         self.append(ProjectEnded.model_validate({"state": outcome, "reason": reason}))

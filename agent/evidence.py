@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from hfagent.agent import estimate, policy
+from hfagent.agent import estimate, policy, proposals
 from hfagent.agent.decide import Evidence, Extension, Parent, Remaining
 from hfagent.agent.records import MetricPoint
 from hfagent.agent.state import State
@@ -27,7 +27,7 @@ def evidence(state: State, name: str, now: datetime) -> Evidence:
         points=tuple(line_of_points(state, name)),
         remaining=remaining(state, now),
         extension=extension(state, name, now),
-        extensions=policy.extensions(state, name),
+        extensions=state.extensions(name),
         max_extensions=state.plan.max_extensions,
         best_so_far=verdict.candidate_score >= max(scores),
         parent=_parent(state, name),
@@ -56,7 +56,7 @@ def extension(state: State, name: str, now: datetime) -> Extension | None:
         return None
     if policy.blocked_extension(state, name, now) is not None:
         return None
-    spec = policy.extend_run(state, name, "extension")
+    spec = proposals.extend_run(state, name, "extension")
     before, after = run.spec.train or state.plan.train, spec.train or state.plan.train
     share = after.num_train_epochs / before.num_train_epochs
     if before.max_steps is not None and after.max_steps is not None:
@@ -79,7 +79,7 @@ def remaining(state: State, now: datetime) -> Remaining:
 
 
 def _evaluation_s(state: State) -> float:
-    return estimate.run_s(state, policy.evaluate_run(state, None, "confirm", "estimate"))
+    return estimate.run_s(state, proposals.evaluate_run(state, None, "confirm", "estimate"))
 
 
 def _parent(state: State, name: str) -> Parent | None:

@@ -16,7 +16,8 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069
 _SPACES = re.compile(r" {2,}")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", "$": "&#36;"}
 _SPECIAL = re.compile(r"[\\`*\[\]|~&<$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-_LEADING = re.compile(r"^(?:([#+\-=>])|(\d{1,9})([.)]))")
+# What starts a heading, a quotation, a list or a rule at the beginning of a line.
+_LEADING = re.compile(r"^(?:([#>=]|[+-](?=[\s-]|$))|(\d{1,9})([.)])(?=\s|$))")
 _NOT_PLAIN_CODE = re.compile(r"[`|]")
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _LINKED_SCHEMES = ("https://", "http://", "file://")
@@ -109,6 +110,11 @@ def value(thing: object) -> str:
     if isinstance(thing, float):
         return f"{thing:.6g}"
     return prose(str(thing))
+
+
+def times(count: int) -> str:
+    """`once`, `2 times`."""
+    return "once" if count == 1 else f"{count} times"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -83,12 +83,7 @@ def _agreed(desk: Desk, ask: Ask | None, progress: Progress) -> bool:
     """Check the dataset, then ask until the answer is yes or no."""
     while True:
         rule_planner(desk).wake()
-        check = desk.state.dataset and desk.state.dataset.methods[desk.state.plan.method]
-        if check is not None and check.verdict == "INCOMPATIBLE":
-            raise DatasetError(
-                f"the dataset {desk.state.plan.dataset.id!r} cannot train with {desk.state.plan.method}: {check.reason}; "
-                f"see `hfagent check {desk.state.plan.dataset.id}`"
-            )
+        _refuse_incompatible(desk.state)
         if ask is None:
             desk.append(PlanConfirmed(by="--yes"))
             return True
@@ -100,6 +95,16 @@ def _agreed(desk: Desk, ask: Ask | None, progress: Progress) -> bool:
         if answer:
             desk.append(PlanConfirmed(by="terminal"))
         return answer
+
+
+def _refuse_incompatible(state: State) -> None:
+    plan = state.plan
+    check = state.dataset.methods[plan.method] if state.dataset is not None else None
+    if check is not None and check.verdict == "INCOMPATIBLE":
+        raise DatasetError(
+            f"the dataset {plan.dataset.id!r} cannot train with {plan.method}: {check.reason}; "
+            f"see `hfagent check {plan.dataset.id}`"
+        )
 
 
 def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, resumed_by: int | None) -> State:

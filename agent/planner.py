@@ -14,7 +14,8 @@ from hfagent.agent.brief import brief, instructions
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import HfagentError
 from hfagent.agent.events import PlannerWoke
-from hfagent.agent.policy import Move, next_move
+from hfagent.agent.proposals import Move
+from hfagent.agent.rules import next_move
 from hfagent.tools.toolbox import make_tools
 
 MAX_CALLS = 12
@@ -34,7 +35,7 @@ class Planner(Protocol):
 
 
 class RuleModel(Model):  # type: ignore[misc]
-    """A `Model` that needs no weights: it answers with the next move of the policy."""
+    """A `Model` that needs no weights: it answers with the next move of the rules."""
 
     def __init__(self, propose: Callable[[], Move | None]):
         super().__init__(model_id="rules")

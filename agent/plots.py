@@ -4,12 +4,11 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfagent.agent import policy
 from hfagent.agent import report_facts as facts
 from hfagent.agent.markdown import plain
 from hfagent.agent.records import ProblemSet, Score
@@ -49,9 +48,14 @@ _STYLE: dict[str, Any] = {
 class Curve:
     """Losses of one training run; an extension begins at its parent's last point before it."""
 
-    label: str
+    run: str
+    parent: str | None
+    number: int
+    """Place among the training runs: its colour and mark in all plots."""
     train: tuple[tuple[int, float], ...]
     """Optimizer step, loss; NaN where the run logged no number."""
+    shared: int
+    """How many of the first points are the parent's."""
     evaluation: tuple[tuple[int, float], ...]
 
 
@@ -60,7 +64,8 @@ class Point:
     """One evaluation."""
 
     label: str
-    base: bool
+    number: int | None
+    """As in `Curve`; None for the base model."""
     value: float
     low: float
     high: float
@@ -100,26 +105,23 @@ def loss_curves(state: State) -> tuple[Curve, ...]:
     """The curves of all training runs that logged a loss; of a running one a prefix (see GROWTH)."""
     curves: list[Curve] = []
     trains: dict[str, tuple[tuple[int, float], ...]] = {}
-    for run in policy.trained(state):
+    for number, run in enumerate(state.trained):
         train = _series(run, "train/loss")
         if run.last.open:
             train = train[: _drawn(len(train))]
         if not train:
             continue
         trains[run.spec.name] = train
-        label = run.spec.name
-        if run.spec.parent is not None:
-            label += f" (extends {run.spec.parent})"
-            before = [point for point in trains.get(run.spec.parent, ()) if point[0] < train[0][0]]
-            train = (*before[-1:], *train)
+        before = [point for point in trains.get(run.spec.parent or "", ()) if point[0] < train[0][0]][-1:]
         seen = tuple(point for point in _series(run, "eval/loss") if point[0] <= train[-1][0])
-        curves.append(Curve(label, train, seen))
+        curves.append(Curve(run.spec.name, run.spec.parent, number, (*before, *train), len(before), seen))
     return tuple(curves)
 
 
 def score_panels(state: State) -> tuple[Panel, ...]:
     """The scored evaluations by set, the base model first."""
     sets: tuple[ProblemSet, ...] = ("search", "confirm")
+    numbers = {run.spec.name: number for number, run in enumerate(state.trained)}
     panels = []
     for problems in sets:
         found = [(run, run.score) for run in state.runs.values() if run.spec.set == problems and run.score is not None]
@@ -127,7 +129,7 @@ def score_panels(state: State) -> tuple[Panel, ...]:
         if found:
             score = found[0][1]
             title = f"{problems.capitalize()} set: {score.benchmark.name}, {score.n} problems"
-            panels.append(Panel(title, score.metric, tuple(_point(run, score) for run, score in found)))
+            panels.append(Panel(title, score.metric, tuple(_point(run, score, numbers) for run, score in found)))
     return tuple(panels)
 
 
@@ -138,16 +140,21 @@ def draw_loss(curves: Sequence[Curve], *, unit: str | None) -> "Figure":
 
     figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
     axes = figure.subplots()
-    for number, curve in enumerate(curves):
-        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+    for curve in curves:
+        colour, marker = _look(curve.number)
         steps, losses = zip(*curve.train, strict=True)
+        name = _label(curve.run if curve.parent is None else f"{curve.run} (extends {curve.parent})")
         marked = marker if len(steps) <= MARKED_POINTS else ""
-        axes.plot(steps, losses, color=colour, marker=marked, markersize=4, linewidth=1.5, label=_label(curve.label))
+        axes.plot(
+            steps, losses, color=colour, linewidth=1.5, label=name,
+            marker=marked, markersize=4, markevery=slice(curve.shared, None),
+        )  # fmt: skip
         if curve.evaluation:
             steps, losses = zip(*curve.evaluation, strict=True)
-            hollow = {"marker": marker, "markersize": 9, "markerfacecolor": "white", "markeredgecolor": colour}
-            label = _label(f"{curve.label}, evaluation")
-            axes.plot(steps, losses, linestyle="none", markeredgewidth=1.5, label=label, zorder=3, **hollow)
+            axes.plot(
+                steps, losses, linestyle="none", marker=marker, markersize=9, markerfacecolor="white",
+                markeredgecolor=colour, markeredgewidth=1.5, zorder=3, label=_label(f"{curve.run}, held-out rows"),
+            )  # fmt: skip
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss" if unit is None else f"loss ({unit})")
     if axes.get_ylim()[0] > 0:
@@ -165,20 +172,19 @@ def draw_scores(panels: Sequence[Panel]) -> "Figure":
     rows = [len(panel.points) for panel in panels]
     figure = Figure(figsize=(WIDTH_INCHES, 0.6 + sum(0.55 + 0.32 * count for count in rows)), layout="constrained")
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=[count + 0.4 for count in rows])
-    colours = _candidate_colours(panels)
     for axes, panel in zip(grid[:, 0], panels, strict=True):
-        _draw_panel(axes, panel, colours)
+        _draw_panel(axes, panel)
     last = grid[-1, 0]
-    last.set_xlim(0, min(1.0, 1.25 * max(point.high for panel in panels for point in panel.points)) or 1.0)
+    last.set_xlim(0, min(1.0, 1.25 * max(point.high for panel in panels for point in panel.points)))
     last.set_xlabel(_label(f"{panels[-1].metric}, 95 % interval"))
     return figure
 
 
-def _draw_panel(axes: "Axes", panel: Panel, colours: dict[str, tuple[str, str]]) -> None:
+def _draw_panel(axes: "Axes", panel: Panel) -> None:
     for row, point in enumerate(panel.points):
-        colour, marker = (_BASE_COLOUR, "s") if point.base else colours[point.label]
+        colour, marker = _look(point.number)
         reach = [[point.value - point.low], [point.high - point.value]]
-        fill = "white" if point.base else colour
+        fill = "white" if point.number is None else colour
         axes.errorbar(
             [point.value], [row], xerr=reach, color=colour, marker=marker, markersize=7, markerfacecolor=fill,
             linewidth=1.5, capsize=3,
@@ -205,6 +211,17 @@ def svg(draw: Callable[[], "Figure"], mark: str) -> bytes:
     return file.getvalue()
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write under another name, wait for the disk, rename: readers see the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 # --- inside ----------------------------------------------------------------------------------------------------------
 
 
@@ -214,10 +231,7 @@ def _refresh(path: Path, data: object, draw: Callable[[], "Figure"]) -> None:
     if path.is_file() and mark.encode() in path.read_bytes():
         return
     content = svg(draw, mark)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    replace_file(path, content)
 
 
 def _series(run: Run, metric: str) -> tuple[tuple[int, float], ...]:
@@ -234,15 +248,17 @@ def _drawn(points: int) -> int:
     return drawn
 
 
-def _point(run: Run, score: Score) -> Point:
+def _point(run: Run, score: Score, numbers: Mapping[str, int]) -> Point:
     low, high = facts.score_interval(score)
-    return Point(run.spec.subject or "base model", run.spec.subject is None, score.value, low, high)
+    subject = run.spec.subject
+    return Point(subject or "base model", None if subject is None else numbers.get(subject, 0), score.value, low, high)
 
 
-def _candidate_colours(panels: Sequence[Panel]) -> dict[str, tuple[str, str]]:
-    """Colour and mark of each training run, the same in all panels."""
-    names = dict.fromkeys(point.label for panel in panels for point in panel.points if not point.base)
-    return {name: (_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]) for i, name in enumerate(names)}
+def _look(number: int | None) -> tuple[str, str]:
+    """Colour and mark."""
+    if number is None:
+        return _BASE_COLOUR, "s"
+    return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
 
 
 def _label(text: str) -> str:

@@ -30,7 +30,7 @@ class Embedded(Choices):
     """Choices that need no network and no account."""
 
     notice: str
-    """Says in plain words what replaces what."""
+    """Says in plain words what a result of these choices is worth."""
 
 
 class Recipe(Choices):

@@ -94,7 +94,7 @@ class EvalConfig(Record):
 
 
 class ColumnMapping(Record):
-    """How rows are rewritten for a method; executed by `hfagent.tools.dataset_mapping`, never only printed."""
+    """How rows are rewritten for a method; executed by the train template, never only printed."""
 
     columns: dict[str, tuple[str, ...]]
     """Target column -> source columns, whose texts are joined by a blank line where there are several."""
@@ -105,7 +105,7 @@ class ColumnMapping(Record):
     turn_keys: dict[str, str] = {}
     """Keys of a chat turn renamed, e.g. from -> role, value -> content."""
     turns: dict[str, str] = {}
-    """Target column -> chat role: its text becomes a list of one message, so that the chat template is applied to it."""
+    """Target column -> chat role: its text becomes one message, so that the chat template is applied to it."""
     drop_rows: bool = False
     """Rows that cannot train (a null, an empty text, an empty list of messages, broken JSON) are left out."""
 

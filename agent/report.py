@@ -1,6 +1,5 @@
 """The report of a project: Markdown as a pure function of the state, and its file with the plots beside it."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from hfagent.agent import report_sections as sections
 from hfagent.agent.errors import HfagentError
 from hfagent.agent.markdown import path as quoted
 from hfagent.agent.report_runs import TrackerUrl, section
+from hfagent.agent.report_verdict import title, verdict
 from hfagent.agent.state import State
 
 NOTES_START = "<!-- notes:start -->"
@@ -38,14 +38,14 @@ def render(
         tracker_url: project and run -> the address or command that shows a run's metrics.
     """
     parts = [
-        sections.title(state),
-        sections.verdict(state),
+        title(state),
+        verdict(state),
         sections.runs(state),
         sections.used(state),
         _plots(plots),
         sections.dataset_check(state),
         sections.decision_log(state),
-        ["## Notes", "", "Text between the two markers in the source of this file is kept.", ""],
+        ["## Notes", "", "Text between the two markers in the source of this file is kept."],
     ]
     rest = [*(section(state, run, tracker_url) for run in state.runs.values()), sections.experiment_evaluations(state)]
     return f"{_joined(parts)}\n{NOTES_START}{notes}{NOTES_END}\n\n{_joined(rest)}"
@@ -55,7 +55,7 @@ def write(state: State, path: Path, *, tracker_url: TrackerUrl = local_tracker) 
     """Bring the report's file and its plots up to date.
 
     The plots lie in the folder of the file's name without its suffix. The notes in the file stay, byte for byte; a file
-    without both markers is put aside as `<name>.bak` first. Readers see the old file or the new one, never a part.
+    without both markers is put aside as `<name>.bak` first.
 
     Raises:
         HfagentError: the folder cannot be written.
@@ -72,7 +72,7 @@ def write(state: State, path: Path, *, tracker_url: TrackerUrl = local_tracker) 
         links = [quoted(f"{folder.name}/{name}") for name in names]
         new = render(state, plots=links, notes=text, tracker_url=tracker_url).encode(errors="surrogateescape")
         if new != old:
-            _replace(path, new)
+            drawings.replace_file(path, new)
     except OSError as error:
         raise HfagentError(
             f"cannot write the report {str(path)!r}: {error.strerror}; free the disk or choose another --reports-dir"
@@ -98,14 +98,3 @@ def _notes(content: bytes) -> bytes | None:
 def _joined(parts: Sequence[Sequence[str]]) -> str:
     """Sections one blank line apart; sections without lines left out."""
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write under another name and rename; on disk before the old file is gone, for the notes are in no other place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -61,6 +61,11 @@ def base_score(state: State, run: Run) -> Score | None:
     return None if base is None else base.score
 
 
+def metric(state: State) -> str:
+    """What the scores measure, e.g. `pass@1`."""
+    return next((run.score.metric for run in state.runs.values() if run.score is not None), "")
+
+
 def looks(state: State) -> int:
     """How many times a trained model's score on the confirm set was seen."""
     return sum(
@@ -113,4 +118,5 @@ def _wilson(share: float, n: int) -> tuple[float, float]:
     z = NORMAL.inv_cdf((1 + LEVEL) / 2)
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     reach = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(centre - reach, 0.0), min(centre + reach, 1.0)
+    # At shares of 0 and 1 rounding may push a bound past the share itself.
+    return min(max(centre - reach, 0.0), share), max(min(centre + reach, 1.0), share)

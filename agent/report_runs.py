@@ -6,6 +6,7 @@ from hfagent.agent import jobs
 from hfagent.agent import report_facts as facts
 from hfagent.agent.lines import progress, steps_planned
 from hfagent.agent.markdown import NONE, TBD, code, dollars, duration, link, prose, table, utc, value
+from hfagent.agent.records import TrainConfig
 from hfagent.agent.report_words import (
     STAGE_WORDS,
     base_model,
@@ -13,6 +14,7 @@ from hfagent.agent.report_words import (
     decision_words,
     gain,
     heading,
+    model_of,
     problems,
     score,
 )
@@ -31,28 +33,30 @@ _SHOWN = frozenset(
     }
 )  # fmt: skip
 """Hyperparameters in rows that are worded; any other one gets a plain row."""
+_TRAIN_RESULTS = (
+    ("Steps", "steps"),
+    ("Tokens", "tokens"),
+    ("Tokens a second", "tokens_per_s"),
+    ("Training loss", "train_loss"),
+    ("Evaluation loss", "eval_loss"),
+    ("Adapter", "adapter"),
+    ("Last checkpoint", "checkpoint"),
+    ("Checkpoint before the decay", "stable_checkpoint"),
+)
+"""What a training job reports: label, name in its result."""
 
 
 def section(state: State, run: Run, tracker_url: TrackerUrl) -> list[str]:
     """A run's whole section; short for smoke and evaluation runs."""
-    lines = [f"## {prose(heading(run))}", "", prose(run.spec.why), ""]
+    lines = [f"## {prose(heading(run))}", "", f"Why: {prose(run.spec.why)}", ""]
     if run.spec.kind == "train":
         lines += ["### Training Parameters", "", *table(("Parameter", "Value"), _parameters(state, run)), ""]
         lines += ["### Planned against launched", "", *_deviations(state, run), ""]
-    elif run.spec.kind == "evaluate":
-        lines += [
-            "### Evaluation Parameters",
-            "",
-            *table(("Parameter", "Value"), _evaluation_parameters(state, run)),
-            "",
-        ]
     lines += ["### Run Status", "", *_status(state, run), "", "### Run Logs", "", *_logs(run), ""]
     if run.spec.kind in ("train", "smoke"):
         lines += ["### Trackio Logs", "", _tracker(state, run, tracker_url), ""]
-    if run.spec.kind == "train":
+    if run.spec.kind in ("train", "evaluate"):
         lines += ["### Run Evaluations", "", *_evaluations(state, run), ""]
-    elif run.spec.kind == "evaluate":
-        lines += ["### Result", "", *_scores(state, [run]), ""]
     return lines[:-1]
 
 
@@ -66,11 +70,10 @@ def _parameters(state: State, run: Run) -> list[list[str]]:
     batch, accumulation = train["per_device_train_batch_size"], train["gradient_accumulation_steps"]
     effective = value(batch * accumulation) if isinstance(batch, int) and isinstance(accumulation, int) else NONE
     rows = [
-        ["Method", f"{prose(str(train['method'])).upper()} with LoRA"],
+        ["Method", f"{asked.method.upper()} with LoRA"],
         ["Model", base_model(state)],
         ["Dataset (split)", dataset(state)],
-        ["Rows at most", "all" if train["max_rows"] is None else value(train["max_rows"])],
-        ["Rows held out", f"{100 * asked.eval_fraction:.3g} %"],
+        ["Rows", _rows(run, asked)],
         ["Max Length", f"{value(train['max_length'])} tokens"],
         ["Epochs", _epochs(state, run, train["num_train_epochs"])],
         ["Steps", _steps(state, run)],
@@ -89,7 +92,6 @@ def _parameters(state: State, run: Run) -> list[list[str]]:
         ["Seed", value(train["seed"])],
         ["Precision", _reported(run, "dtype")],
         ["Hardware", f"flavor {code(run.last.job.flavor)}, {_reported(run, 'hardware')}"],
-        ["Timeout", duration(run.last.job.timeout_s)],
         ["Trackio project / run", f"{code(plan.project)} / {code(_tracker_run(run))}"],
     ]
     return rows + [[prose(name), value(thing)] for name, thing in train.items() if name not in _SHOWN]
@@ -97,17 +99,29 @@ def _parameters(state: State, run: Run) -> list[list[str]]:
 
 def _epochs(state: State, run: Run, epochs: object) -> str:
     extension = facts.extension_of(state, run.spec.name)
-    words = value(epochs)
+    asked = run.spec.train or state.plan.train
+    words = value(epochs) if asked.max_steps is None else _length(asked)
     if run.spec.parent is not None and run.spec.parent in state.runs:
         before = state.runs[run.spec.parent].spec.train or state.plan.train
-        words += f", {value(before.num_train_epochs)} of them in {code(run.spec.parent)}"
+        words += f", {_length(before)} of them in {code(run.spec.parent)}"
     if extension is None or extension.spec.train is None:
         return words
     name, depth = run.spec.name, 0
     while (parent := state.runs[name].spec.parent) is not None and parent in state.runs:
         name, depth = parent, depth + 1
     check = _CHECKS[depth] if depth < len(_CHECKS) else f"check {depth + 1}"
-    return f"{words}, extended to {value(extension.spec.train.num_train_epochs)} after the {check} check"
+    return f"{words}, extended to {_length(extension.spec.train)} after the {check} check"
+
+
+def _length(train: TrainConfig) -> str:
+    return value(train.num_train_epochs) if train.max_steps is None else f"{train.max_steps} steps"
+
+
+def _rows(run: Run, asked: TrainConfig) -> str:
+    if "rows" in run.result:
+        return f"{_reported(run, 'rows')} to train on, {_reported(run, 'eval_rows')} held out"
+    most = "all" if asked.max_rows is None else f"at most {asked.max_rows}"
+    return f"{most}, {100 * asked.eval_fraction:.3g} % held out"
 
 
 def _steps(state: State, run: Run) -> str:
@@ -128,38 +142,25 @@ def _deviations(state: State, run: Run) -> list[str]:
     return table(("Parameter", "Plan", "Asked for", "Launched"), rows)
 
 
-def _evaluation_parameters(state: State, run: Run) -> list[list[str]]:
-    evaluation = state.plan.evaluation
-    subject = run.spec.subject
-    return [
-        ["Model", f"the base model, {base_model(state)}" if subject is None else f"adapter of {code(subject)}"],
-        ["Benchmark (set)", f"{problems(facts.benchmark(state, run))} ({run.spec.set})"],
-        ["Samples a problem", value(evaluation.num_samples)],
-        ["Temperature", value(evaluation.temperature)],
-        ["New tokens at most", value(evaluation.max_new_tokens)],
-        ["Batch size", value(evaluation.batch_size)],
-        ["Seed", value(evaluation.seed)],
-        ["Timeout", duration(run.last.job.timeout_s)],
-    ]
-
-
 # --- status and logs -------------------------------------------------------------------------------------------------
 
 
 def _status(state: State, run: Run) -> list[str]:
     seconds = facts.running_s(run)
+    took = _missing(run) if seconds is None else duration(seconds)
     rows = [
+        *(_evaluated(state, run) if run.spec.kind == "evaluate" else []),
         ["Stage", STAGE_WORDS[run.last.stage]],
         ["Started", utc(facts.started(run))],
-        ["Time", duration(seconds) if seconds is not None else _missing(run)],
-        ["Cost", dollars(facts.cost_micro_usd(run)) if not run.last.open else TBD],
+        ["Time", f"{took}, timeout {duration(run.last.job.timeout_s)}"],
+        ["Cost", TBD if run.last.open else dollars(facts.cost_micro_usd(run))],
         ["Device", f"{_reported(run, 'device')}, {_reported(run, 'dtype')}"],
     ]
     if run.last.open and run.points:
         rows.append(["Progress", prose(progress(run, state))])
-    if run.spec.kind in ("train", "smoke"):
-        rows += [[label, _reported(run, name)] for label, name in _TRAIN_RESULTS]
-    if run.spec.kind == "train":
+    due = run.spec.kind == "train"
+    rows += [[label, _reported(run, name)] for label, name in _TRAIN_RESULTS if due or name in run.result]
+    if due:
         rows.append(["Decision", decision_words(state, run.spec.name)])
     lines = table(("Status", "Value"), rows)
     if len(run.attempts) > 1 or run.last.message or run.last.cancel_why or run.last.exit_code:
@@ -168,16 +169,20 @@ def _status(state: State, run: Run) -> list[str]:
     return lines
 
 
-_TRAIN_RESULTS = (
-    ("Steps", "steps"),
-    ("Tokens", "tokens"),
-    ("Tokens a second", "tokens_per_s"),
-    ("Training loss", "train_loss"),
-    ("Evaluation loss", "eval_loss"),
-    ("Adapter", "adapter"),
-    ("Last checkpoint", "checkpoint"),
-    ("Checkpoint before the decay", "stable_checkpoint"),
-)
+def _evaluated(state: State, run: Run) -> list[list[str]]:
+    how = state.plan.evaluation
+    answers = [
+        f"{how.num_samples} a problem",
+        f"temperature {value(how.temperature)}",
+        f"up to {how.max_new_tokens} tokens",
+        f"batch size {how.batch_size}",
+        f"seed {how.seed}",
+    ]
+    return [
+        ["Model", model_of(state, run.spec.subject)],
+        ["Benchmark (set)", f"{problems(facts.benchmark(state, run))} ({run.spec.set})"],
+        ["Answers", ", ".join(answers)],
+    ]
 
 
 def _attempt_row(number: int, attempt: Attempt) -> list[str]:
@@ -218,13 +223,10 @@ def _tracker_run(run: Run) -> str:
 
 
 def _evaluations(state: State, run: Run) -> list[str]:
-    found = facts.evaluations(state, run.spec.name)
+    """The scores of a training run's model, or of one evaluation."""
+    found = [run] if run.spec.kind == "evaluate" else facts.evaluations(state, run.spec.name)
     if not found:
-        return [_missing(run) if state.ended is None else "None: the project ended before."]
-    return _scores(state, found)
-
-
-def _scores(state: State, found: list[Run]) -> list[str]:
+        return [TBD if state.ended is None else "None: the project ended before."]
     header = (
         "Benchmark (set)",
         "Score (95 % interval)",
@@ -234,7 +236,7 @@ def _scores(state: State, found: list[Run]) -> list[str]:
         "Sandbox",
         "Harness",
     )
-    return table(header, (_score_row(state, run) for run in found))
+    return table(header, (_score_row(state, evaluation) for evaluation in found))
 
 
 def _score_row(state: State, run: Run) -> list[str]:

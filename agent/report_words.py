@@ -2,7 +2,6 @@
 
 import re
 
-from hfagent.agent import policy
 from hfagent.agent import report_facts as facts
 from hfagent.agent.markdown import NONE, TBD, code, link, plain, prose, utc
 from hfagent.agent.records import BenchmarkRef
@@ -10,6 +9,7 @@ from hfagent.agent.state import Run, State
 
 EMBEDDED_MODELS = {"SmolLM2-135M-Instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Embedded name -> the Hub repository of the original."""
+EMBEDDED_MODEL_WORDS = "4-bit weights, dequantised"
 EMBEDDED_DATASETS = {
     "procedural-python": "short Python-function tasks with hidden tests, written by a seeded generator of hfagent; "
     "the training tasks share no composition of operations with the problems of either set"
@@ -34,7 +34,7 @@ def base_model(state: State) -> str:
     model = state.plan.model
     name = model.id.removeprefix("embedded:")
     if name != model.id and name in EMBEDDED_MODELS:
-        return f"{_hub(EMBEDDED_MODELS[name])}, an embedded copy: 4-bit weights, dequantised"
+        return f"{_hub(EMBEDDED_MODELS[name])} (embedded copy)"
     if _on_hub(model.id, state.model_path):
         return _hub(model.id, revision=model.revision)
     return code(model.id)
@@ -45,10 +45,19 @@ def dataset(state: State) -> str:
     data = state.plan.dataset
     name = data.id.removeprefix("embedded:")
     if name != data.id and name in EMBEDDED_DATASETS:
-        return f"{code(name)}, embedded: {EMBEDDED_DATASETS[name]}"
+        return f"{code(name)} (embedded)"
     where = _hub(data.id, kind="datasets/") if _on_hub(data.id, state.data_path) else code(data.id)
     config = f"config {code(data.config)}, " if data.config else ""
     return f"{where} ({config}split {code(data.split)})"
+
+
+def embedded_words(state: State) -> tuple[str, str]:
+    """What is to be known of an embedded model and of an embedded dataset; empty for others."""
+    model, data = state.plan.model.id, state.plan.dataset.id
+    about_model = EMBEDDED_MODEL_WORDS if model.startswith("embedded:") else ""
+    return about_model, EMBEDDED_DATASETS.get(data.removeprefix("embedded:"), "") if data.startswith(
+        "embedded:"
+    ) else ""
 
 
 def problems(benchmark: BenchmarkRef) -> str:
@@ -106,7 +115,7 @@ def decision_words(state: State, name: str) -> str:
     if decision is None:
         return TBD if state.ended is None else NONE
     words = decision.action if decision.run in (None, name) else f"{decision.action} {code(str(decision.run))}"
-    return f"{words}, kept" if policy.kept(state) == name and words != "keep" else words
+    return f"{words}, kept" if state.kept == name and words != "keep" else words
 
 
 def _on_hub(name: str, prepared: str | None) -> bool:

@@ -141,6 +141,26 @@ class State:
         """Worst-case cost of all open jobs."""
         return sum(attempt.job.reserve_micro_usd for attempt in self.open_attempts)
 
+    @property
+    def trained(self) -> list[Run]:
+        """Training runs, oldest first."""
+        return [run for run in self.runs.values() if run.spec.kind == "train"]
+
+    @property
+    def kept(self) -> str | None:
+        """The training run that was kept, if any."""
+        for taken in reversed(self.decisions):
+            if taken.decision.action == "keep":
+                return taken.decision.run
+        return None
+
+    def extensions(self, name: str) -> int:
+        """How many times the line of a training run was extended up to this run."""
+        count, parent = 0, self.runs[name].spec.parent
+        while parent is not None:
+            count, parent = count + 1, self.runs[parent].spec.parent
+        return count
+
     def scored(self, subject: str | None, problems: str) -> Run | None:
         """The completed evaluation of a training run (None: the base model) on a problem set."""
         for run in self.runs.values():

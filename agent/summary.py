@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from hfagent.agent import policy
 from hfagent.agent.state import Run, State
 from hfagent.agent.verdict import Verdict
 
@@ -14,7 +13,7 @@ VERDICT_FIELDS = (
 
 def headline(state: State) -> Verdict | None:
     """The kept run's verdict on the confirm set; None before it was reached."""
-    run = policy.kept(state)
+    run = state.kept
     comparison = state.comparison(run, None, "confirm") if run is not None else None
     return None if comparison is None else comparison.fact.verdict
 

@@ -33,12 +33,12 @@ class Trend:
 class Outlook:
     """What continuing a run promises."""
 
-    slope_high: float
-    """Upper bound of the loss's slope per unit of ln(step), the less steep of the two looked at."""
     level: float
     """Loss now: median of the last points."""
+    slope_high: float
+    """Upper bound of the slope of ln(loss) over ln(step), the less steep of the two looked at."""
     gain: float
-    """Relative fall of the loss to be expected at least, by that bound; negative where it may rise."""
+    """Relative fall of the loss that is to be expected at least, by that bound; negative where it may rise."""
 
 
 def series(points: Sequence[MetricPoint], metric: str) -> Series:
@@ -77,21 +77,25 @@ def theil_sen(x: Sequence[float], y: Sequence[float], *, confidence: float) -> T
 
 
 def outlook(losses: Series, *, total_steps: int) -> Outlook | None:
-    """Forecast the fall of the loss up to `total_steps`, a straight line in ln(step).
+    """Forecast the relative fall of the loss up to `total_steps`, as a power law: a line in ln(loss) over ln(step).
 
-    A line in ln(step) promises too much once a curve flattens, so the bound counts and not the estimate, and the last
-    two thirds must fall by themselves: in simulations of 14 to 32 noisy points that cuts extensions of a run which
-    fell early and then lay flat from 54-100 % to 7-17 %, at 8 % noise. One-sided bounds: 95 % over all, 90 % over
-    the last two thirds. None below `MIN_POINTS` losses.
+    A curve that flattens falls less than that, so the upper bound of the slope counts and not the estimate, and the
+    last two thirds must fall by themselves. Bounds are one-sided, 95 % over all points and 90 % over the last ones.
+
+    Returns:
+        None below `MIN_POINTS` losses above zero (a loss of 0.0 is how a trainer may log NaN).
     """
+    losses = [(step, loss) for step, loss in losses if loss > 0]
     if len(losses) < MIN_POINTS:
         return None
     losses = _thin(losses)
-    recent = losses[min(len(losses) // 3, len(losses) - MIN_POINTS) :]
-    slope_high = max(_trend(losses, confidence=0.9).high, _trend(recent, confidence=0.8).high)
-    level = median(loss for _, loss in losses[-4:])
-    fall = -slope_high * math.log(max(total_steps / losses[-1][0], 1.0))
-    return Outlook(slope_high, level, min(fall / level, 1.0) if level > 0 else 0.0)
+    logs = [(step, math.log(loss)) for step, loss in losses]
+    recent = logs[min(len(logs) // 3, len(logs) - MIN_POINTS) :]
+    slope_high = max(_trend(logs, confidence=0.9).high, _trend(recent, confidence=0.8).high)
+    log_growth = max(math.log(total_steps / losses[-1][0]), 0.0)
+    # A rise beyond e-fold says nothing more, and two odd points next to each other would overflow.
+    gain = -math.expm1(min(slope_high * log_growth, 1.0))
+    return Outlook(median(loss for _, loss in losses[-4:]), slope_high, gain)
 
 
 def eval_slope(points: Sequence[MetricPoint]) -> float | None:

@@ -1,4 +1,4 @@
-"""The real parts of a night, put together from the settings. Nothing else knows which classes stand behind the seams."""
+"""The real parts of a night, put together from the settings: only here is known which class stands behind a seam."""
 
 import os
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from pathlib import Path
 from hfagent.agent.clock import SystemClock
 from hfagent.agent.desk import Ports
 from hfagent.agent.errors import PackageMissing, SettingsError, UsageError
+from hfagent.agent.ports import JobRunner
 from hfagent.agent.settings import Settings
 
 LOCAL_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "lighteval")
@@ -40,22 +41,23 @@ class Paths:
 
 def local_ports(settings: Settings) -> Ports:
     """A night on this machine."""
+    from hfagent.tools.metrics import TrackioTracker
+
     from hfagent.tools.dataset_read import DatasetReader
     from hfagent.tools.dataset_store import LocalDatasetStore
     from hfagent.tools.embedded_model import EmbeddedModelStore
-    from hfagent.tools.metrics import TrackioTracker
 
     return Ports(
         runner=local_runner(settings),
         tracker=TrackioTracker(trackio_dir(settings)),
         checker=DatasetReader(),
-        models=EmbeddedModelStore(cache_dir=settings.cache_dir),
+        models=EmbeddedModelStore(settings.cache_dir),
         datasets=LocalDatasetStore(settings.state_dir / "data"),
         clock=SystemClock(),
     )
 
 
-def local_runner(settings: Settings) -> "LocalJobRunner":  # noqa: F821 - imported lazily
+def local_runner(settings: Settings) -> JobRunner:
     """The runner of local jobs."""
     from hfagent.tools.local_jobs import LocalJobRunner
 
@@ -118,7 +120,8 @@ def versions(names: Iterable[str] = RECORDED) -> dict[str, str]:
 
 def has_gpu() -> bool:
     """Whether an accelerator is here, without importing torch."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or os.uname().sysname == "Darwin" and os.uname().machine == "arm64"
+    machine = os.uname()
+    return any(Path("/dev").glob("nvidia[0-9]*")) or (machine.sysname, machine.machine) == ("Darwin", "arm64")
 
 
 def hub_reachable(*, timeout_s: float = 3.0) -> bool:

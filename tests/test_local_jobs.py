@@ -50,7 +50,9 @@ def make_spec(tmp_path: Path, script: str, *args: str, key: str = "k", timeout_s
 
 
 def end_of(runner: LocalJobRunner, job: Job) -> Job:
+    began = time.monotonic()
     runner.wait([job.id], timeout_s=20)
+    assert time.monotonic() - began < 20
     return runner.inspect(job.id)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hfagent.agent import ledger, policy
+from hfagent.agent import ledger
 from hfagent.agent.desk import Desk, Ports
 from hfagent.agent.events import Event, PlanConfirmed, PlanMade
 from hfagent.agent.fakes import Ending, FakeChecker, FakeClock, FakeJobRunner, FakeStore, FakeTracker, fake_outcomes
@@ -155,7 +155,7 @@ def test_nothing_gained_ends_honestly_without_touching_the_confirm_set(tmp_path:
 def test_an_extension_that_gains_nothing_leaves_its_parent_to_be_confirmed(tmp_path: Path) -> None:
     state = night(tmp_path / "night.jsonl", World({**SKILL, "sft-01-x1": 0.35}))
     assert state.decisions[-1].about == "sft-01-x1"
-    assert policy.kept(state) == "sft-01"
+    assert state.kept == "sft-01"
     assert state.comparison("sft-01", None, "confirm") is not None
 
 
@@ -179,7 +179,7 @@ def test_a_failed_extension_falls_back_to_the_run_it_extends(tmp_path: Path) -> 
     )
     state = night(tmp_path / "night.jsonl", world)
     assert state.ended is not None
-    assert (state.ended.state, policy.kept(state)) == ("finished", "sft-01")
+    assert (state.ended.state, state.kept) == ("finished", "sft-01")
 
 
 def test_an_incompatible_dataset_never_reaches_a_job(tmp_path: Path) -> None:

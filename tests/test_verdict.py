@@ -21,9 +21,7 @@ def fractions(rng, *, n=100, k=10, gain=0.0):
     difficulties = [rng.betavariate(0.5, 0.8) for _ in range(n)]
 
     def arm(extra):
-        return {
-            str(i): sum(rng.random() < min(p + extra, 1) for _ in range(k)) / k for i, p in enumerate(difficulties)
-        }
+        return {str(i): sum(rng.random() < min(p + extra, 1) for _ in range(k)) / k for i, p in enumerate(difficulties)}
 
     return arm(0), arm(gain)
 
@@ -52,7 +50,7 @@ def test_a_clear_gain_is_better_and_its_reverse_is_worse():
     assert sentence(compare(candidate, base)).startswith("worse: 0.520 -> 0.105 pass@1 on 200 problems, -41.5 points")
 
 
-@pytest.mark.parametrize(("losses", "enough"), [(0, 4), (2, 8), (4, 12), (6, 14), (10, 20), (19, 31)])
+@pytest.mark.parametrize(("losses", "enough"), [(0, 4), (2, 8), (4, 11)])
 def test_wins_that_suffice_at_the_five_percent_level(losses, enough):
     assert compare(*outcomes(enough, losses)).label == "better"
     assert compare(*outcomes(enough - 1, losses)).label == "no_detectable_difference"
@@ -106,22 +104,22 @@ def binary(*, n, win, loss):
     return draw
 
 
-# 1500 runs: three standard errors of a rate of 5 % are 1.7 points.
 @pytest.mark.parametrize(
-    ("draw", "margin", "truth"),
+    ("draw", "margin", "runs"),
     [
-        (binary(n=164, win=0.1, loss=0.1), 0.0, 0.0),
-        (binary(n=30, win=0.15, loss=0.15), 0.0, 0.0),
-        (binary(n=164, win=0.125, loss=0.075), 0.05, 0.05),
-        (binary(n=164, win=0.04, loss=0.06), -0.02, -0.02),
-        (lambda rng: fractions(rng, n=60, k=4), 0.0, 0.0),
+        (binary(n=164, win=0.1, loss=0.1), 0.0, 1500),
+        (binary(n=30, win=0.15, loss=0.15), 0.0, 1500),
+        (binary(n=164, win=0.125, loss=0.075), 0.05, 1500),
+        (binary(n=164, win=0.04, loss=0.06), -0.02, 1500),
+        (lambda rng: fractions(rng, n=60, k=4), 0.0, 300),
     ],
     ids=["one sample", "few problems", "margin", "guard", "four samples"],
 )
-def test_without_a_true_gain_better_is_rare_and_the_interval_holds(draw, margin, truth):
-    false_rate, coverage = simulate(draw, margin=margin, truth=truth, runs=300 if margin == truth == 0 else 1500)
-    assert false_rate <= 0.05 + 0.038
-    assert coverage >= 0.95 - 0.038
+def test_at_the_margin_better_is_rare_and_the_interval_holds(draw, margin, runs):
+    false_rate, coverage = simulate(draw, margin=margin, truth=margin, runs=runs)
+    slack = 3 * (0.05 * 0.95 / runs) ** 0.5  # three standard errors of the simulation
+    assert false_rate <= 0.05 + slack
+    assert coverage >= 0.95 - slack
 
 
 def test_the_minimum_detectable_effect_is_found_in_four_of_five_nights():
@@ -155,7 +153,8 @@ def test_equal_fractions_claim_nothing_and_admit_what_they_cannot_see():
     verdict = compare(same, same)
     assert verdict.label == "no_detectable_difference"
     assert verdict.mde is None
-    assert verdict.ci_low < -0.05 and verdict.ci_high > 0.05
+    assert verdict.ci_low < -0.05
+    assert verdict.ci_high > 0.05
     assert "could have missed" not in sentence(verdict)
 
 
@@ -164,7 +163,7 @@ def test_equal_fractions_claim_nothing_and_admit_what_they_cannot_see():
     [
         ({}, {}, {}, "no outcomes"),
         ({"a": 1, "b": 1}, {"a": 1}, {}, "1 problems have no outcome of the candidate, e.g. 'b'"),
-        ({"a": 1}, {c: 1 for c in "abcdef"}, {}, "5 problems have no outcome of the baseline, e.g. 'b', 'c', 'd':"),
+        ({"a": 1}, dict.fromkeys("abcdef", 1), {}, "5 problems have no outcome of the baseline, e.g. 'b', 'c', 'd':"),
         ({"a": 1}, {"a": 1.5}, {}, "outcome 1.5 of problem 'a' (candidate)"),
         ({"a": float("nan")}, {"a": 1}, {}, "outcome nan of problem 'a' (baseline)"),
         ({"a": 1}, {"a": 1}, {"alpha": 0}, "alpha 0"),

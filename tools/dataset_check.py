@@ -23,6 +23,7 @@ NEEDS: dict[Method, str] = {
 }
 CHAT_ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
 """Roles that chat templates know; for any other the template decides whether it fails or writes the name out."""
+_CONTENT = frozenset({*TEXT_OR_MESSAGES, "messages", "text"})
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,11 @@ def _verdict(sample: _Sample, found: Candidate, flaws: Sequence[str | None], war
         some = ", ".join(f"{problem} ({count})" for problem, count in counted.most_common(3))
         changes.append(f"{counted.total()} of {len(flaws)} rows dropped: {some}")
     if not changes:
-        columns = ", ".join(sources[0] for target, sources in found.mapping.columns.items() if target in _ESSENTIAL)
-        return MethodCheck(verdict="READY", reason=f"found {columns}", warnings=warnings)
+        read = ", ".join(sources[0] for target, sources in found.mapping.columns.items() if target in _CONTENT)
+        return MethodCheck(verdict="READY", reason=f"found {read}", warnings=warnings)
     # Rows that nobody read may be as bad as those that were; one of them would end the training.
     mapping = found.mapping.model_copy(update={"drop_rows": bool(counted) or not sample.whole})
     return MethodCheck(verdict="NEEDS_MAPPING", reason="; ".join(changes), mapping=mapping, warnings=warnings)
-
-
-_ESSENTIAL = frozenset({*TEXT_OR_MESSAGES, "messages", "text", "label"})
 
 
 def _incompatible(reason: str) -> MethodCheck:
@@ -130,7 +128,7 @@ def _obstacle(
     if not sound:
         problem, count = Counter(problem for problem in flaws if problem).most_common(1)[0]
         return f"no row can train: {problem} in {count} of {len(flaws)} rows"
-    if sample.chat_template is False and any(isinstance(row.get(name), list) for row in sound for name in _ESSENTIAL):
+    if sample.chat_template is False and any(isinstance(row.get(name), list) for row in sound for name in _CONTENT):
         return "messages need a chat template, and the model's tokenizer has none"
     if "chosen" in sound[0] and all(row["chosen"] == row["rejected"] for row in sound):
         return "chosen and rejected are the same in every row"
@@ -222,7 +220,7 @@ def _chat_warnings(rows: Sequence[Row]) -> Iterator[str]:
     prompts = [row["prompt"] for row in rows if isinstance(row.get("prompt"), list)]
     if answered := sum(prompt[-1]["role"] == "assistant" for prompt in prompts):
         yield f"prompt ends with an assistant turn in {answered} of {len(rows)} rows"
-    lists = [value for row in rows for name in _ESSENTIAL if isinstance(value := row.get(name), list)]
+    lists = [value for row in rows for name in _CONTENT if isinstance(value := row.get(name), list)]
     odd = sorted({turn["role"] for chat in lists for turn in chat} - CHAT_ROLES)
     if odd:
         yield f"unusual roles {', '.join(map(repr, odd))}: the chat template may refuse them or write them out"

@@ -40,7 +40,17 @@ ROLES = {
 SYSTEMS = ("system", "system_prompt")
 PROMPTS = ("prompt", "instruction", "question", "problem", "query", "task", "user", "human", "input")
 CONTEXTS = ("input", "context")
-ANSWERS: tuple[str, ...] = ("completion", "response", "output", "solution", "answer", "generation", "reply", "assistant", "gpt")
+ANSWERS: tuple[str, ...] = (
+    "completion",
+    "response",
+    "output",
+    "solution",
+    "answer",
+    "generation",
+    "reply",
+    "assistant",
+    "gpt",
+)
 ANSWERS += ("target", "canonical_solution", "code")
 LABELS = ("label", "desirable", "is_preferred", "thumbs_up")
 CHOSEN = frozenset({"chosen", "good", "accepted", "preferred", "winner", "winning", "better", "best", "positive"})
@@ -231,8 +241,11 @@ def _changes(table: Table, method: Method, mapping: ColumnMapping) -> tuple[str,
         return ()  # the one rename that TRL makes by itself
     changes = [f"{' + '.join(sources)} -> {target}" for target, sources in renames.items()]
     changes += [f"JSON text of {name} is parsed" for name in mapping.parse_json]
-    changes += [f"{old} -> {new} in every turn" for old, new in (mapping.turn_keys | mapping.roles).items()]
-    changes += [f"{column} becomes a message of the {role}" for column, role in mapping.turns.items()]
+    if mapping.turn_keys or mapping.roles:
+        turns = ", ".join(f"{old} -> {new}" for old, new in (mapping.turn_keys | mapping.roles).items())
+        changes.append(f"in every turn {turns}")
+    if mapping.turns:
+        changes.append(f"text of {', '.join(mapping.turns)} becomes a chat message")
     if stray:
         changes.append(f"{', '.join(sorted(stray))} left out, since TRL would read or refuse it")
     return tuple(changes)

@@ -130,15 +130,16 @@ def _csv(path: Path) -> Rows:
         try:
             for row in reader:
                 if None in row or None in row.values():
-                    raise DatasetError(
-                        f"{str(path)!r}, line {reader.line_num} does not have the header's {len(row) - (None in row)} fields"
-                    )
+                    where = f"{str(path)!r}, line {reader.line_num}"
+                    raise DatasetError(f"{where} does not have the {len(reader.fieldnames or ())} fields of the header")
                 rows.append(row)
         except csv.Error as error:
             raise DatasetError(f"{str(path)!r}, line {reader.line_num} is not CSV: {error}") from error
     flags = {"true": True, "false": False}
     boolean = {name for name in reader.fieldnames or () if rows and all(row[name].lower() in flags for row in rows)}
-    yield from ({name: flags[value.lower()] if name in boolean else value for name, value in row.items()} for row in rows)
+    yield from (
+        {name: flags[value.lower()] if name in boolean else value for name, value in row.items()} for row in rows
+    )
 
 
 def _parquet(path: Path) -> Rows:

@@ -46,8 +46,6 @@ def examine(settings: Settings) -> list[Check]:
 
 def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
-        return Check(name="python", status="broken", detail=found, mend="install Python 3.11 or newer")
     return Check(name="python", status="ok", detail=f"{found} ({sys.executable})")
 
 

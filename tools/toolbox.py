@@ -10,10 +10,10 @@ from typing import Any
 
 from smolagents import Tool
 
-from hfagent.agent import policy
+from hfagent.agent import proposals
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import HfagentError
-from hfagent.agent.policy import Move
+from hfagent.agent.proposals import Move
 from hfagent.agent.records import Record, Refusal
 
 WHY = {"type": "string", "description": "Hypothesis or reason, one sentence; it is printed in the report."}
@@ -66,7 +66,7 @@ def make_tools(desk: Desk, *, on_error: Callable[[HfagentError], None]) -> list[
         return run
 
     def launch(tool: str) -> Callable[[dict[str, Any]], Any]:
-        return guarded(lambda arguments: desk.launch(policy.spec_of(desk.state, Move(tool=tool, args=arguments))))
+        return guarded(lambda arguments: desk.launch(proposals.spec_of(desk.state, Move(tool=tool, args=arguments))))
 
     return [
         DeskTool(

@@ -1,0 +1,120 @@
+"""The top of the report: title and state, the verdict with what it rests on, how to load the model. Pure."""
+
+import json
+
+from hfagent.agent import report_facts as facts
+from hfagent.agent.markdown import NONE, code, dollars, duration, fenced, plain, prose, table, times, utc, value
+from hfagent.agent.report_words import STAGE_WORDS, points, score
+from hfagent.agent.state import Comparison, State
+from hfagent.agent.summary import headline
+from hfagent.agent.verdict import Verdict, sentence
+
+TITLE_CHARACTERS = 80
+
+_VERDICT_WORDS = {
+    "better": "Better than the base model, confirmed on problems that no decision had used.",
+    "no_detectable_difference": "No detectable difference from the base model on problems that no decision had used.",
+    "worse": "Worse than the base model on problems that no decision had used: this model is not to be used.",
+}
+
+
+def title(state: State) -> list[str]:
+    """The goal in short, and the project's state in one line."""
+    lines = [f"# {prose(state.plan.goal, limit=TITLE_CHARACTERS)}", "", f"**State:** {_state(state)}"]
+    if len(plain(state.plan.goal)) > TITLE_CHARACTERS:
+        lines += ["", f"**Goal:** {prose(state.plan.goal, limit=4000)}"]
+    return lines
+
+
+def verdict(state: State) -> list[str]:
+    """What a reader needs in the morning: the verdict, what it rests on, time, cost, and how to load the model."""
+    return [f"> {_verdict(state)}", "", *table(("Fact", "Value"), _verdict_facts(state)), *_loading(state)]
+
+
+def _state(state: State) -> str:
+    if state.ended is not None:
+        return f"{state.ended.state}: {prose(state.ended.reason)}"
+    resume = code(f"hfagent resume {state.plan.project}")
+    as_of = f"as of {utc(state.updated_at)}"
+    if state.crash is not None:
+        return f"crashed {as_of}: {prose(state.crash)}; {resume} goes on from here"
+    if not state.confirmed:
+        return f"planned {as_of}; nothing starts before somebody agrees"
+    names = ", ".join(f"{code(job.job.run)} ({STAGE_WORDS[job.stage].lower()})" for job in state.open_attempts)
+    return f"running {as_of}{names and f': {names}'}; if it was interrupted, {resume} goes on"
+
+
+def _verdict(state: State) -> str:
+    confirmed = headline(state)
+    if confirmed is not None:
+        run = code(state.kept or "")
+        return f"**{_VERDICT_WORDS[confirmed.label]}** {run}: {prose(sentence(confirmed, metric=facts.metric(state)))}"
+    best = _best_on_search(state)
+    if best is not None:
+        found = best.fact.verdict
+        words = "No verdict yet."
+        if found.label == "better":
+            words = "Promising, not confirmed."
+        elif state.ended is not None:
+            words = "No gain was confirmed."
+        text = prose(sentence(found, metric=facts.metric(state)))
+        return (
+            f"**{words}** {code(best.fact.candidate)} on the search set: {text}. "
+            "The search set chooses between runs, so gains on it are biased upwards."
+        )
+    base = state.scored(None, "search")
+    known = f" The base model scores {score(base)} on the search set." if base is not None else ""
+    return f"**No verdict{'' if state.ended is not None else ' yet'}.**{known}"
+
+
+def _best_on_search(state: State) -> Comparison | None:
+    """The kept run's verdict against the base model, else the one with the largest gain."""
+    found = [c for c in state.comparisons if c.fact.set == "search" and c.fact.reference is None]
+    kept = state.kept
+    return max(found, key=lambda c: (c.fact.candidate == kept, c.fact.verdict.delta), default=None)
+
+
+def _verdict_facts(state: State) -> list[list[str]]:
+    plan, trained = state.plan, state.trained
+    extended = sum(run.spec.parent is not None for run in trained)
+    end = state.ended_at or state.updated_at
+    tokens = "" if state.tokens is None else f", {state.tokens} tokens"
+    cap = "no cap" if plan.budget_micro_usd is None else f"cap {dollars(plan.budget_micro_usd)}"
+    hours = "no limit" if plan.max_hours is None else f"limit {value(plan.max_hours)} h"
+    taken = duration((end - state.started_at).total_seconds())
+    return [
+        *_interval_facts(headline(state)),
+        ["Training runs tried", f"{len(trained)}" + (f", {extended} of them an extension" if extended else "")],
+        ["Looks at the confirm set", str(facts.looks(state))],
+        ["Started", utc(state.started_at)],
+        ["Ended", utc(state.ended_at)],
+        ["Duration", f"{taken}{'' if state.ended_at else ' so far'}, {hours}"],
+        ["Cost", f"{dollars(state.spent_micro_usd)} spent, {dollars(state.held_micro_usd)} held for open jobs, {cap}"],
+        ["Planner", f"woke {times(state.wakes)}{tokens}"],
+    ]
+
+
+def _interval_facts(found: Verdict | None) -> list[list[str]]:
+    if found is None:
+        return []
+    interval = f"{100 * (1 - found.alpha):.4g} % interval {points(found.ci_low)} to {points(found.ci_high)}"
+    mde = NONE if found.mde is None else f"{100 * found.mde:.1f} points; smaller ones could have been missed"
+    return [
+        ["Gain, in points", f"{points(found.delta)} ({interval})"],
+        ["Smallest gain found with 80 % power", mde],
+    ]
+
+
+def _loading(state: State) -> list[str]:
+    kept, confirmed = state.kept, headline(state)
+    adapter = state.runs[kept].result.get("adapter") if kept is not None and kept in state.runs else None
+    if not isinstance(adapter, str) or (confirmed is not None and confirmed.label == "worse"):
+        return []
+    text = (
+        "from peft import AutoPeftModelForCausalLM\n"
+        "from transformers import AutoTokenizer\n\n"
+        f"model = AutoPeftModelForCausalLM.from_pretrained({json.dumps(adapter)})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(adapter)})"
+    )
+    lead = f"The adapter of {code(str(kept))} is loaded with its base model by"
+    return ["", lead, "", *fenced(text, language="python")]

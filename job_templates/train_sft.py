@@ -1,0 +1,364 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#   "hfagent",
+#   "torch>=2.6",
+#   "transformers>=5.20,<6",
+#   "trl>=1.16,<2",
+#   "peft>=0.18",
+#   "accelerate>=1.12",
+#   "datasets>=5.2,<6",
+#   "trackio>=0.43",
+# ]
+# ///
+"""Supervised fine-tuning of a LoRA adapter with TRL; can be continued to any length from before its decay.
+
+Exit codes: 0 with a RESULT line; 1 failed, also by a loss that is no number; 2 arguments or data that cannot be used;
+143 stopped by SIGTERM, with a checkpoint.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from hfagent.agent.errors import HfagentError, ModelError, PackageMissing, UsageError
+from hfagent.agent.records import ColumnMapping, DatasetRef, TrainConfig
+from hfagent.job_templates import training
+from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision
+from hfagent.job_templates.training import Checkpoint, Row, Schedule, Stop
+from hfagent.job_templates.training_watch import say, watch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTTrainer
+
+FORMATS = (("prompt", "completion"), ("messages",), ("conversations",), ("text",))
+"""Columns that TRL trains on, the first set that a row has; any other column can break it."""
+EAGER_UP_TO = 256
+"""Longest row in tokens for which a processor computes attention faster without torch's fused kernel (by 20 %)."""
+CHECKPOINTING_FROM = 1_000_000_000
+"""Weights from which activations are computed twice to save memory."""
+LAST_LOGS = 5
+"""Logged losses of which `train_loss` is the mean."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """The parsed command line."""
+
+    model: str
+    revision: str | None
+    dataset: DatasetRef
+    mapping: ColumnMapping | None
+    config: TrainConfig
+    project: str
+    run_name: str
+    output_dir: Path
+    resume_from_checkpoint: Path | None
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Args:
+    """Parse; ends the process with exit code 2 on a wrong argument."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="Hub id or folder")
+    parser.add_argument("--revision", help="commit or branch of the model")
+    parser.add_argument("--dataset", required=True, help="Hub id, file or folder")
+    parser.add_argument("--config", help="config of the dataset")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--mapping", help="ColumnMapping as JSON: how rows are rewritten")
+    parser.add_argument("--project", default="hfagent", help="Trackio project")
+    parser.add_argument("--run-name", help="Trackio run (default: the name of the output folder)")
+    parser.add_argument("--output-dir", required=True, type=Path)
+    parser.add_argument("--resume-from-checkpoint", type=Path, help="a folder checkpoint-N")
+    parser.add_argument("--smoke", action="store_true", help="3 steps on 16 rows")
+    training.add_hyperparameters(parser)
+    args = parser.parse_args(argv)
+    config = training.hyperparameters(parser, args)
+    if config.method != "sft":
+        parser.error(f"argument --method: this script trains by 'sft', not {config.method!r}")
+    try:
+        mapping = ColumnMapping.model_validate_json(args.mapping) if args.mapping else None
+    except ValidationError as error:
+        parser.error(f"argument --mapping: {args.mapping!r}: {error.errors()[0]['msg']}")
+    return Args(
+        model=args.model,
+        revision=args.revision,
+        dataset=DatasetRef(id=args.dataset, config=args.config, split=args.split),
+        mapping=mapping,
+        config=training.for_smoke(config) if args.smoke else config,
+        project=args.project,
+        run_name=args.run_name or args.output_dir.name,
+        output_dir=args.output_dir,
+        resume_from_checkpoint=args.resume_from_checkpoint,
+    )
+
+
+def read_rows(args: Args) -> list[Row]:
+    """The rows, rewritten by the mapping and with only the columns that are trained on.
+
+    Raises:
+        DatasetError: they cannot be read.
+        UsageError: none of them can be trained on.
+    """
+    from hfagent.tools.dataset_mapping import map_rows
+    from hfagent.tools.dataset_read import load_rows
+
+    rows = load_rows(args.dataset, limit=args.config.max_rows).rows
+    if args.mapping is not None:
+        rows = map_rows(rows, args.mapping)
+    if not rows:
+        raise UsageError(f"{args.dataset.id!r} has no rows to train on: the mapping dropped them all")
+    columns = next((columns for columns in FORMATS if set(columns) <= rows[0].keys()), None)
+    if columns is None:
+        raise UsageError(
+            f"{args.dataset.id!r} has columns {sorted(rows[0])}, none of messages, prompt with completion, or text: "
+            "give a --mapping, which hfagent check proposes"
+        )
+    return [{column: row[column] for column in columns} for row in rows]
+
+
+def load_model(args: Args, precision: Precision) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """The base model in the computing format, and its tokenizer.
+
+    Raises:
+        ModelError: not there, or not a causal language model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(args.model, revision=args.revision)
+        model = AutoModelForCausalLM.from_pretrained(
+            args.model, revision=args.revision, dtype=getattr(torch, precision.dtype)
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load model {args.model!r}: {str(error).splitlines()[0]}") from error
+    return model, tokenizer
+
+
+def training_precision() -> Precision:
+    """The machine's precision, but fp32 on Apple's MPS, which has no scaled fp16 training."""
+    found = pick_precision()
+    return Precision("mps", "float32", found.hardware) if found.device == "mps" else found
+
+
+def sft_settings(args: Args, precision: Precision, parameters: int) -> dict[str, Any]:
+    """Arguments of `SFTConfig`; the steps are set once the rows that remain are counted."""
+    config = args.config
+    return {
+        "output_dir": str(args.output_dir),
+        "per_device_train_batch_size": config.per_device_train_batch_size,
+        "per_device_eval_batch_size": config.per_device_train_batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.lr_scheduler_type,
+        "weight_decay": config.weight_decay,
+        "max_length": config.max_length,
+        "logging_steps": config.logging_steps,
+        "save_steps": config.save_steps,
+        "seed": config.seed,
+        "bf16": precision.dtype == "bfloat16",
+        "fp16": precision.dtype == "float16",
+        "use_cpu": precision.device == "cpu",
+        "activation_checkpointing": precision.device != "cpu" and parameters >= CHECKPOINTING_FROM,
+        "dataloader_pin_memory": precision.device == "cuda",
+        "include_num_input_tokens_seen": "non_padding",
+        "logging_nan_inf_filter": False,  # else a NaN loss is logged as 0.0
+        "report_to": "trackio",
+        "project": args.project,
+        "run_name": args.run_name,
+        "trackio_static_space_id": False,  # else a push to the Hub publishes the metrics, too
+        "disable_tqdm": True,
+    }
+
+
+def build_trainer(args: Args, precision: Precision, train: list[Row], held_out: list[Row]) -> "SFTTrainer":
+    """The trainer with tokenized rows and a fresh adapter.
+
+    Raises:
+        ModelError: no such model.
+        UsageError: the rows do not fit the model.
+        PackageMissing: another TRL than this script is written for.
+    """
+    import datasets
+    import trl
+    from peft import LoraConfig
+
+    from hfagent.job_templates.sft_loss import labelled_loss_trainer
+
+    datasets.disable_progress_bars()
+    model, tokenizer = load_model(args, precision)
+    if not tokenizer.chat_template and not all(isinstance(value, str) for value in train[0].values()):
+        raise UsageError(f"{args.model!r} has no chat template, and the rows are chats: train an instruct model")
+    settings = sft_settings(args, precision, model.num_parameters())
+    unknown = settings.keys() - {field.name for field in fields(trl.SFTConfig)}
+    if unknown:
+        raise PackageMissing(f"trl {trl.__version__} lacks {sorted(unknown)}: pip install 'trl>=1.16,<2'")
+    lora = LoraConfig(
+        r=args.config.lora_r,
+        lora_alpha=args.config.lora_alpha,
+        lora_dropout=args.config.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    trainer_class = trl.SFTTrainer if precision.device == "cuda" else labelled_loss_trainer()
+    trainer: SFTTrainer = trainer_class(
+        model,
+        args=trl.SFTConfig(**settings),
+        train_dataset=datasets.Dataset.from_list(train),
+        eval_dataset=datasets.Dataset.from_list(held_out) if held_out else None,
+        processing_class=tokenizer,
+        peft_config=lora,
+    )
+    if not len(trainer.train_dataset):
+        raise UsageError(f"in every row the prompt alone fills --max-length {args.config.max_length}: raise it")
+    return trainer
+
+
+def set_schedule(trainer: "SFTTrainer", schedule: Schedule) -> None:
+    """Give the trainer its steps and learning-rate schedule; both depend on the rows that tokenizing left."""
+    trainer.args.max_steps = schedule.total
+    trainer.args.warmup_steps = schedule.warmup
+    if schedule.decay or trainer.args.lr_scheduler_type == "warmup_stable_decay":
+        trainer.args.lr_scheduler_kwargs = {"num_decay_steps": schedule.decay}
+
+
+def describe_rows(trainer: "SFTTrainer", args: Args, *, given: int) -> None:
+    """Say how many rows are cut or dropped by the length limit, and set attention for their length."""
+    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+    limit = args.config.max_length
+    cut = sum(length == limit for length in lengths)
+    held_out = len(trainer.eval_dataset) if trainer.eval_dataset is not None else 0
+    say(
+        f"rows {len(lengths)} to train on, {held_out} held out; median {statistics.median(lengths):.0f} tokens, "
+        f"longest {max(lengths)}; {cut} reach max_length {limit} and are cut there; "
+        f"{given - len(lengths)} dropped, since their prompt alone fills it"
+    )
+    if trainer.args.use_cpu and max(lengths) <= EAGER_UP_TO:
+        trainer.model.get_base_model().set_attn_implementation("eager")
+
+
+def train(args: Args, stop: Stop) -> dict[str, Any]:
+    """Train, save, check; returns the RESULT.
+
+    Raises:
+        HfagentError: the data, the model or the checkpoint cannot be used, or the training diverged.
+        SystemExit: with 143 after SIGTERM.
+    """
+    checkpoint = training.read_checkpoint(args.resume_from_checkpoint) if args.resume_from_checkpoint else None
+    train_rows, held_out = training.hold_out(read_rows(args), args.config.eval_fraction)
+    precision = training_precision()
+    say(f"{precision.hardware}: computing in {precision.dtype}")
+    trainer = build_trainer(args, precision, train_rows, held_out)
+    describe_rows(trainer, args, given=len(train_rows))
+    batch = trainer.args.train_batch_size * trainer.args.world_size
+    schedule = training.plan_schedule(args.config, rows=len(trainer.train_dataset), batch=batch)
+    if checkpoint is not None:
+        training.check_resumable(checkpoint, schedule, args.config)
+    set_schedule(trainer, schedule)
+    seconds = run(trainer, schedule, stop, checkpoint)
+    adapter = args.output_dir / "adapter"
+    trainer.model.save_pretrained(adapter)
+    trainer.processing_class.save_pretrained(adapter)
+    training.check_adapter(adapter)
+    return result(trainer, args, schedule, precision, checkpoint=checkpoint, seconds=seconds)
+
+
+def run(trainer: "SFTTrainer", schedule: Schedule, stop: Stop, checkpoint: Checkpoint | None) -> float:
+    """The training itself; returns its seconds."""
+    import trackio
+    from transformers import PrinterCallback
+
+    watching = watch(schedule, stop, Path(trainer.args.output_dir))
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(watching)
+    stop.finish, stop.training = trackio.finish, True
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+    stop.training = False
+    if stop.requested:
+        say(f"stopped by SIGTERM after step {trainer.state.global_step}, with a checkpoint")
+        sys.exit(training.EXIT_SIGTERM)
+    if watching.broken:
+        raise ModelError(f"training diverged: {watching.broken}; lower the learning rate")
+    return time.monotonic() - started
+
+
+def result(
+    trainer: "SFTTrainer",
+    args: Args,
+    schedule: Schedule,
+    precision: Precision,
+    *,
+    checkpoint: Checkpoint | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """What the run left and what it cost; tokens and seconds are this job's own, without the steps before it."""
+    state, folder = trainer.state, args.output_dir.resolve()
+    losses = [row["loss"] for row in state.log_history if "loss" in row]
+    eval_losses = [row["eval_loss"] for row in state.log_history if "eval_loss" in row]
+    folders = [folder, *([checkpoint.folder.resolve().parent] if checkpoint else [])]
+    stable = next((p for place in folders if (p := place / f"checkpoint-{schedule.stable}").is_dir()), None)
+    tokens = state.num_input_tokens_seen - (checkpoint.tokens if checkpoint else 0)
+    return {
+        "adapter": str(folder / "adapter"),
+        "checkpoint": str(folder / f"checkpoint-{state.global_step}"),
+        "stable_checkpoint": str(stable) if stable else None,
+        "steps": state.global_step,
+        "epochs": round(state.epoch, 4),
+        "train_loss": statistics.fmean(losses[-LAST_LOGS:]) if losses else None,
+        "eval_loss": eval_losses[-1] if eval_losses else None,
+        "rows": len(trainer.train_dataset),
+        "eval_rows": len(trainer.eval_dataset) if trainer.eval_dataset is not None else 0,
+        "tokens": tokens,
+        "seconds": round(seconds, 2),
+        "tokens_per_s": round(tokens / seconds, 1),
+        "device": precision.device,
+        "dtype": precision.dtype,
+        "hardware": precision.hardware,
+        "launched": launched(trainer, args.config),
+        "trackio_project": args.project,
+        "trackio_run": args.run_name,
+    }
+
+
+def launched(trainer: "SFTTrainer", config: TrainConfig) -> dict[str, Any]:
+    """The hyperparameters as the trainer and the adapter hold them; what they do not hold, as it was asked."""
+    held = {name: getattr(trainer.args, name) for name in TrainConfig.model_fields if hasattr(trainer.args, name)}
+    lora = trainer.model.peft_config["default"]
+    return (
+        config.model_dump()
+        | held
+        | {
+            "lr_scheduler_type": str(trainer.args.lr_scheduler_type.value),
+            "num_train_epochs": config.num_train_epochs,
+            "lora_r": lora.r,
+            "lora_alpha": lora.lora_alpha,
+            "lora_dropout": lora.lora_dropout,
+        }
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train by the command line; returns the exit code."""
+    args, stop = parse_args(argv), Stop()
+    on_sigterm(stop)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports to the Hub when a trainer is made
+    try:
+        emit_result(train(args, stop))
+    except HfagentError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

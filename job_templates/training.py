@@ -1,0 +1,197 @@
+"""What the training scripts share: flags, hold-out, schedule, resuming, stopping, and the check of a saved adapter."""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hfagent.agent.errors import ModelError, UsageError
+from hfagent.agent.records import TrainConfig
+
+Row = dict[str, Any]
+
+EXIT_SIGTERM = 143
+SAVE_BY_S = 15.0
+"""Seconds that a step in progress gets to end after SIGTERM; the runner kills after 20."""
+MAX_EVALUATIONS = 8
+
+
+def add_hyperparameters(parser: argparse.ArgumentParser) -> None:
+    """One flag for each field of `TrainConfig`, named as the field."""
+    group = parser.add_argument_group("hyperparameters (defaults: TrainConfig's)")
+    for name, info in TrainConfig.model_fields.items():
+        group.add_argument(f"--{name.replace('_', '-')}", default=None, help=info.description)
+
+
+def hyperparameters(parser: argparse.ArgumentParser, args: argparse.Namespace) -> TrainConfig:
+    """The record that the flags spell; ends the process with exit code 2 where one cannot be used."""
+    given = {name: value for name in TrainConfig.model_fields if (value := getattr(args, name)) is not None}
+    try:
+        return TrainConfig.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = str(first["loc"][0]).replace("_", "-")
+        parser.error(f"argument --{flag}: {first['input']!r}: {first['msg'].lower()}")
+
+
+def for_smoke(config: TrainConfig) -> TrainConfig:
+    """The same run cut to 3 steps on 16 rows, without evaluation."""
+    rows = min(16, config.max_rows or 16)
+    return config.model_copy(update={"max_steps": 3, "max_rows": rows, "eval_fraction": 0.0})
+
+
+def hold_out(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Row]]:
+    """Split into training rows and held-out rows, of which there are `fraction`, at least one unless it is 0.
+
+    The hash of a row's content decides: an extension, another seed or another order holds out the same rows, and
+    equal rows never come to both sides.
+    """
+    if fraction == 0 or len(rows) < 2:
+        return list(rows), []
+    keys = [hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest() for row in rows]
+    limit = sorted(keys)[max(round(len(rows) * fraction), 1) - 1]
+    train = [row for row, key in zip(rows, keys, strict=True) if key > limit]
+    return train, [row for row, key in zip(rows, keys, strict=True) if key <= limit]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Optimizer steps of a run, counted from its first start."""
+
+    total: int
+    warmup: int
+    decay: int
+    evaluations: frozenset[int]
+    """Steps after which the held-out loss is taken; the last step is one of them."""
+
+    @property
+    def stable(self) -> int:
+        """The step after which the learning rate decays: its checkpoint can be continued to any length."""
+        return self.total - self.decay
+
+
+def plan_schedule(config: TrainConfig, *, rows: int, batch: int) -> Schedule:
+    """Steps for `rows` rows taken `batch` at a time by all devices together, before gradient accumulation."""
+    per_epoch = math.ceil(math.ceil(rows / batch) / config.gradient_accumulation_steps)
+    total = config.max_steps or math.ceil(config.num_train_epochs * per_epoch)
+    decays = config.lr_scheduler_type == "warmup_stable_decay"
+    decay = round(config.decay_fraction * total) if decays else 0
+    interval = max(math.ceil(per_epoch / 2), math.ceil(total / MAX_EVALUATIONS))
+    evaluations = {step for step in range(interval, total, interval) if total - step >= interval / 2} | {total}
+    return Schedule(total, min(config.warmup_steps, total - decay), decay, frozenset(evaluations))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training state on disk, as the Trainer of transformers writes it."""
+
+    folder: Path
+    step: int
+    planned_steps: int
+    """Steps of the run that wrote it."""
+    tokens: int
+    """Tokens trained on until then."""
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read where a checkpoint stands.
+
+    Raises:
+        UsageError: not a checkpoint, or one whose writing was cut off.
+    """
+    try:
+        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        return Checkpoint(folder, state["global_step"], state["max_steps"], state["num_input_tokens_seen"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"{str(folder)!r} is no checkpoint to resume from, its trainer_state.json cannot be read: {error}; "
+            "name a folder checkpoint-N"
+        ) from error
+
+
+def check_resumable(checkpoint: Checkpoint, schedule: Schedule, config: TrainConfig) -> None:
+    """Refuse a continuation that would train nothing, or raise a decayed learning rate again.
+
+    Raises:
+        UsageError: with the step to resume from or the number of steps to ask for.
+    """
+    if checkpoint.step >= schedule.total:
+        raise UsageError(
+            f"{checkpoint.folder.name!r} stands at step {checkpoint.step} of {schedule.total}: nothing is left to "
+            "train; raise --max-steps or --num-train-epochs"
+        )
+    decays = config.lr_scheduler_type == "warmup_stable_decay"
+    old_stable = checkpoint.planned_steps - (round(config.decay_fraction * checkpoint.planned_steps) if decays else 0)
+    if checkpoint.step > old_stable and checkpoint.planned_steps != schedule.total:
+        raise UsageError(
+            f"{checkpoint.folder.name!r} lies in the decay of its run, which began after step {old_stable}: its "
+            f"learning rate would jump up again; resume from checkpoint-{old_stable}"
+        )
+
+
+@dataclass
+class Stop:
+    """What SIGTERM does: before and after the training end at once, within it end after the step, with a checkpoint.
+
+    Rows that Trackio still holds in memory are lost when a process ends without `finish`; the end of the training
+    calls it, and the deadline here does for a step that takes too long.
+    """
+
+    finish: Callable[[], None] = lambda: None
+    training: bool = False
+    requested: bool = False
+    deadline_s: float = SAVE_BY_S
+    _timer: threading.Timer | None = field(default=None, repr=False)
+
+    def __call__(self) -> None:
+        """Handle the signal."""
+        if not self.training:
+            sys.exit(EXIT_SIGTERM)
+        if not self.requested:
+            self.requested = True
+            self._timer = threading.Timer(self.deadline_s, self._end)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _end(self) -> None:
+        self.finish()
+        os._exit(EXIT_SIGTERM)
+
+
+def keep_only(folder: Path, steps: Sequence[int]) -> None:
+    """Delete the checkpoints in a folder but those of these steps."""
+    import shutil
+
+    for checkpoint in folder.glob("checkpoint-*"):
+        if checkpoint.name.removeprefix("checkpoint-") not in map(str, steps):
+            shutil.rmtree(checkpoint)
+
+
+def check_adapter(folder: Path) -> None:
+    """Read a saved adapter back.
+
+    Raises:
+        ModelError: it is missing a part, holds NaN or infinity, or was never trained (all of B is still zero).
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        weights = load_file(folder / "adapter_model.safetensors")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the adapter in {str(folder)!r} cannot be read back: {error}") from error
+    broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise ModelError(f"the adapter's {broken[0]!r} holds NaN or infinity: lower the learning rate")
+    if not any(bool(tensor.any()) for name, tensor in weights.items() if "lora_B" in name):
+        raise ModelError(f"the adapter in {str(folder)!r} equals its start: nothing was learned")

@@ -1,0 +1,84 @@
+"""Watches a training from inside: progress lines, checkpoints and evaluations on time, an end on SIGTERM or NaN."""
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hfagent.job_templates.training import Schedule, Stop, keep_only
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+
+class Watch(Protocol):
+    """What is known when the training has ended."""
+
+    broken: str | None
+    """The log value that was no number, and its step; None for a sound run."""
+
+
+def say(line: str) -> None:
+    """One line of progress, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def progress_line(step: int, total: int, logs: dict[str, Any], seconds_per_step: float | None) -> str | None:
+    """The line for one logged row; None for a row without a loss."""
+    if (loss := logs.get("eval_loss")) is not None:
+        return f"step {step}/{total} eval_loss {loss:.4f}"
+    if (loss := logs.get("loss")) is None:
+        return None
+    speed = "" if seconds_per_step is None else f" {seconds_per_step:.2f} s/step"
+    return f"step {step}/{total} loss {loss:.4f} lr {logs.get('learning_rate', math.nan):.3g}{speed}"
+
+
+def no_number(logs: dict[str, Any]) -> str | None:
+    """The first loss that is NaN or infinite, with its value. An infinite gradient alone is normal in fp16."""
+    bad = (name for name in ("loss", "eval_loss") if not math.isfinite(logs.get(name, 0.0)))
+    return next((f"{name} {logs[name]}" for name in bad), None)
+
+
+def watch(schedule: Schedule, stop: Stop, folder: Path) -> Watch:
+    """The callback for a trainer that writes its checkpoints to `folder`."""
+    from transformers import TrainerCallback
+
+    class Watching(TrainerCallback):  # type: ignore[misc]
+        broken: str | None = None
+        last: tuple[int, float] | None = None
+
+        def on_step_end(
+            self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: Any
+        ) -> None:
+            step = state.global_step
+            if step in (schedule.stable, schedule.total) or stop.requested:
+                control.should_save = True
+            control.should_evaluate = step in schedule.evaluations and not stop.requested
+            control.should_training_stop = control.should_training_stop or stop.requested
+
+        def on_log(
+            self,
+            args: "TrainingArguments",
+            state: "TrainerState",
+            control: "TrainerControl",
+            logs: dict[str, Any],
+            **_: Any,
+        ) -> None:
+            step, now = state.global_step, time.monotonic()
+            speed = (now - self.last[1]) / (step - self.last[0]) if self.last and step > self.last[0] else None
+            self.last = (step, now)
+            if line := progress_line(step, schedule.total, logs, speed):
+                say(line)
+            if problem := no_number(logs):
+                self.broken = f"{problem} at step {step} of {schedule.total}"
+                control.should_training_stop = True
+                control.should_save = control.should_evaluate = False
+
+        def on_save(
+            self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: Any
+        ) -> None:
+            keep_only(folder, (state.global_step, schedule.stable))
+
+    return Watching()

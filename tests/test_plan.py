@@ -1,0 +1,119 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfagent.agent.errors import PlanRejected
+from hfagent.agent.goal import parse_goal
+from hfagent.agent.plan import Flags, Surroundings, make_plan
+from hfagent.agent.recipes import load as load_recipe
+from hfagent.agent.records import BenchmarkRef, DatasetRef, Plan
+from hfagent.agent.settings import load
+
+BENCHMARKS = ("procedural_python", "openai_humaneval")
+OFFLINE = Surroundings(hub=False, gpu=False, benchmarks=BENCHMARKS)
+GPU_BOX = Surroundings(hub=True, gpu=True, benchmarks=BENCHMARKS)
+
+
+def plan(
+    goal: str = "improve code solving with SFT",
+    *,
+    here: Surroundings = OFFLINE,
+    settings: dict[str, Any] | None = None,
+    **flags: Any,
+) -> Plan:
+    hints = parse_goal(goal)
+    return make_plan(
+        goal,
+        hints=hints,
+        flags=Flags(**flags),
+        recipe=load_recipe(hints.task_area or "code"),
+        settings=load(settings or {}, cwd=Path("/"), env={}),
+        here=here,
+    )
+
+
+def test_offline_the_code_recipe_falls_back_to_its_embedded_parts_and_says_so() -> None:
+    made = plan()
+    assert (made.model.id, made.dataset.id) == ("embedded:SmolLM2-135M-Instruct", "embedded:procedural-python")
+    assert (made.search.name, made.confirm.name, made.max_extensions) == ("procedural_python", "procedural_python", 1)
+    assert "the Hub does not answer" in made.notes[0]
+    assert "Qwen/Qwen3-0.6B" in made.notes[0]
+    assert "open-r1/codeforces-cots" in made.notes[1]
+
+
+def test_with_hub_and_gpu_the_recipe_is_taken_as_it_is() -> None:
+    made = plan(here=GPU_BOX)
+    assert made.model.id == "Qwen/Qwen3-0.6B"
+    assert made.dataset == DatasetRef(id="open-r1/codeforces-cots", config="solutions_py_decontaminated")
+    assert made.confirm == BenchmarkRef(name="openai_humaneval", set="confirm")
+    assert made.notes == ()
+
+
+def test_a_hub_without_a_gpu_still_takes_the_embedded_parts() -> None:
+    made = plan(here=GPU_BOX.model_copy(update={"gpu": False}))
+    assert made.model.id.startswith("embedded:")
+    assert "no GPU" in made.notes[0]
+
+
+def test_flags_win_over_the_sentence_and_the_sentence_over_the_recipe() -> None:
+    goal = "SFT Qwen/Qwen2.5-0.5B on trl-lib/Capybara to improve code, 2 epochs"
+    said = plan(goal, here=GPU_BOX)
+    assert (said.model.id, said.dataset.id, said.train.num_train_epochs) == ("Qwen/Qwen2.5-0.5B", "trl-lib/Capybara", 2)
+    assert said.dataset.config is None
+    flagged = plan(goal, here=GPU_BOX, model="org/other", dataset="org/data", config="py", split="test")
+    assert flagged.model.id == "org/other"
+    assert flagged.dataset == DatasetRef(id="org/data", config="py", split="test")
+
+
+def test_humaneval_becomes_the_confirm_set_and_search_stays_apart() -> None:
+    made = plan("improve code solving with SFT. Evaluate with the openai_humaneval benchmark")
+    assert made.confirm == BenchmarkRef(name="openai_humaneval", set="confirm")
+    assert made.search.name == "procedural_python"
+
+
+def test_quick_is_100_examples_and_a_few_steps() -> None:
+    made = plan(quick=True)
+    assert (made.train.max_rows, made.max_extensions) == (100, 0)
+    assert made.train.max_steps is not None
+    assert made.train.max_steps <= 10
+    assert made.search.n == made.confirm.n == 40
+
+
+def test_on_100_examples_limits_the_rows() -> None:
+    assert plan("improve code solving with SFT on 100 examples").train.max_rows == 100
+
+
+def test_the_seed_reaches_data_training_and_both_problem_sets() -> None:
+    made = plan(settings={"seed": 7})
+    assert (made.train.seed, made.search.seed, made.confirm.seed, made.evaluation.seed) == (7, 7, 7, 7)
+
+
+def test_a_project_is_named_after_model_data_and_method_and_numbered_when_taken() -> None:
+    first = plan().project
+    assert first == "smollm2-135m-instruct-procedural-python-sft"
+    assert plan(here=OFFLINE.model_copy(update={"taken": (first,)})).project == f"{first}-2"
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("'dpo' is not available yet", {"goal": "improve code with DPO"}),
+        ("stages", {"goal": "improve code with SFT then DPO"}),
+        ("'hf' is not available yet", {"settings": {"backend": "hf"}}),
+        ("unknown flavor 'a10g-large'", {"settings": {"flavor": "a10g-large"}}),
+        ("benchmark 'mbpp' is not available", {"benchmark": "mbpp"}),
+        ("math recipe takes", {"goal": "improve math with SFT"}),
+        ("must be 1 to 60", {"project": "Not A Name"}),
+        ("--config and --split do not fit", {"config": "py"}),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_starts(message: str, arguments: dict[str, Any]) -> None:
+    goal = arguments.pop("goal", "improve code solving with SFT")
+    with pytest.raises(PlanRejected, match=message):
+        plan(goal, **arguments)
+
+
+def test_a_project_that_exists_is_not_overwritten() -> None:
+    with pytest.raises(PlanRejected, match="hfagent resume mine"):
+        plan(project="mine", here=OFFLINE.model_copy(update={"taken": ("mine",)}))
