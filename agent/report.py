@@ -68,7 +68,7 @@ def write(state: State, path: Path, *, tracker_url: TrackerUrl = local_tracker) 
         if notes is None and old:
             path.replace(path.with_name(f"{path.name}.bak"))
         # Notes in another encoding than UTF-8 pass through unchanged.
-        text = (notes or EMPTY_NOTES.encode()).decode(errors="surrogateescape")
+        text = EMPTY_NOTES if notes is None else notes.decode(errors="surrogateescape")
         links = [quoted(f"{folder.name}/{name}") for name in names]
         new = render(state, plots=links, notes=text, tracker_url=tracker_url).encode(errors="surrogateescape")
         if new != old:

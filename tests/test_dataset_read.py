@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_the_head_or_an_even_spread(tmp_path: Path) -> None:
     places = [row["i"] for row in spread.rows]
     assert (len(places), places[0], spread.total) == (10, 0, 1001)
     assert places[-1] >= 850
-    assert max(b - a for a, b in zip(places, places[1:], strict=False)) <= 200
+    assert max(b - a for a, b in pairwise(places)) <= 200
 
 
 def test_a_folder_has_splits_by_the_names_in_it(tmp_path: Path) -> None:
@@ -222,8 +223,10 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(404, {}, "RepoNotFound")
         elif "/tree/" in path:
             folder = path.split(f"/tree/{SHA}")[-1].strip("/")
-            found = [name for name in files if name.startswith(folder)]
-            entries = [{"type": "file", "path": name, "size": len(files[name]), "oid": name} for name in found]
+            found = [Path(name) for name in files if name.startswith(folder)]
+            entries = [{"type": "file", "path": str(name), "size": len(files[str(name)]), "oid": "0"} for name in found]
+            parents = {str(name.parent) for name in found} - {".", folder}
+            entries += [{"type": "directory", "path": name, "oid": "0"} for name in parents]
             self.answer(200 if found else 404, entries, "EntryNotFound")
         elif "/resolve/" in path:
             name = path.split("/resolve/")[1].split("/", 1)[1]
@@ -233,6 +236,8 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(200, {"id": repo, "sha": SHA, "siblings": siblings, "private": False, "tags": []})
 
     def answer(self, status: int, body: Any, error: str = "") -> None:
+        if status >= 400:
+            body = {"error": error}
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         asked = self.headers.get("Range", "")
         if status == 200 and asked.startswith("bytes="):
@@ -258,7 +263,7 @@ def hub() -> Iterator[str]:
 
 
 SCRIPT = """
-import json, sys, time
+import json, sys
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import DatasetRef
 from hfagent.tools.dataset_read import load_rows

@@ -150,6 +150,15 @@ def test_a_submitter_killed_at_any_step_loses_nothing_and_runs_nothing_twice(
     assert steps > 8
 
 
+def test_a_supervisor_that_comes_late_does_not_run_a_finished_job_again(runner: LocalJobRunner, tmp_path: Path) -> None:
+    spec = make_spec(tmp_path, ONCE, str(tmp_path / "runs"))
+    ended = end_of(runner, runner.submit(spec))
+    command = [sys.executable, str(tmp_path / "templates" / "job.py"), str(tmp_path / "runs")]
+    assert in_child(lambda: job_supervisor.main([str(tmp_path / "jobs" / "k"), "60", "1", *command])) == 0
+    assert (tmp_path / "runs").read_text() == "run\n"
+    assert runner.find("k") == ended
+
+
 def test_a_supervisor_killed_at_any_step_never_runs_a_job_twice(runner: LocalJobRunner, tmp_path: Path) -> None:
     def supervise_and_die(number: int, folder: Path, command: list[str]) -> None:
         kill_before_step(number)

@@ -184,7 +184,6 @@ def _from_disk(path: Path, ref: DatasetRef, *, limit: int | None, spread: bool) 
 
 def _from_hub(ref: DatasetRef, *, limit: int | None) -> DatasetRows:
     """With a limit only the head of the split is fetched, as a stream."""
-    import httpx
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub import constants
@@ -198,7 +197,7 @@ def _from_hub(ref: DatasetRef, *, limit: int | None) -> DatasetRows:
             return DatasetRows(rows, _spelled(data.features), len(data))
         stream = load_dataset(ref.id, ref.config, split=ref.split, streaming=True)
         rows = list(stream.take(limit))
-    except (DatasetsError, httpx.HTTPError, OSError, ValueError) as error:
+    except (DatasetsError, _http_error(), OSError, ValueError) as error:
         raise _hub_error(ref, error) from error
     known = (stream.info.splits or {}).get(ref.split)
     total = known.num_examples if known else None
@@ -209,26 +208,31 @@ def _from_hub(ref: DatasetRef, *, limit: int | None) -> DatasetRows:
 
 def _ask_hub(dataset: str) -> None:
     """One quick request: `load_dataset` itself needs 23 s of retries to notice that there is no network."""
-    import httpx
     from huggingface_hub import HfApi
-    from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
+    from huggingface_hub.errors import HfHubHTTPError
+    from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
-    @retry(
-        retry=retry_if_exception_type(httpx.TransportError),
-        stop=stop_after_attempt(3),
-        wait=wait_fixed(1),
-        reraise=True,
-    )
+    def passing(error: BaseException) -> bool:
+        return isinstance(error, _http_error()) and not isinstance(error, HfHubHTTPError)
+
+    @retry(retry=retry_if_exception(passing), stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True)
     def ask() -> None:
         HfApi().dataset_info(dataset, timeout=HUB_TIMEOUT_S)
 
     ask()
 
 
+def _http_error() -> type[Exception]:
+    """The base of what the Hub's client raises: httpx's in huggingface_hub 1, httpx2's in 2."""
+    from huggingface_hub import errors
+
+    base: type[Exception] = vars(errors)["HTTPError"]
+    return base
+
+
 def _hub_error(ref: DatasetRef, error: Exception) -> DatasetError:
-    import httpx
     from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     text = str(error)
     choices = ", ".join(re.findall(r"'([^']+)'", (re.findall(r"\[(.*)\]", text) or [""])[-1]))
@@ -239,7 +243,7 @@ def _hub_error(ref: DatasetRef, error: Exception) -> DatasetError:
             f"no dataset {ref.id!r} on the Hub, or it is private: "
             f"check the name, or set HF_TOKEN to a token that may read it"
         )
-    if isinstance(error, ConnectionError | httpx.TransportError):
+    if isinstance(error, (ConnectionError, _http_error())) and not isinstance(error, HfHubHTTPError):
         return DatasetError(
             f"cannot reach the Hub for dataset {ref.id!r} ({_first_line(error)}): "
             f"check the network, or give a local file"

@@ -209,18 +209,16 @@ class _Command:
 
 def _run(folder: Path, command: Sequence[str], *, timeout_s: float, grace_s: float) -> _End:
     stop = _Stop(folder, timeout_s)
-    reason = stop.reason()
-    if reason is not None:
+    if (reason := stop.reason()) is not None:
         return None, *reason
     try:
         job = _Command(command, folder)
     except OSError as error:
         return None, "ERROR", f"the command could not be started: {error}"
-    kill_at = 0.0
+    kill_at = 0.0  # set with the reason
     while job.exit_code is None:
         if reason is None:
-            reason = stop.reason()
-            if reason is not None:
+            if (reason := stop.reason()) is not None:
                 # To the main process alone: data loader workers that die first would spoil its last checkpoint.
                 signal_all([job.pid], signal.SIGTERM)
                 kill_at = time.monotonic() + grace_s
