@@ -18,7 +18,8 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", "$": "&#36;"}
 _SPECIAL = re.compile(r"[\\`*\[\]|~&<$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 # What starts a heading, a quotation, a list or a rule at the beginning of a line.
 _LEADING = re.compile(r"^(?:([#>=]|[+-](?=[\s-]|$))|(\d{1,9})([.)])(?=\s|$))")
-_NOT_PLAIN_CODE = re.compile(r"[`|]")
+# A comment in the source could pose as one of the report's own markers.
+_NOT_PLAIN_CODE = re.compile(r"[`|]|<!--")
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _LINKED_SCHEMES = ("https://", "http://", "file://")
 
@@ -59,8 +60,9 @@ def path(text: str) -> str:
     return quote(text, safe="/:?#@!$&'*+,;=%~-._")
 
 
-def fenced(text: str, *, language: str = "") -> list[str]:
-    """A code block whose fence is longer than any in the text."""
+def fenced(text: str, *, language: str) -> list[str]:
+    """A code block of a language with JSON's string escapes, whose fence is longer than any in the text."""
+    text = text.replace("<!--", r"\u003c!--")
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return [f"{fence}{language}", *text.split("\n"), fence]
 

@@ -197,7 +197,7 @@ def _draw_panel(axes: "Axes", panel: Panel) -> None:
     axes.set_title(_label(panel.title))
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)
 
 
 def svg(draw: Callable[[], "Figure"], mark: str) -> bytes:

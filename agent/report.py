@@ -74,8 +74,9 @@ def write(state: State, path: Path, *, tracker_url: TrackerUrl = local_tracker) 
         if new != old:
             drawings.replace_file(path, new)
     except OSError as error:
+        why = error.strerror or error
         raise HfagentError(
-            f"cannot write the report {str(path)!r}: {error.strerror}; free the disk or choose another --reports-dir"
+            f"cannot write the report {str(path)!r}: {why}; free the disk or choose another --reports-dir"
         ) from error
 
 

@@ -55,9 +55,8 @@ def embedded_words(state: State) -> tuple[str, str]:
     """What is to be known of an embedded model and of an embedded dataset; empty for others."""
     model, data = state.plan.model.id, state.plan.dataset.id
     about_model = EMBEDDED_MODEL_WORDS if model.startswith("embedded:") else ""
-    return about_model, EMBEDDED_DATASETS.get(data.removeprefix("embedded:"), "") if data.startswith(
-        "embedded:"
-    ) else ""
+    name = data.removeprefix("embedded:")
+    return about_model, EMBEDDED_DATASETS.get(name, "") if name != data else ""
 
 
 def problems(benchmark: BenchmarkRef) -> str:
@@ -67,13 +66,12 @@ def problems(benchmark: BenchmarkRef) -> str:
     return f"{code(benchmark.name)}, {benchmark.n} problems, seed {benchmark.seed}"
 
 
-def score(run: Run, *, metric: bool = True) -> str:
+def score(run: Run) -> str:
     """An evaluation's score with its interval; TBD before it is there, a dash when it will not come."""
     if run.score is None:
         return TBD if run.last.open or run.done else NONE
     low, high = facts.score_interval(run.score)
-    name = f" {prose(run.score.metric)}" if metric else ""
-    return f"{run.score.value:.3f}{name} [{low:.3f}, {high:.3f}]"
+    return f"{run.score.value:.3f} {prose(run.score.metric)} [{low:.3f}, {high:.3f}]"
 
 
 def gain(state: State, run: Run) -> str:
@@ -105,7 +103,7 @@ def model_of(state: State, subject: str | None) -> str:
         return base_model(state)
     adapter = state.runs[subject].result.get("adapter") if subject in state.runs else None
     if not isinstance(adapter, str):
-        return TBD
+        return NONE
     return _hub(adapter) if _on_hub(adapter, None) else code(adapter)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import DatasetRef, ModelRef
+from hfagent.tools.dataset_files import read_file
 from hfagent.tools.dataset_read import DatasetReader, load_rows
 
 CHAT = [{"role": "user", "content": "one two"}, {"role": "assistant", "content": "three"}]
@@ -104,6 +105,7 @@ def test_a_folder_has_splits_by_the_names_in_it(tmp_path: Path) -> None:
 def test_a_folder_without_split_names_is_train_and_configs_are_folders(tmp_path: Path) -> None:
     write(tmp_path / "easy" / "rows.jsonl", lines({"t": "a"}))
     write(tmp_path / "hard" / "rows.jsonl", lines({"t": "b"}))
+    write(tmp_path / "dataset_infos.json", '{"default": {}}')
     assert read(tmp_path) == [{"t": "a"}, {"t": "b"}]
     assert read(tmp_path, config="hard") == [{"t": "b"}]
     assert "no config 'odd'" in refusal(tmp_path, config="odd")
@@ -157,6 +159,15 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert "is one file and so one split, 'train'" in refusal(one, split="test")
     assert "is not UTF-8" in refusal(tmp_path / "latin.jsonl")
     assert "dataset store" in refusal("embedded:procedural-python")
+    assert "File name too long" in refusal("x" * 5000)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "no file or folder" in refusal(tmp_path / "loop")
+
+
+def test_an_error_of_the_system_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "odd.jsonl").mkdir()
+    with pytest.raises(DatasetError, match=r"cannot read '.*odd\.jsonl': Is a directory"):
+        list(read_file(tmp_path / "odd.jsonl"))
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser reads everything")
@@ -266,6 +277,7 @@ SCRIPT = """
 import json, sys
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import DatasetRef
+from hfagent.tools.dataset_files import read_file
 from hfagent.tools.dataset_read import load_rows
 found = []
 for name, config, split, limit in json.loads(sys.argv[1]):

@@ -367,6 +367,12 @@ def test_another_flavor_or_template_is_refused(runner: LocalJobRunner, tmp_path:
             runner.submit(spec.model_copy(update={"template": name}))
 
 
+def test_a_folder_that_is_no_job_is_named(runner: LocalJobRunner, tmp_path: Path) -> None:
+    (tmp_path / "jobs" / "k").mkdir(parents=True)
+    with pytest.raises(JobError, match=r"jobs/k' cannot be used: .*spec\.json"):
+        runner.submit(make_spec(tmp_path, FOREVER))
+
+
 def test_a_full_disk_is_a_job_error_and_leaves_nothing_half_written(runner: LocalJobRunner, tmp_path: Path) -> None:
     spec = make_spec(tmp_path, FOREVER)
 

@@ -39,6 +39,7 @@ def test_long_text_is_cut_before_it_is_escaped() -> None:
         ("openai_humaneval", "`openai_humaneval`"),
         ("a`b|c*d", "<code>a&#96;b&#124;c&#42;d</code>"),
         ("<b>", "`<b>`"),
+        ("<!-- x", "<code>&#60;&#33;&#45;&#45; x</code>"),
         (" \n ", "–"),
     ],
 )

@@ -69,6 +69,7 @@ def assert_whole(text: str) -> None:
     allowed = outside.replace(report.NOTES_START, "", 1).replace(report.NOTES_END, "", 1)
     assert not re.search(r"<(?!/?code>)", re.sub(r"`[^`\n]*`", "", allowed))
     assert "\x1b" not in text
+    assert (text.count(report.NOTES_START), text.count(report.NOTES_END)) == (1, 1)
     assert "\n## Experiment Evaluations\n" in text
 
 
@@ -165,27 +166,26 @@ def test_a_resumed_project_is_no_longer_crashed() -> None:
     assert "OSError" not in text
 
 
-def test_text_from_outside_does_not_break_the_markdown() -> None:
-    plan = PLAN.model_copy(
-        update={"goal": HOSTILE, "notes": (HOSTILE,), "dataset": DatasetRef(id=HOSTILE, config=HOSTILE)}
-    )
+@pytest.mark.parametrize("text", [HOSTILE, "<!-- notes:start --> <!-- notes:end -->"])
+def test_text_from_outside_does_not_break_the_markdown(text: str) -> None:
+    plan = PLAN.model_copy(update={"goal": text, "notes": (text,), "dataset": DatasetRef(id=text, config=text)})
     night = Night(plan)
     night.prepare()
     checked = next(event.fact for event in night.events if isinstance(event.fact, DatasetChecked)).report
-    method = checked.methods["sft"].model_copy(update={"reason": HOSTILE, "warnings": (HOSTILE,)})
-    dirty = checked.model_copy(update={"columns": {HOSTILE: "string"}, "methods": {"sft": method}})
+    method = checked.methods["sft"].model_copy(update={"reason": text, "warnings": (text,)})
+    dirty = checked.model_copy(update={"columns": {text: "string"}, "methods": {"sft": method}})
     night.add(DatasetChecked(report=dirty))
-    score = night.evaluate(BASELINE.model_copy(update={"why": HOSTILE}), BASE)
-    result = {"device": HOSTILE, "adapter": HOSTILE, "launched": {"note": HOSTILE, "lora_r": HOSTILE}}
-    night.end(night.begin(FIRST), seconds=1, stage="ERROR", exit_code=1, message=HOSTILE, result=result)
-    night.add(Refused(refusal=Refusal(what=HOSTILE, why=HOSTILE)))
+    score = night.evaluate(BASELINE.model_copy(update={"why": text}), BASE)
+    result = {"device": text, "adapter": text, "launched": {"note": text, "lora_r": text}}
+    night.end(night.begin(FIRST), seconds=1, stage="ERROR", exit_code=1, message=text, result=result)
+    night.add(Refused(refusal=Refusal(what=text, why=text)))
     night.compare("sft-01", (score, score_of(PLAN.search, EXTENDED)))
-    night.decide("keep", "sft-01", HOSTILE, HOSTILE)
-    night.add(finished(HOSTILE, "failed"))
-    text = rendered(night.events)
+    night.decide("keep", "sft-01", text, text)
+    night.add(finished(text, "failed"))
+    whole = rendered(night.events)
 
-    assert_whole(text)
-    assert text.count("\n# ") == 0
+    assert_whole(whole)
+    assert whole.count("\n# ") == 0
 
 
 # --- verdict ---------------------------------------------------------------------------------------------------------

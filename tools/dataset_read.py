@@ -95,9 +95,14 @@ def load_rows(ref: DatasetRef, *, limit: int | None, spread: bool = False) -> Da
     path = Path(ref.id).expanduser()
     if ref.id.startswith("embedded:"):
         raise DatasetError(f"{ref.id!r} is not written to a file yet: prepare it with the dataset store first")
-    if path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+    try:
+        found = path.exists()
+        saved = path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    except OSError as error:  # a folder above that may not be entered, a name that is too long
+        raise DatasetError(f"cannot read {ref.id!r}: {error.strerror}") from error
+    if saved:
         return _from_disk(path, ref, limit=limit, spread=spread)
-    if path.exists():
+    if found:
         return _from_files(path, ref, limit=limit, spread=spread)
     if _looks_local(ref.id):
         raise DatasetError(f"no file or folder {ref.id!r}; a Hub dataset is written `org/name`")

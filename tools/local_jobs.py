@@ -120,7 +120,11 @@ class LocalJobRunner:
             raise JobError(f"the job folder {str(folder)!r} cannot be made: {error}") from error
 
     def _require_same(self, spec: JobSpec) -> None:
-        earlier = job_folder.read_spec(self._root / spec.key)
+        folder = self._root / spec.key
+        try:
+            earlier = job_folder.read_spec(folder)
+        except (OSError, ValueError) as error:
+            raise JobError(f"the job folder {str(folder)!r} cannot be used: {error}") from error
         if earlier != spec:
             differing = [name for name in JobSpec.model_fields if getattr(earlier, name) != getattr(spec, name)]
             raise JobError(
