@@ -41,6 +41,7 @@ class Progress:
         self._console = console
         self._state = state
         self._recent: deque[str] = deque(maxlen=RECENT)
+        self._warned: set[str] = set()
         self._shown = time.monotonic()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=False)
 
@@ -87,6 +88,12 @@ class Progress:
         for attempt in state.open_attempts:
             run = state.runs[attempt.job.run]
             self._say(f"{state.updated_at:%H:%M:%SZ} waiting run={run.spec.name} {lines.progress(run, state)}".rstrip())
+
+    def warn(self, text: str) -> None:
+        """Show something that went wrong and does not stop the night; once, however often it comes."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._console.print(f"warning: {text}", style="fail")
 
     def _say(self, text: str) -> None:
         self._shown = time.monotonic()

@@ -9,7 +9,8 @@ HfagentError
 ├── JobError          (RuntimeError)  a job could not be submitted or inspected
 ├── EvaluationError   (RuntimeError)  an evaluation gave no usable scores
 ├── PackageMissing    (ImportError)   an optional package is needed; the message names the pip command
-└── ModelError        (RuntimeError)  a model could not be fetched, converted or loaded
+├── ModelError        (RuntimeError)  a model could not be fetched, converted or loaded
+└── ReportError       (OSError)       the report could not be written; the ledger is whole
 
 A refusal by policy is not an error: it is a `Refusal` value, so that no planner is told to try again.
 """
@@ -59,3 +60,7 @@ class PackageMissing(HfagentError, ImportError):
 
 class ModelError(HfagentError, RuntimeError):
     """A model could not be fetched, converted or loaded."""
+
+
+class ReportError(HfagentError, OSError):
+    """The report could not be written. The ledger is whole, so it can be rendered again."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from hfagent.agent import report
 from hfagent.agent.console import Progress
 from hfagent.agent.desk import Desk, Ports
-from hfagent.agent.errors import DatasetError, HfagentError, UsageError
+from hfagent.agent.errors import DatasetError, HfagentError, ReportError, UsageError
 from hfagent.agent.events import Event, PlanConfirmed, PlanMade
 from hfagent.agent.ledger import Ledger, open_ledger
 from hfagent.agent.loop import run_night
@@ -71,8 +71,11 @@ def _followed(book: Ledger, ports: Ports, paths: Paths, console: Console) -> Ite
     progress = Progress(console, desk.state)
 
     def follow(event: Event) -> None:
-        report.write(desk.state, paths.report)
         progress.follow(event, desk.state)
+        try:
+            report.write(desk.state, paths.report)
+        except ReportError as error:
+            progress.warn(str(error))
 
     book.subscribe(follow)
     with progress:

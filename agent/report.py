@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hfagent.agent import plots as drawings
 from hfagent.agent import report_sections as sections
-from hfagent.agent.errors import HfagentError
+from hfagent.agent.errors import ReportError
 from hfagent.agent.markdown import path as quoted
 from hfagent.agent.report_runs import TrackerUrl, section
 from hfagent.agent.report_verdict import title, verdict
@@ -58,7 +58,7 @@ def write(state: State, path: Path, *, tracker_url: TrackerUrl = local_tracker) 
     without both markers is put aside as `<name>.bak` first.
 
     Raises:
-        HfagentError: the folder cannot be written.
+        ReportError: the folder cannot be written.
     """
     folder = path.with_suffix("")
     try:
@@ -75,7 +75,7 @@ def write(state: State, path: Path, *, tracker_url: TrackerUrl = local_tracker) 
             drawings.replace_file(path, new)
     except OSError as error:
         why = error.strerror or error
-        raise HfagentError(
+        raise ReportError(
             f"cannot write the report {str(path)!r}: {why}; free the disk or choose another --reports-dir"
         ) from error
 

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from hfagent.agent import report_facts as facts
+from hfagent.agent.events import Crashed, Event, Refused, Resumed
 from hfagent.agent.markdown import (
     NONE,
     TBD,
@@ -15,7 +16,6 @@ from hfagent.agent.markdown import (
     path,
     prose,
     table,
-    times,
     utc,
 )
 from hfagent.agent.records import DatasetReport
@@ -78,23 +78,28 @@ def dataset_check(state: State) -> list[str]:
 
 
 def decision_log(state: State) -> list[str]:
-    """Verdicts and decisions in order of time; then what policy refused, and what interrupted the night."""
+    """Verdicts, decisions, refusals and interruptions in order of time."""
     rows: list[tuple[datetime, list[str]]] = [(item.at, _compared_row(state, item)) for item in state.comparisons]
     rows += [(taken.at, _decided_row(taken)) for taken in state.decisions]
+    rows += [(event.at, _incident_row(event)) for event in state.incidents]
     if state.ended is not None and state.ended_at is not None:
         rows.append((state.ended_at, [state.ended.state, NONE, NONE, prose(state.ended.reason), NONE]))
     rows.sort(key=lambda row: row[0])
     lines = ["## Decision log", ""]
     header = ("Time", "Action", "Run", "Rule", "Reason", "Numbers")
     lines += table(header, ([utc(at), *cells] for at, cells in rows)) if rows else ["Nothing was decided yet."]
-    if state.refusals:
-        refused = ((prose(fact.refusal.what), prose(fact.refusal.why)) for fact in state.refusals)
-        lines += ["", "Refused by policy:", "", *table(("Proposed", "Why not"), refused)]
-    if state.resumes:
-        lines += ["", f"The project was taken over by a new hfagent process {times(state.resumes)}."]
-    if state.crash is not None:
-        lines += ["", f"hfagent crashed: {prose(state.crash)}"]
     return lines
+
+
+def _incident_row(event: Event) -> list[str]:
+    match event.fact:
+        case Refused(refusal=refusal):
+            return ["refused", NONE, "policy", f"{prose(refusal.what)}: {prose(refusal.why)}", NONE]
+        case Resumed():
+            return ["resumed", NONE, NONE, "a new hfagent process took the project over", NONE]
+        case Crashed(error=error):
+            return ["crashed", NONE, NONE, prose(error), NONE]
+    raise TypeError(f"{event.fact.kind} is no incident")
 
 
 def experiment_evaluations(state: State) -> list[str]:

@@ -28,7 +28,17 @@ from hfagent.agent.events import (
     Resumed,
     Scored,
 )
-from hfagent.agent.records import DatasetReport, Decision, JobSpec, JobStage, MetricPoint, Plan, RunSpec, Score
+from hfagent.agent.records import (
+    DatasetReport,
+    Decision,
+    JobSpec,
+    JobStage,
+    MetricPoint,
+    Plan,
+    Refusal,
+    RunSpec,
+    Score,
+)
 
 Stage = JobStage | Literal["INTENDED", "REJECTED"]
 
@@ -114,12 +124,13 @@ class State:
     runs: Mapping[str, Run] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
     decisions: tuple[Taken, ...] = ()
-    refusals: tuple[Refused, ...] = ()
+    incidents: tuple[Event, ...] = ()
+    """Refusals, resumes and crashes."""
     wakes: int = 0
     tokens: int | None = None
     """Planner tokens; None when no planner reported any."""
-    resumes: int = 0
     crash: str | None = None
+    """What ended the last process; None once the project was resumed."""
     ended: ProjectEnded | None = None
     ended_at: datetime | None = None
 
@@ -140,6 +151,11 @@ class State:
     def held_micro_usd(self) -> int:
         """Worst-case cost of all open jobs."""
         return sum(attempt.job.reserve_micro_usd for attempt in self.open_attempts)
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What policy refused, oldest first."""
+        return tuple(event.fact.refusal for event in self.incidents if isinstance(event.fact, Refused))
 
     @property
     def trained(self) -> list[Run]:
@@ -220,15 +236,15 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return replace(state, comparisons=(*state.comparisons, Comparison(event.at, fact)))
         case Decided(about=about, decision=decision):
             return replace(state, decisions=(*state.decisions, Taken(event.at, about, decision)))
-        case Refused() as fact:
-            return replace(state, refusals=(*state.refusals, fact))
+        case Refused():
+            return replace(state, incidents=(*state.incidents, event))
         case PlannerWoke() as fact:
             used = [n for n in (state.tokens, fact.input_tokens, fact.output_tokens) if n is not None]
             return replace(state, wakes=state.wakes + 1, tokens=sum(used) if used else None)
         case Resumed():
-            return replace(state, resumes=state.resumes + 1, crash=None)
+            return replace(state, incidents=(*state.incidents, event), crash=None)
         case Crashed(error=error):
-            return replace(state, crash=error)
+            return replace(state, incidents=(*state.incidents, event), crash=error)
         case ProjectEnded() as fact:
             return replace(state, ended=fact, ended_at=event.at)
     return state

@@ -41,11 +41,10 @@ class Paths:
 
 def local_ports(settings: Settings) -> Ports:
     """A night on this machine."""
-    from hfagent.tools.metrics import TrackioTracker
-
     from hfagent.tools.dataset_read import DatasetReader
     from hfagent.tools.dataset_store import LocalDatasetStore
     from hfagent.tools.embedded_model import EmbeddedModelStore
+    from hfagent.tools.metrics import TrackioTracker
 
     return Ports(
         runner=local_runner(settings),

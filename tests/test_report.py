@@ -162,7 +162,8 @@ def test_a_resumed_project_is_no_longer_crashed() -> None:
     text = rendered(night.events)
 
     assert "**State:** running" in text
-    assert "taken over by a new hfagent process once" in text
+    assert "| crashed | – | – | OSError: gone | – |" in text
+    assert "| resumed | – | – | a new hfagent process took the project over | – |" in text
     assert "OSError" not in text
 
 

