@@ -4,7 +4,8 @@ Every act appends what it is about to do before it does it, and what came of it 
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -49,6 +50,10 @@ from hfagent.agent.records import (
 from hfagent.agent.state import Attempt, Run, State, apply, fold
 from hfagent.agent.verdict import Verdict, compare
 
+LOG_TAIL = 50
+ERROR_LINE = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt)\b.*|error: .*|[\w.]+: error: .*)$")
+"""The line by which a Python traceback or a command's usage message ends."""
+ERROR_CHARS = 300
 CANCEL_GRACE_S = 30.0
 """A cancelled local job saves and ends within 20 s, or is killed."""
 
@@ -232,6 +237,8 @@ class Desk:
             message=job.message,
             result=job.result,
         )
+        if job.stage == "ERROR" and (cause := last_error(self.ports.runner.logs(job.id, tail=LOG_TAIL))):
+            ended = ended.model_copy(update={"message": f"{job.message or 'failed'}: {cause}"})
         if run.spec.kind == "evaluate" and job.stage == "COMPLETED" and (flaw := _flaw(job)):
             ended = ended.model_copy(
                 update={"stage": "ERROR", "message": f"the evaluation's result is unusable: {flaw}"}
@@ -277,6 +284,11 @@ def _flaw(job: Job) -> str | None:
         problem = error.errors()[0]
         return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
     return None
+
+
+def last_error(lines: Sequence[str]) -> str | None:
+    """The last line of a log that states an error, cut to a bounded length; None when none does."""
+    return next((line.strip()[:ERROR_CHARS] for line in reversed(lines) if ERROR_LINE.match(line.strip())), None)
 
 
 def _cost(spec: JobSpec, job: Job) -> int | None:

@@ -8,7 +8,7 @@ from hfagent.agent.records import ProblemSet, Refusal, RunSpec
 from hfagent.agent.state import State
 
 MAX_ATTEMPTS = 2
-"""Jobs for one run: a second one covers a lost machine, a third would repeat the same failure."""
+"""Jobs for one run whose machine was lost; a script that failed by itself would fail the same way again."""
 MIN_RUN_S = 60.0
 """Less time than this is not worth a job."""
 DONE = "already done"
@@ -107,6 +107,8 @@ def check_duplicate(state: State, spec: RunSpec, now: datetime) -> str | None:
         return None
     if run.done:
         return DONE
+    if run.last.stage == "ERROR" and not run.last.lost:
+        return f"its job failed: {run.last.message}"
     if len(run.attempts) >= MAX_ATTEMPTS:
         return f"{len(run.attempts)} attempts failed: {run.last.message}"
     return None

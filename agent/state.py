@@ -40,6 +40,9 @@ from hfagent.agent.records import (
     Score,
 )
 
+SIGNALED = 128
+"""Exit codes from here on: 128 + the signal that ended the process."""
+
 Stage = JobStage | Literal["INTENDED", "REJECTED"]
 
 
@@ -60,6 +63,11 @@ class Attempt:
     message: str | None = None
     result: Mapping[str, Any] | None = None
     cancel_why: str | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the machine failed and not the script: no exit code, or one of a signal (128 and up)."""
+        return self.exit_code is None or self.exit_code >= SIGNALED
 
     @property
     def open(self) -> bool:

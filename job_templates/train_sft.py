@@ -17,23 +17,21 @@ Exit codes: 0 with a RESULT line; 1 failed, also by a loss that is no number; 2 
 143 stopped by SIGTERM, with a checkpoint.
 """
 
-import argparse
 import os
 import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from hfagent.agent.errors import HfagentError, ModelError, PackageMissing, UsageError
-from hfagent.agent.records import ColumnMapping, DatasetRef, TrainConfig
-from hfagent.job_templates import training
+from hfagent.agent.records import TrainConfig
+from hfagent.job_templates import training, training_args
 from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision
-from hfagent.job_templates.training import Checkpoint, Row, Schedule, Stop
+from hfagent.job_templates.training import Checkpoint, Schedule, Stop
+from hfagent.job_templates.training_args import Args, Row
 from hfagent.job_templates.training_watch import say, watch
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from trl import SFTTrainer
 
 FORMATS = (("prompt", "completion"), ("messages",), ("conversations",), ("text",))
-"""Columns that TRL trains on, the first set that a row has; any other column can break it."""
+"""What TRL's SFT trains on."""
 EAGER_UP_TO = 256
 """Longest row in tokens for which a processor computes attention faster without torch's fused kernel (by 20 %)."""
 CHECKPOINTING_FROM = 1_000_000_000
@@ -50,79 +48,9 @@ LAST_LOGS = 5
 """Logged losses of which `train_loss` is the mean."""
 
 
-@dataclass(frozen=True)
-class Args:
-    """The parsed command line."""
-
-    model: str
-    revision: str | None
-    dataset: DatasetRef
-    mapping: ColumnMapping | None
-    config: TrainConfig
-    project: str
-    run_name: str
-    output_dir: Path
-    resume_from_checkpoint: Path | None
-
-
 def parse_args(argv: Sequence[str] | None = None) -> Args:
     """Parse; ends the process with exit code 2 on a wrong argument."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="Hub id or folder")
-    parser.add_argument("--revision", help="commit or branch of the model")
-    parser.add_argument("--dataset", required=True, help="Hub id, file or folder")
-    parser.add_argument("--config", help="config of the dataset")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--mapping", help="ColumnMapping as JSON: how rows are rewritten")
-    parser.add_argument("--project", default="hfagent", help="Trackio project")
-    parser.add_argument("--run-name", help="Trackio run (default: the name of the output folder)")
-    parser.add_argument("--output-dir", required=True, type=Path)
-    parser.add_argument("--resume-from-checkpoint", type=Path, help="a folder checkpoint-N")
-    parser.add_argument("--smoke", action="store_true", help="3 steps on 16 rows")
-    training.add_hyperparameters(parser)
-    args = parser.parse_args(argv)
-    config = training.hyperparameters(parser, args)
-    if config.method != "sft":
-        parser.error(f"argument --method: this script trains by 'sft', not {config.method!r}")
-    try:
-        mapping = ColumnMapping.model_validate_json(args.mapping) if args.mapping else None
-    except ValidationError as error:
-        parser.error(f"argument --mapping: {args.mapping!r}: {error.errors()[0]['msg']}")
-    return Args(
-        model=args.model,
-        revision=args.revision,
-        dataset=DatasetRef(id=args.dataset, config=args.config, split=args.split),
-        mapping=mapping,
-        config=training.for_smoke(config) if args.smoke else config,
-        project=args.project,
-        run_name=args.run_name or args.output_dir.name,
-        output_dir=args.output_dir,
-        resume_from_checkpoint=args.resume_from_checkpoint,
-    )
-
-
-def read_rows(args: Args) -> list[Row]:
-    """The rows, rewritten by the mapping and with only the columns that are trained on.
-
-    Raises:
-        DatasetError: they cannot be read.
-        UsageError: none of them can be trained on.
-    """
-    from hfagent.tools.dataset_mapping import map_rows
-    from hfagent.tools.dataset_read import load_rows
-
-    rows = load_rows(args.dataset, limit=args.config.max_rows).rows
-    if args.mapping is not None:
-        rows = map_rows(rows, args.mapping)
-    if not rows:
-        raise UsageError(f"{args.dataset.id!r} has no rows to train on: the mapping dropped them all")
-    columns = next((columns for columns in FORMATS if set(columns) <= rows[0].keys()), None)
-    if columns is None:
-        raise UsageError(
-            f"{args.dataset.id!r} has columns {sorted(rows[0])}, none of messages, prompt with completion, or text: "
-            "give a --mapping, which hfagent check proposes"
-        )
-    return [{column: row[column] for column in columns} for row in rows]
+    return training_args.parse_args(argv, method="sft", description=__doc__)
 
 
 def load_model(args: Args, precision: Precision) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
@@ -192,7 +120,7 @@ def build_trainer(args: Args, precision: Precision, train: list[Row], held_out: 
     import trl
     from peft import LoraConfig
 
-    from hfagent.job_templates.sft_loss import labelled_loss_trainer
+    from hfagent.job_templates.sft_trainer import sft_trainer
 
     datasets.disable_progress_bars()
     model, tokenizer = load_model(args, precision)
@@ -209,8 +137,7 @@ def build_trainer(args: Args, precision: Precision, train: list[Row], held_out: 
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    trainer_class = trl.SFTTrainer if precision.device == "cuda" else labelled_loss_trainer()
-    trainer: SFTTrainer = trainer_class(
+    trainer = sft_trainer(precision.device)(
         model,
         args=trl.SFTConfig(**settings),
         train_dataset=datasets.Dataset.from_list(train),
@@ -221,14 +148,6 @@ def build_trainer(args: Args, precision: Precision, train: list[Row], held_out: 
     if not len(trainer.train_dataset):
         raise UsageError(f"in every row the prompt alone fills --max-length {args.config.max_length}: raise it")
     return trainer
-
-
-def set_schedule(trainer: "SFTTrainer", schedule: Schedule) -> None:
-    """Give the trainer its steps and learning-rate schedule; both depend on the rows that tokenizing left."""
-    trainer.args.max_steps = schedule.total
-    trainer.args.warmup_steps = schedule.warmup
-    if schedule.decay or trainer.args.lr_scheduler_type == "warmup_stable_decay":
-        trainer.args.lr_scheduler_kwargs = {"num_decay_steps": schedule.decay}
 
 
 def describe_rows(trainer: "SFTTrainer", args: Args, *, given: int) -> None:
@@ -254,7 +173,7 @@ def train(args: Args, stop: Stop) -> dict[str, Any]:
         SystemExit: with 143 after SIGTERM.
     """
     checkpoint = training.read_checkpoint(args.resume_from_checkpoint) if args.resume_from_checkpoint else None
-    train_rows, held_out = training.hold_out(read_rows(args), args.config.eval_fraction)
+    train_rows, held_out = training.hold_out(training_args.read_rows(args, FORMATS), args.config.eval_fraction)
     precision = training_precision()
     say(f"{precision.hardware}: computing in {precision.dtype}")
     trainer = build_trainer(args, precision, train_rows, held_out)
@@ -263,7 +182,7 @@ def train(args: Args, stop: Stop) -> dict[str, Any]:
     schedule = training.plan_schedule(args.config, rows=len(trainer.train_dataset), batch=batch)
     if checkpoint is not None:
         training.check_resumable(checkpoint, schedule, args.config)
-    set_schedule(trainer, schedule)
+    trainer.schedule, trainer.args.max_steps, trainer.args.warmup_steps = schedule, schedule.total, schedule.warmup
     seconds = run(trainer, schedule, stop, checkpoint)
     adapter = args.output_dir / "adapter"
     trainer.model.save_pretrained(adapter)
@@ -352,6 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, stop = parse_args(argv), Stop()
     on_sigterm(stop)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports to the Hub when a trainer is made
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads beside another busy process: 4 times slower
     try:
         emit_result(train(args, stop))
     except HfagentError as error:

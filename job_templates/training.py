@@ -1,6 +1,5 @@
-"""What the training scripts share: flags, hold-out, schedule, resuming, stopping, and the check of a saved adapter."""
+"""What the training scripts share: hold-out, schedule, resuming, stopping, and the check of a saved adapter."""
 
-import argparse
 import hashlib
 import json
 import math
@@ -12,41 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from hfagent.agent.errors import ModelError, UsageError
 from hfagent.agent.records import TrainConfig
-
-Row = dict[str, Any]
+from hfagent.job_templates.training_args import Row
 
 EXIT_SIGTERM = 143
 SAVE_BY_S = 15.0
 """Seconds that a step in progress gets to end after SIGTERM; the runner kills after 20."""
 MAX_EVALUATIONS = 8
-
-
-def add_hyperparameters(parser: argparse.ArgumentParser) -> None:
-    """One flag for each field of `TrainConfig`, named as the field."""
-    group = parser.add_argument_group("hyperparameters (defaults: TrainConfig's)")
-    for name, info in TrainConfig.model_fields.items():
-        group.add_argument(f"--{name.replace('_', '-')}", default=None, help=info.description)
-
-
-def hyperparameters(parser: argparse.ArgumentParser, args: argparse.Namespace) -> TrainConfig:
-    """The record that the flags spell; ends the process with exit code 2 where one cannot be used."""
-    given = {name: value for name in TrainConfig.model_fields if (value := getattr(args, name)) is not None}
-    try:
-        return TrainConfig.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        flag = str(first["loc"][0]).replace("_", "-")
-        parser.error(f"argument --{flag}: {first['input']!r}: {first['msg'].lower()}")
-
-
-def for_smoke(config: TrainConfig) -> TrainConfig:
-    """The same run cut to 3 steps on 16 rows, without evaluation."""
-    rows = min(16, config.max_rows or 16)
-    return config.model_copy(update={"max_steps": 3, "max_rows": rows, "eval_fraction": 0.0})
 
 
 def hold_out(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Row]]:
@@ -65,7 +37,7 @@ def hold_out(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Row]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Optimizer steps of a run, counted from its first start."""
+    """Optimizer steps of a run, counted from its first start, and the learning rate of each."""
 
     total: int
     warmup: int
@@ -77,6 +49,34 @@ class Schedule:
     def stable(self) -> int:
         """The step after which the learning rate decays: its checkpoint can be continued to any length."""
         return self.total - self.decay
+
+    def factor(self, step: int) -> float:
+        """Share of the learning rate for the step after `step` steps: warm-up, stable, half a cosine down.
+
+        As transformers' warmup_stable_decay, but never 0: there the first step of a warm-up trains nothing, which is
+        5 % of a run of 20 steps.
+        """
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
+        if step < self.stable:
+            return 1.0
+        progress = min((step - self.stable + 1) / (self.decay + 1), 1.0)
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+class Scheduled:
+    """Put before a Trainer class: the learning rate follows `schedule`, which is set once the rows are counted."""
+
+    schedule: Schedule
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Called by the Trainer."""
+        from torch.optim.lr_scheduler import LambdaLR
+
+        schedule = self.schedule
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: schedule.factor(step))  # type: ignore[attr-defined]
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
 
 def plan_schedule(config: TrainConfig, *, rows: int, batch: int) -> Schedule:

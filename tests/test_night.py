@@ -172,6 +172,19 @@ def test_a_lost_job_is_tried_once_more_and_a_second_failure_ends_the_night(tmp_p
     assert "lost" in state.ended.reason
 
 
+def test_a_script_that_fails_by_itself_is_not_run_again_and_its_error_is_told(tmp_path: Path) -> None:
+    world = World(SKILL)
+    log = ["Traceback (most recent call last):", "ValueError: no eval_dataset", "* Run finished"]
+    world.endings = lambda spec: (
+        Ending(running_s=5, stage="ERROR", exit_code=1, message="exit code 1", log=log) if spec.kind == "smoke" else None
+    )
+    state = night(tmp_path / "night.jsonl", world)
+    assert world.runner.submits == ["night-smoke-a1"]
+    assert state.ended is not None
+    assert state.ended.state == "failed"
+    assert state.ended.reason == "smoke: its job failed: exit code 1: ValueError: no eval_dataset"
+
+
 def test_a_failed_extension_falls_back_to_the_run_it_extends(tmp_path: Path) -> None:
     world = World(SKILL)
     world.endings = lambda spec: (

@@ -1,6 +1,6 @@
 """Short Python tasks drawn by a seed, each a composition of three operations; the splits share no composition.
 
-A task says in English what a function does with a list in three steps. Its hidden tests are the reference
+A task says in English what a function does with its argument in three steps. Its hidden tests are the reference
 solution's own answers. Which split an ordered triple of operations belongs to is decided by a hash of its name,
 never by the seed, so a model that is trained on `train` has seen no composition of `search` or `confirm`.
 """
@@ -13,30 +13,38 @@ from functools import cache
 from typing import Any, Literal
 
 Split = Literal["train", "search", "confirm"]
-Type = Literal["ints", "words", "any", "value"]
-"""What an operation takes or gives; `any` is a list of either kind and gives the same kind."""
+Type = Literal["number", "text", "ints", "words", "list"]
+"""What an operation takes or gives; `list` takes either kind of list and gives the same kind."""
 
 SEARCH_PERCENT, CONFIRM_PERCENT = 10, 10
 """Share of the compositions; the rest is for training."""
 RANDOM_TESTS = 11
+MIN_ANSWERS = 4
+"""Different answers that the tests of one task must have."""
 
 WORDS = [
     *("apple", "art", "banana", "bee", "cat", "cherry", "dog", "eel", "elephant", "fig", "fox", "grape", "ink", "ivy"),
     *("kiwi", "lemon", "mango", "night", "oak", "orange", "pea", "plum", "queen", "rat", "sea", "sun", "tea", "tiger"),
 ]
-LETTERS = "aeinr"
-NAMES = ("solve", "process", "transform", "compute", "apply_steps", "run")
+LETTERS = ("a", "e", "i", "n", "r")
+NAMES = ("solve", "process", "transform", "compute", "apply", "run")
+KINDS: dict[Type, tuple[str, ...]] = {
+    "number": ("an integer", "a whole number"),
+    "text": ("a string", "a text"),
+    "ints": ("a list of integers", "a list of numbers"),
+    "words": ("a list of words", "a list of strings"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One step on the list `xs`, or the value at the end."""
+    """One step on `x`."""
 
     name: str
     takes: Type
     gives: Type
     code: str
-    """An expression over `xs`, and over `k` where the operation has a parameter."""
+    """An expression over `x`, with `{k}` where the operation has a parameter."""
     phrases: tuple[str, ...]
     """Ways to say it, each a verb phrase."""
     parameters: tuple[Any, ...] = (None,)
@@ -48,19 +56,19 @@ class Task:
     """A prompt, its reference solution and its hidden tests."""
 
     composition: str
-    """Names of the kind of list and of the operations, in order: what the splits are made of."""
+    """Names of the first type and of the operations, in order: what the splits are made of."""
     prompt: str
     entry_point: str
     solution: str
-    cases: tuple[tuple[list[Any], Any], ...]
-    """Arguments with the expected results; the first is the empty list."""
+    cases: tuple[tuple[Any, Any], ...]
+    """Arguments with the expected results; the first argument is 0 or empty."""
 
     @property
     def tests(self) -> str:
         """Source that follows a solution and raises AssertionError if it is wrong."""
         return (
             f"for argument, expected in {list(self.cases)!r}:\n"
-            f"    result = {self.entry_point}(list(argument))\n"
+            f"    result = {self.entry_point}(argument)\n"
             f"    assert type(result) is type(expected) and result == expected, (argument, result, expected)\n"
         )
 
@@ -70,57 +78,61 @@ def _op(name: str, takes: Type, gives: Type, code: str, *phrases: str, k: tuple[
 
 
 OPERATIONS = (
-    _op(
-        "even", "ints", "ints", "[x for x in xs if x % 2 == 0]", "keep only the even numbers", "remove the odd numbers"
-    ),
-    _op("odd", "ints", "ints", "[x for x in xs if x % 2 != 0]", "keep only the odd numbers", "remove the even numbers"),
-    _op("positive", "ints", "ints", "[x for x in xs if x > 0]", "keep only the positive numbers"),
-    _op(
-        "above", "ints", "ints", "[x for x in xs if x > {k}]", "keep only the numbers greater than {k}", k=(1, 2, 3, 4)
-    ),
-    _op("below", "ints", "ints", "[x for x in xs if x < {k}]", "keep only the numbers less than {k}", k=(4, 5, 6, 7)),
-    _op("multiples", "ints", "ints", "[x for x in xs if x % {k} == 0]", "keep only the multiples of {k}", k=(3, 4, 5)),
-    _op("add", "ints", "ints", "[x + {k} for x in xs]", "add {k} to each number", k=(1, 2, 3, 5, 10)),
-    _op("subtract", "ints", "ints", "[x - {k} for x in xs]", "subtract {k} from each number", k=(1, 2, 3, 4)),
-    _op("times", "ints", "ints", "[x * {k} for x in xs]", "multiply each number by {k}", k=(2, 3, 4, 5)),
-    _op("square", "ints", "ints", "[x * x for x in xs]", "square each number", "replace each number by its square"),
-    _op("negate", "ints", "ints", "[-x for x in xs]", "negate each number", "flip the sign of each number"),
-    _op("absolute", "ints", "ints", "[abs(x) for x in xs]", "take the absolute value of each number"),
-    _op("longer", "words", "words", "[x for x in xs if len(x) > {k}]", "keep only the words longer than {k}", k=(3, 4)),
-    _op(
-        "shorter", "words", "words", "[x for x in xs if len(x) < {k}]", "keep only the words shorter than {k}", k=(5, 6)
-    ),
-    _op("with", "words", "words", '[x for x in xs if "{k}" in x]', 'keep only the words with "{k}"', k=(*LETTERS,)),
-    _op("without", "words", "words", '[x for x in xs if "{k}" not in x]', 'remove the words with "{k}"', k=(*LETTERS,)),
-    _op("upper", "words", "words", "[x.upper() for x in xs]", "convert each word to upper case", "uppercase each word"),
-    _op("backwards", "words", "words", "[x[::-1] for x in xs]", "reverse each word", "spell each word backwards"),
-    _op("initial", "words", "words", "[x[0] for x in xs]", "take the first letter of each word"),
-    _op("double", "words", "words", "[x + x for x in xs]", "repeat each word twice without a space"),
-    _op("lengths", "words", "ints", "[len(x) for x in xs]", "replace each word by its length"),
-    _op("by_length", "words", "words", "sorted(xs, key=len)", "sort the words by length"),
-    _op("sort", "any", "any", "sorted(xs)", "sort the list", "sort the list in ascending order"),
-    _op("descending", "any", "any", "sorted(xs, reverse=True)", "sort the list in descending order"),
-    _op("reverse", "any", "any", "xs[::-1]", "reverse the list", "reverse the order of the list"),
-    _op("unique", "any", "any", "list(dict.fromkeys(xs))", "remove duplicates, keeping the first of each"),
-    _op("first", "any", "any", "xs[:{k}]", "keep only the first {k} items", "take the first {k} items", k=(2, 3, 4)),
-    _op("last", "any", "any", "xs[-{k}:]", "keep only the last {k} items", "take the last {k} items", k=(2, 3, 4)),
-    _op("skip", "any", "any", "xs[{k}:]", "drop the first {k} items", "skip the first {k} items", k=(1, 2)),
-    _op("every_other", "any", "any", "xs[::2]", "keep every second item, starting with the first"),
-    _op("count", "any", "value", "len(xs)", "return how many items are left", "return the number of items"),
-    _op("sum", "ints", "value", "sum(xs)", "return the sum", "return the total of the numbers"),
-    _op("largest", "ints", "value", "max(xs, default=0)", "return the largest number, or 0 if there is none"),
-    _op("smallest", "ints", "value", "min(xs, default=0)", "return the smallest number, or 0 if there is none"),
-    _op("join", "words", "value", '"{k}".join(xs)', 'join the words with "{k}"', k=("-", ",", " ", "_")),
-    _op("letters", "words", "value", "sum(len(x) for x in xs)", "return the total length of the words"),
+    # numbers
+    _op("plus", "number", "number", "x + {k}", "add {k}", k=(1, 2, 3, 5, 7, 10)),
+    _op("minus", "number", "number", "x - {k}", "subtract {k}", k=(1, 2, 3, 4, 6)),
+    _op("times", "number", "number", "x * {k}", "multiply by {k}", k=(2, 3, 4, 5)),
+    _op("squared", "number", "number", "x * x", "square it", "take the square"),
+    _op("minus_sign", "number", "number", "-x", "negate it", "flip its sign"),
+    _op("absolute", "number", "number", "abs(x)", "take the absolute value"),
+    _op("remainder", "number", "number", "x % {k}", "take the remainder of division by {k}", k=(3, 5, 7, 10)),
+    _op("digits", "number", "text", "str(x)", "convert it to a string"),
+    # texts
+    _op("upper", "text", "text", "x.upper()", "convert to upper case", "make it uppercase"),
+    _op("backwards", "text", "text", "x[::-1]", "reverse the string", "reverse the text"),
+    _op("head", "text", "text", "x[:{k}]", "keep the first {k} characters", k=(2, 3, 4)),
+    _op("tail", "text", "text", "x[-{k}:]", "keep the last {k} characters", k=(2, 3, 4)),
+    _op("append", "text", "text", 'x + "{k}"', 'append "{k}"', 'add "{k}" at the end', k=("!", "?", "s", "-x")),
+    _op("prepend", "text", "text", '"{k}" + x', 'put "{k}" in front', k=("#", "un", "re-", "_")),
+    _op("twice", "text", "text", "x * 2", "repeat it twice"),
+    _op("replace", "text", "text", 'x.replace("{k}", "o")', 'replace each "{k}" with "o"', k=LETTERS),
+    _op("size", "text", "number", "len(x)", "take the length"),
+    _op("occurrences", "text", "number", 'x.count("{k}")', 'count how often "{k}" occurs', k=LETTERS),
+    _op("split", "text", "words", "x.split()", "split it into words"),
+    # lists of numbers
+    _op("even", "ints", "ints", "[v for v in x if v % 2 == 0]", "keep only the even numbers", "remove the odd numbers"),
+    _op("odd", "ints", "ints", "[v for v in x if v % 2 != 0]", "keep only the odd numbers", "remove the even numbers"),
+    _op("above", "ints", "ints", "[v for v in x if v > {k}]", "keep only the numbers above {k}", k=(0, 1, 2, 3)),
+    _op("below", "ints", "ints", "[v for v in x if v < {k}]", "keep only the numbers below {k}", k=(4, 5, 6, 7)),
+    _op("add_each", "ints", "ints", "[v + {k} for v in x]", "add {k} to each number", k=(1, 2, 3, 5, 10)),
+    _op("times_each", "ints", "ints", "[v * {k} for v in x]", "multiply each number by {k}", k=(2, 3, 4, 5)),
+    _op("square_each", "ints", "ints", "[v * v for v in x]", "square each number"),
+    _op("sum", "ints", "number", "sum(x)", "take the sum", "add up the numbers"),
+    _op("largest", "ints", "number", "max(x, default=0)", "take the largest number, or 0 if there is none"),
+    # lists of words
+    _op("longer", "words", "words", "[v for v in x if len(v) > {k}]", "keep only the words longer than {k}", k=(3, 4)),
+    _op("with", "words", "words", '[v for v in x if "{k}" in v]', 'keep only the words with "{k}"', k=LETTERS),
+    _op("upper_each", "words", "words", "[v.upper() for v in x]", "convert each word to upper case"),
+    _op("reverse_each", "words", "words", "[v[::-1] for v in x]", "reverse each word"),
+    _op("length_each", "words", "ints", "[len(v) for v in x]", "replace each word by its length"),
+    _op("by_length", "words", "words", "sorted(x, key=len)", "sort the words by length"),
+    _op("join", "words", "text", '"{k}".join(x)', 'join the words with "{k}"', k=("-", ",", " ", "_")),
+    # lists of either kind
+    _op("sort", "list", "list", "sorted(x)", "sort the list", "sort it in ascending order"),
+    _op("descending", "list", "list", "sorted(x, reverse=True)", "sort it in descending order"),
+    _op("reverse", "list", "list", "x[::-1]", "reverse the list", "reverse its order"),
+    _op("unique", "list", "list", "list(dict.fromkeys(x))", "remove duplicates, keeping the first of each"),
+    _op("first", "list", "list", "x[:{k}]", "keep only the first {k} items", "take the first {k} items", k=(2, 3, 4)),
+    _op("skip", "list", "list", "x[{k}:]", "drop the first {k} items", "skip the first {k} items", k=(1, 2)),
+    _op("count", "list", "number", "len(x)", "count the items", "take the number of items"),
 )
 
 OPENINGS = (
-    "Write a Python function {name}(xs) for a list of {kind}: {a}, then {b}, then {c}.",
-    "Write {name}(xs) in Python. Given a list of {kind}, first {a}, next {b}, finally {c}.",
-    "Define {name}(xs) in Python for a list of {kind}: {a}; {b}; {c}.",
-    "Python function {name}(xs), xs is a list of {kind}. Steps: 1) {a} 2) {b} 3) {c}",
+    "Write a Python function {name}(x) for {kind} x: {a}, then {b}, then {c}. Return the result.",
+    "Write {name}(x) in Python. Given {kind} x, first {a}, next {b}, and finally {c}.",
+    "Define {name}(x) in Python, where x is {kind}: {a}; {b}; {c}.",
+    "Python function {name}(x), x is {kind}. Steps: 1) {a} 2) {b} 3) {c}",
 )
-KINDS = {"ints": ("integers", "numbers"), "words": ("words", "strings")}
 
 
 def tasks(split: Split, n: int, seed: int) -> list[Task]:
@@ -141,30 +153,29 @@ def train_rows(n: int, seed: int) -> list[dict[str, Any]]:
 
 
 @cache
-def compositions(split: Split) -> tuple[tuple[str, tuple[Operation, ...]], ...]:
-    """All ordered triples of a split, each with the kind of list it starts from."""
-    return tuple((kind, triple) for kind, triple in _triples() if _split_of(_name(kind, triple)) == split)
+def compositions(split: Split) -> dict[Type, list[tuple[Operation, ...]]]:
+    """All ordered triples of a split, by the type that they start from."""
+    return {kind: [triple for triple in _triples(kind) if _split_of(_name(kind, triple)) == split] for kind in KINDS}
 
 
-def _triples() -> Iterator[tuple[str, tuple[Operation, ...]]]:
-    for kind in KINDS:
-        for a in OPERATIONS:
-            for b in OPERATIONS:
-                for c in OPERATIONS:
-                    if len({a, b, c}) == 3 and _fits(kind, (a, b, c)):
-                        yield kind, (a, b, c)
+def _triples(kind: Type) -> Iterator[tuple[Operation, ...]]:
+    for a in OPERATIONS:
+        for b in OPERATIONS:
+            for c in OPERATIONS:
+                if len({a, b, c}) == 3 and _fits(kind, (a, b, c)):
+                    yield a, b, c
 
 
-def _fits(kind: str, triple: tuple[Operation, ...]) -> bool:
-    held: str = kind
+def _fits(kind: Type, triple: tuple[Operation, ...]) -> bool:
+    held = kind
     for operation in triple:
-        if held == "value" or operation.takes not in ("any", held):
+        if operation.takes != held and not (operation.takes == "list" and held in ("ints", "words")):
             return False
-        held = held if operation.gives == "any" else operation.gives
+        held = held if operation.gives == "list" else operation.gives
     return True
 
 
-def _name(kind: str, triple: tuple[Operation, ...]) -> str:
+def _name(kind: Type, triple: tuple[Operation, ...]) -> str:
     return f"{kind}:{'>'.join(operation.name for operation in triple)}"
 
 
@@ -179,44 +190,48 @@ def _draw(split: Split, seed: int) -> Iterator[Task]:
     rng = random.Random(f"{split}:{seed}")  # noqa: S311 - reproducible, not secret
     seen: set[str] = set()
     while True:
-        kind, triple = rng.choice(compositions(split))
-        task = _make(kind, triple, rng)
+        kind = rng.choice(list(KINDS))
+        task = _make(kind, rng.choice(compositions(split)[kind]), rng)
         if task is not None and task.prompt not in seen:
             seen.add(task.prompt)
             yield task
 
 
-def _make(kind: str, triple: tuple[Operation, ...], rng: random.Random) -> Task | None:
-    """A task, or None where a step could be left out, or an answer guessed, without any test noticing."""
+def _make(kind: Type, triple: tuple[Operation, ...], rng: random.Random) -> Task | None:
+    """A task, or None where a step could be left out, or the answer guessed, without any test noticing."""
     parameters = [rng.choice(operation.parameters) for operation in triple]
     codes = [operation.code.format(k=k) for operation, k in zip(triple, parameters, strict=True)]
-    phrases = [rng.choice(o.phrases).format(k=k) for o, k in zip(triple, parameters, strict=True)]
+    a, b, c = (rng.choice(o.phrases).format(k=k) for o, k in zip(triple, parameters, strict=True))
     name = rng.choice(NAMES)
-    a, b, c = phrases
     prompt = rng.choice(OPENINGS).format(name=name, kind=rng.choice(KINDS[kind]), a=a, b=b, c=c)
-    inputs: list[list[Any]] = [[], *(_input(kind, rng) for _ in range(RANDOM_TESTS))]
-    expected = [_apply(codes, xs) for xs in inputs]
-    if len({repr(answer) for answer in expected}) < 4:
+    inputs = [_EMPTY[kind], *(_argument(kind, rng) for _ in range(RANDOM_TESTS))]
+    expected = [_apply(codes, x) for x in inputs]
+    if len({repr(answer) for answer in expected}) < MIN_ANSWERS:
         return None
-    for left_out in range(3):
+    for left_out, operation in enumerate(triple):
         rest = codes[:left_out] + codes[left_out + 1 :]
-        if (
-            triple[left_out].gives in (triple[left_out].takes, "any")
-            and [_apply(rest, xs) for xs in inputs] == expected
-        ):
+        if operation.takes == operation.gives and [_apply(rest, x) for x in inputs] == expected:
             return None
-    lines = [f"def {name}(xs):", *(f"    xs = {code}" for code in codes[:-1]), f"    return {codes[-1]}"]
+    lines = [f"def {name}(x):", *(f"    x = {code}" for code in codes[:-1]), f"    return {codes[-1]}"]
     cases = tuple(zip(inputs, expected, strict=True))
     return Task(_name(kind, triple), prompt, name, "\n".join(lines) + "\n", cases)
 
 
-def _input(kind: str, rng: random.Random) -> list[Any]:
-    size = rng.randint(1, 9)
-    return [rng.randint(-9, 12) if kind == "ints" else rng.choice(WORDS) for _ in range(size)]
+_EMPTY: dict[Type, Any] = {"number": 0, "text": "", "ints": [], "words": []}
 
 
-def _apply(codes: list[str], xs: list[Any]) -> Any:
-    held: Any = list(xs)
+def _argument(kind: Type, rng: random.Random) -> Any:
+    if kind == "number":
+        return rng.randint(-20, 60)
+    if kind == "text":
+        return " ".join(rng.choices(WORDS, k=rng.randint(1, 3)))
+    if kind == "ints":
+        return [rng.randint(-9, 12) for _ in range(rng.randint(1, 9))]
+    return rng.choices(WORDS, k=rng.randint(1, 9))
+
+
+def _apply(codes: list[str], argument: Any) -> Any:
+    held = argument
     for code in codes:
-        held = eval(code, {"xs": held})  # noqa: S307 - an expression of the table above
+        held = eval(code, {"x": held})  # noqa: S307 - an expression of the table above
     return held
