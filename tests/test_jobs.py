@@ -1,0 +1,60 @@
+"""What a plan asks for is what the template's own parser reads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfagent.agent import jobs, proposals
+from hfagent.agent.ledger import read
+from hfagent.agent.records import ColumnMapping, MethodCheck, TrainConfig
+from hfagent.agent.state import State, fold
+from hfagent.job_templates import evaluate, train_sft
+from test_night import SKILL, FakeChecker, World, make_plan, night
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> State:
+    path = tmp_path_factory.mktemp("jobs") / "night.jsonl"
+    world = World(SKILL)
+    mapping = ColumnMapping(columns={"prompt": ("question",), "completion": ("answer",)})
+    world.checker = FakeChecker(MethodCheck(verdict="NEEDS_MAPPING", reason="rename", mapping=mapping))
+    night(path, world, plan=make_plan())
+    found = fold(read(path))
+    assert found is not None
+    return found
+
+
+def parsed(module: Any, spec: Any, tmp_path: Path) -> Any:
+    return module.parse_args([*spec.args, "--output-dir", str(tmp_path)])
+
+
+def test_every_hyperparameter_reaches_the_training_script(state: State, tmp_path: Path) -> None:
+    run = proposals.train_run(state, "x", learning_rate=3e-4, max_steps=7, lora_dropout=0.1)
+    spec = jobs.job_spec(state, run, state.updated_at)
+    job = parsed(train_sft, spec, tmp_path)
+    assert isinstance(job.config, TrainConfig)
+    assert job.config == run.train
+
+
+def test_an_extension_resumes_from_before_the_decay(state: State, tmp_path: Path) -> None:
+    run = proposals.extend_run(state, "sft-01", "x")
+    spec = jobs.job_spec(state, run, state.updated_at)
+    assert "/models/sft-01/ck" in spec.args
+    assert spec.args[spec.args.index("--num-train-epochs") + 1] == "2.0"
+
+
+def test_an_evaluation_names_problems_decoding_and_adapter(state: State, tmp_path: Path) -> None:
+    run = proposals.evaluate_run(state, "sft-01", "search", "x")
+    args = parsed(evaluate, jobs.job_spec(state, run, state.updated_at), tmp_path)
+    plan = state.plan
+    assert (args.benchmark, args.set, args.n) == (plan.search.name, "search", plan.search.n)
+    assert (args.benchmark_seed, args.num_samples, args.temperature) == (plan.search.seed, 1, 0.0)
+    assert Path(args.adapter) == Path("/models/sft-01")
+
+
+def test_keys_are_fit_for_labels_and_new_for_each_attempt(state: State) -> None:
+    run = proposals.evaluate_run(state, None, "search", "x")
+    assert jobs.job_spec(state, run, state.updated_at).key == "night-baseline-a2"
+    fresh = proposals.evaluate_run(state, "sft-01-x1", "confirm", "x").model_copy(update={"name": "new"})
+    assert jobs.job_spec(state, fresh, state.updated_at).key == "night-new-a1"
