@@ -116,12 +116,12 @@ def check(
     as_json: bool,
 ) -> int:
     """Judge a dataset."""
-    from hfagent.tools.dataset_read import DatasetReader
+    from hfagent.tools.dataset_read import DatasetReader, auto_tokenizer
     from hfagent.tools.dataset_store import LocalDatasetStore
 
     ref = DatasetRef(id=dataset, config=config, split=split)
     path = LocalDatasetStore(settings.state_dir / "data").prepare(ref, rows=None, seed=settings.seed)
-    found = DatasetReader().check(
+    found = DatasetReader(load_tokenizer=auto_tokenizer).check(
         ref.model_copy(update={"id": path}), model=ModelRef(id=model) if model else None, max_length=max_length
     )
     found = found.model_copy(update={"dataset": dataset})

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -87,7 +88,10 @@ class Progress:
             return
         for attempt in state.open_attempts:
             run = state.runs[attempt.job.run]
-            self._say(f"{state.updated_at:%H:%M:%SZ} waiting run={run.spec.name} {lines.progress(run, state)}".rstrip())
+            since = attempt.started_at or attempt.intended_at
+            waited = time_text((datetime.now(UTC) - since).total_seconds())
+            text = f"{datetime.now(UTC):%H:%M:%SZ} waiting run={run.spec.name} since={waited!r} {lines.progress(run, state)}"
+            self._say(text.rstrip())
 
     def warn(self, text: str) -> None:
         """Show something that went wrong and does not stop the night; once, however often it comes."""

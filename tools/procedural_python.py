@@ -1,8 +1,9 @@
 """Short Python tasks drawn by a seed, each a composition of three operations; the splits share no composition.
 
-A task says in English what a function does with its argument in three steps. Its hidden tests are the reference
-solution's own answers. Which split an ordered triple of operations belongs to is decided by a hash of its name,
-never by the seed, so a model that is trained on `train` has seen no composition of `search` or `confirm`.
+A task asks for a function that selects some items, changes each of them and finishes with a value or another list:
+"the sum of the squares of the even numbers in x". Its hidden tests are the reference solution's own answers. Which
+split an ordered triple of operations belongs to is decided by a hash of its name, never by the seed, so a model that
+is trained on `train` has seen no composition of `search` or `confirm`.
 """
 
 import hashlib
@@ -13,40 +14,35 @@ from functools import cache
 from typing import Any, Literal
 
 Split = Literal["train", "search", "confirm"]
-Type = Literal["number", "text", "ints", "words", "list"]
-"""What an operation takes or gives; `list` takes either kind of list and gives the same kind."""
+Argument = Literal["ints", "words", "limit"]
+"""What the function takes: a list of integers, a list of words, or the last of the integers from 1."""
+Items = Literal["numbers", "words"]
 
-SEARCH_PERCENT, CONFIRM_PERCENT = 10, 10
+SEARCH_PERCENT, CONFIRM_PERCENT = 15, 15
 """Share of the compositions; the rest is for training."""
 RANDOM_TESTS = 11
 MIN_ANSWERS = 4
-"""Different answers that the tests of one task must have."""
+"""Different answers that the tests of one task must have: fewer could be guessed."""
 
 WORDS = [
     *("apple", "art", "banana", "bee", "cat", "cherry", "dog", "eel", "elephant", "fig", "fox", "grape", "ink", "ivy"),
     *("kiwi", "lemon", "mango", "night", "oak", "orange", "pea", "plum", "queen", "rat", "sea", "sun", "tea", "tiger"),
 ]
-LETTERS = ("a", "e", "i", "n", "r")
-NAMES = ("solve", "process", "transform", "compute", "apply", "run")
-KINDS: dict[Type, tuple[str, ...]] = {
-    "number": ("an integer", "a whole number"),
-    "text": ("a string", "a text"),
-    "ints": ("a list of integers", "a list of numbers"),
-    "words": ("a list of words", "a list of strings"),
-}
+LETTERS = ("a", "e", "g", "n", "t")
+NAMES = ("solve", "compute", "process", "calculate", "transform", "run")
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One step on `x`."""
+    """One of the three parts of a task."""
 
     name: str
-    takes: Type
-    gives: Type
+    takes: Items
+    gives: Items
     code: str
-    """An expression over `x`, with `{k}` where the operation has a parameter."""
+    """An expression over the item `v`, or over the list `y` for the last part; `{k}` is its parameter."""
     phrases: tuple[str, ...]
-    """Ways to say it, each a verb phrase."""
+    """Ways to say it; `{of}` is what the parts before it say."""
     parameters: tuple[Any, ...] = (None,)
     """Values of `k`, one of which is drawn."""
 
@@ -56,7 +52,7 @@ class Task:
     """A prompt, its reference solution and its hidden tests."""
 
     composition: str
-    """Names of the first type and of the operations, in order: what the splits are made of."""
+    """Names of the argument and of the operations, in order: what the splits are made of."""
     prompt: str
     entry_point: str
     solution: str
@@ -73,66 +69,72 @@ class Task:
         )
 
 
-def _op(name: str, takes: Type, gives: Type, code: str, *phrases: str, k: tuple[Any, ...] = (None,)) -> Operation:
-    return Operation(name, takes, gives, code, phrases, k)
+def _op(name: str, takes: Items, code: str, *phrases: str, gives: Items | None = None, k: tuple[Any, ...] = (None,)) -> Operation:
+    return Operation(name, takes, gives or takes, code, phrases, k)
 
 
-OPERATIONS = (
-    # numbers
-    _op("plus", "number", "number", "x + {k}", "add {k}", k=(1, 2, 3, 5, 7, 10)),
-    _op("minus", "number", "number", "x - {k}", "subtract {k}", k=(1, 2, 3, 4, 6)),
-    _op("times", "number", "number", "x * {k}", "multiply by {k}", k=(2, 3, 4, 5)),
-    _op("squared", "number", "number", "x * x", "square it", "take the square"),
-    _op("minus_sign", "number", "number", "-x", "negate it", "flip its sign"),
-    _op("absolute", "number", "number", "abs(x)", "take the absolute value"),
-    _op("remainder", "number", "number", "x % {k}", "take the remainder of division by {k}", k=(3, 5, 7, 10)),
-    _op("digits", "number", "text", "str(x)", "convert it to a string"),
-    # texts
-    _op("upper", "text", "text", "x.upper()", "convert to upper case", "make it uppercase"),
-    _op("backwards", "text", "text", "x[::-1]", "reverse the string", "reverse the text"),
-    _op("head", "text", "text", "x[:{k}]", "keep the first {k} characters", k=(2, 3, 4)),
-    _op("tail", "text", "text", "x[-{k}:]", "keep the last {k} characters", k=(2, 3, 4)),
-    _op("append", "text", "text", 'x + "{k}"', 'append "{k}"', 'add "{k}" at the end', k=("!", "?", "s", "-x")),
-    _op("prepend", "text", "text", '"{k}" + x', 'put "{k}" in front', k=("#", "un", "re-", "_")),
-    _op("twice", "text", "text", "x * 2", "repeat it twice"),
-    _op("replace", "text", "text", 'x.replace("{k}", "o")', 'replace each "{k}" with "o"', k=LETTERS),
-    _op("size", "text", "number", "len(x)", "take the length"),
-    _op("occurrences", "text", "number", 'x.count("{k}")', 'count how often "{k}" occurs', k=LETTERS),
-    _op("split", "text", "words", "x.split()", "split it into words"),
-    # lists of numbers
-    _op("even", "ints", "ints", "[v for v in x if v % 2 == 0]", "keep only the even numbers", "remove the odd numbers"),
-    _op("odd", "ints", "ints", "[v for v in x if v % 2 != 0]", "keep only the odd numbers", "remove the even numbers"),
-    _op("above", "ints", "ints", "[v for v in x if v > {k}]", "keep only the numbers above {k}", k=(0, 1, 2, 3)),
-    _op("below", "ints", "ints", "[v for v in x if v < {k}]", "keep only the numbers below {k}", k=(4, 5, 6, 7)),
-    _op("add_each", "ints", "ints", "[v + {k} for v in x]", "add {k} to each number", k=(1, 2, 3, 5, 10)),
-    _op("times_each", "ints", "ints", "[v * {k} for v in x]", "multiply each number by {k}", k=(2, 3, 4, 5)),
-    _op("square_each", "ints", "ints", "[v * v for v in x]", "square each number"),
-    _op("sum", "ints", "number", "sum(x)", "take the sum", "add up the numbers"),
-    _op("largest", "ints", "number", "max(x, default=0)", "take the largest number, or 0 if there is none"),
-    # lists of words
-    _op("longer", "words", "words", "[v for v in x if len(v) > {k}]", "keep only the words longer than {k}", k=(3, 4)),
-    _op("with", "words", "words", '[v for v in x if "{k}" in v]', 'keep only the words with "{k}"', k=LETTERS),
-    _op("upper_each", "words", "words", "[v.upper() for v in x]", "convert each word to upper case"),
-    _op("reverse_each", "words", "words", "[v[::-1] for v in x]", "reverse each word"),
-    _op("length_each", "words", "ints", "[len(v) for v in x]", "replace each word by its length"),
-    _op("by_length", "words", "words", "sorted(x, key=len)", "sort the words by length"),
-    _op("join", "words", "text", '"{k}".join(x)', 'join the words with "{k}"', k=("-", ",", " ", "_")),
-    # lists of either kind
-    _op("sort", "list", "list", "sorted(x)", "sort the list", "sort it in ascending order"),
-    _op("descending", "list", "list", "sorted(x, reverse=True)", "sort it in descending order"),
-    _op("reverse", "list", "list", "x[::-1]", "reverse the list", "reverse its order"),
-    _op("unique", "list", "list", "list(dict.fromkeys(x))", "remove duplicates, keeping the first of each"),
-    _op("first", "list", "list", "x[:{k}]", "keep only the first {k} items", "take the first {k} items", k=(2, 3, 4)),
-    _op("skip", "list", "list", "x[{k}:]", "drop the first {k} items", "skip the first {k} items", k=(1, 2)),
-    _op("count", "list", "number", "len(x)", "count the items", "take the number of items"),
+SELECT = (
+    _op("even", "numbers", "v % 2 == 0", "the even numbers"),
+    _op("odd", "numbers", "v % 2 != 0", "the odd numbers"),
+    _op("positive", "numbers", "v > 0", "the positive numbers"),
+    _op("negative", "numbers", "v < 0", "the negative numbers"),
+    _op("above", "numbers", "v > {k}", "the numbers greater than {k}", "the numbers above {k}", k=(2, 3, 4, 5)),
+    _op("below", "numbers", "v < {k}", "the numbers less than {k}", "the numbers below {k}", k=(5, 6, 7, 8)),
+    _op("multiple", "numbers", "v % {k} == 0", "the multiples of {k}", "the numbers divisible by {k}", k=(3, 4, 5)),
+    _op("longer", "words", "len(v) > {k}", "the words longer than {k} letters", k=(3, 4)),
+    _op("shorter", "words", "len(v) < {k}", "the words shorter than {k} letters", k=(4, 5, 6)),
+    _op("starts", "words", 'v.startswith("{k}")', 'the words that start with "{k}"', k=("b", "c", "e", "f", "t")),
+    _op("ends", "words", 'v.endswith("{k}")', 'the words that end with "{k}"', k=("a", "e", "g", "n", "t")),
+    _op("contains", "words", '"{k}" in v', 'the words that contain "{k}"', k=LETTERS),
+    _op("lacks", "words", '"{k}" not in v', 'the words without the letter "{k}"', k=LETTERS),
+)
+CHANGE = (
+    _op("square", "numbers", "v * v", "the squares of {of}"),
+    _op("double", "numbers", "v * 2", "the doubles of {of}", "twice each of {of}"),
+    _op("times", "numbers", "v * {k}", "{of}, each multiplied by {k}", k=(3, 4, 5, 10)),
+    _op("plus", "numbers", "v + {k}", "{of}, each increased by {k}", "{of}, plus {k} each", k=(1, 2, 3, 10)),
+    _op("minus", "numbers", "v - {k}", "{of}, each decreased by {k}", "{of}, minus {k} each", k=(1, 2, 3, 10)),
+    _op("negated", "numbers", "-v", "the negatives of {of}"),
+    _op("absolute", "numbers", "abs(v)", "the absolute values of {of}"),
+    _op("remainder", "numbers", "v % {k}", "the remainders of {of} divided by {k}", k=(3, 4, 5, 7)),
+    _op("upper", "words", "v.upper()", "{of} in upper case", "{of}, uppercased"),
+    _op("backwards", "words", "v[::-1]", "{of}, each reversed", "{of}, each spelled backwards"),
+    _op("initial", "words", "v[0]", "the first letters of {of}"),
+    _op("final", "words", "v[-1]", "the last letters of {of}"),
+    _op("repeated", "words", "v * 2", "{of}, each repeated twice"),
+    _op("tailed", "words", 'v + "{k}"', '{of}, each followed by "{k}"', k=("!", "?", "s")),
+    _op("headless", "words", "v[1:]", "{of}, each without its first letter"),
+    _op("length", "words", "len(v)", "the lengths of {of}", gives="numbers"),
+)
+FINISH = (
+    _op("sum", "numbers", "sum(y)", "the sum of {of}", "the total of {of}"),
+    _op("largest", "numbers", "max(y, default=0)", "the largest of {of}, or 0 if there is none"),
+    _op("smallest", "numbers", "min(y, default=0)", "the smallest of {of}, or 0 if there is none"),
+    _op("join", "words", '"{k}".join(y)', 'a string with {of}, joined by "{k}"', k=("-", ",", " ", "_")),
+    _op("letters", "words", "sum(len(v) for v in y)", "the total length of {of}"),
+    _op("by_length", "words", "sorted(y, key=len)", "a list of {of}, sorted by length"),
+)
+FINISH_ANY = (
+    ("sorted", "sorted(y)", ("a sorted list of {of}", "a list of {of}, sorted in ascending order"), (None,)),
+    ("descending", "sorted(y, reverse=True)", ("a list of {of}, sorted in descending order",), (None,)),
+    ("reverse", "y[::-1]", ("a list of {of}, in reverse order",), (None,)),
+    ("unique", "list(dict.fromkeys(y))", ("a list of {of}, without duplicates",), (None,)),
+    ("first", "y[:{k}]", ("a list of the first {k} of {of}",), (2, 3)),
+    ("last", "y[-{k}:]", ("a list of the last {k} of {of}",), (2, 3)),
+    ("distinct", "len(set(y))", ("the number of distinct values among {of}",), (None,)),
 )
 
 OPENINGS = (
-    "Write a Python function {name}(x) for {kind} x: {a}, then {b}, then {c}. Return the result.",
-    "Write {name}(x) in Python. Given {kind} x, first {a}, next {b}, and finally {c}.",
-    "Define {name}(x) in Python, where x is {kind}: {a}; {b}; {c}.",
-    "Python function {name}(x), x is {kind}. Steps: 1) {a} 2) {b} 3) {c}",
+    "Write a Python function {name}(x) that takes {argument} and returns {what}.",
+    "Write a Python function {name}(x) for {argument}. It returns {what}.",
+    "Write a Python function {name}(x) that returns {what}. x is {argument}.",
 )
+ARGUMENTS: dict[Argument, tuple[str, str, str, Items]] = {
+    "ints": ("a list of integers", "{of} in x", "x", "numbers"),
+    "words": ("a list of words", "{of} in x", "x", "words"),
+    "limit": ("an integer", "{of} from 1 to x", "range(1, x + 1)", "numbers"),
+}
+"""The prompt's words for the argument and for the items in it, the code for the items, their type."""
 
 
 def tasks(split: Split, n: int, seed: int) -> list[Task]:
@@ -153,30 +155,29 @@ def train_rows(n: int, seed: int) -> list[dict[str, Any]]:
 
 
 @cache
-def compositions(split: Split) -> dict[Type, list[tuple[Operation, ...]]]:
-    """All ordered triples of a split, by the type that they start from."""
-    return {kind: [triple for triple in _triples(kind) if _split_of(_name(kind, triple)) == split] for kind in KINDS}
+def compositions(split: Split) -> dict[Argument, list[tuple[Operation, ...]]]:
+    """All ordered triples of a split, by the argument that they start from."""
+    return {
+        argument: [triple for triple in _triples(argument) if _split_of(_name(argument, triple)) == split]
+        for argument in ARGUMENTS
+    }
 
 
-def _triples(kind: Type) -> Iterator[tuple[Operation, ...]]:
-    for a in OPERATIONS:
-        for b in OPERATIONS:
-            for c in OPERATIONS:
-                if len({a, b, c}) == 3 and _fits(kind, (a, b, c)):
-                    yield a, b, c
+def _triples(argument: Argument) -> Iterator[tuple[Operation, ...]]:
+    everywhere = [
+        Operation(name, items, items, code, phrases, parameters)
+        for name, code, phrases, parameters in FINISH_ANY
+        for items in ("numbers", "words")
+    ]
+    for select in SELECT:
+        for change in CHANGE:
+            for finish in (*FINISH, *everywhere):
+                if select.takes == ARGUMENTS[argument][3] == change.takes and change.gives == finish.takes:
+                    yield select, change, finish
 
 
-def _fits(kind: Type, triple: tuple[Operation, ...]) -> bool:
-    held = kind
-    for operation in triple:
-        if operation.takes != held and not (operation.takes == "list" and held in ("ints", "words")):
-            return False
-        held = held if operation.gives == "list" else operation.gives
-    return True
-
-
-def _name(kind: Type, triple: tuple[Operation, ...]) -> str:
-    return f"{kind}:{'>'.join(operation.name for operation in triple)}"
+def _name(argument: Argument, triple: tuple[Operation, ...]) -> str:
+    return f"{argument}:{'>'.join(operation.name for operation in triple)}"
 
 
 def _split_of(composition: str) -> Split:
@@ -190,48 +191,50 @@ def _draw(split: Split, seed: int) -> Iterator[Task]:
     rng = random.Random(f"{split}:{seed}")  # noqa: S311 - reproducible, not secret
     seen: set[str] = set()
     while True:
-        kind = rng.choice(list(KINDS))
-        task = _make(kind, rng.choice(compositions(split)[kind]), rng)
+        argument = rng.choice(list(ARGUMENTS))
+        task = _make(argument, rng.choice(compositions(split)[argument]), rng)
         if task is not None and task.prompt not in seen:
             seen.add(task.prompt)
             yield task
 
 
-def _make(kind: Type, triple: tuple[Operation, ...], rng: random.Random) -> Task | None:
-    """A task, or None where a step could be left out, or the answer guessed, without any test noticing."""
-    parameters = [rng.choice(operation.parameters) for operation in triple]
-    codes = [operation.code.format(k=k) for operation, k in zip(triple, parameters, strict=True)]
-    a, b, c = (rng.choice(o.phrases).format(k=k) for o, k in zip(triple, parameters, strict=True))
-    name = rng.choice(NAMES)
-    prompt = rng.choice(OPENINGS).format(name=name, kind=rng.choice(KINDS[kind]), a=a, b=b, c=c)
-    inputs = [_EMPTY[kind], *(_argument(kind, rng) for _ in range(RANDOM_TESTS))]
-    expected = [_apply(codes, x) for x in inputs]
+def _make(argument: Argument, triple: tuple[Operation, ...], rng: random.Random) -> Task | None:
+    """A task, or None where a part could be left out, or the answer guessed, without any test noticing."""
+    words, where, items, _ = ARGUMENTS[argument]
+    codes, what = [], ""
+    for operation in triple:
+        k = rng.choice(operation.parameters)
+        codes.append(operation.code.format(k=k))
+        what = rng.choice(operation.phrases).format(k=k, of=what)
+        if len(codes) == 1:
+            what = where.format(of=what)
+    select, change, finish = codes
+    inputs = [_EMPTY[argument], *(_input(argument, rng) for _ in range(RANDOM_TESTS))]
+    expected = [_answer(f"[{change} for v in {items} if {select}]", finish, x) for x in inputs]
     if len({repr(answer) for answer in expected}) < MIN_ANSWERS:
         return None
-    for left_out, operation in enumerate(triple):
-        rest = codes[:left_out] + codes[left_out + 1 :]
-        if operation.takes == operation.gives and [_apply(rest, x) for x in inputs] == expected:
-            return None
-    lines = [f"def {name}(x):", *(f"    x = {code}" for code in codes[:-1]), f"    return {codes[-1]}"]
-    cases = tuple(zip(inputs, expected, strict=True))
-    return Task(_name(kind, triple), prompt, name, "\n".join(lines) + "\n", cases)
+    weaker = [(f"[{change} for v in {items}]", finish)]
+    if triple[1].takes == triple[1].gives:
+        weaker.append((f"[v for v in {items} if {select}]", finish))
+    weaker.append((f"[{change} for v in {items} if {select}]", "y"))
+    if any([_answer(listed, end, x) for x in inputs] == expected for listed, end in weaker):
+        return None
+    name = rng.choice(NAMES)
+    prompt = rng.choice(OPENINGS).format(name=name, argument=words, what=what)
+    solution = f"def {name}(x):\n    y = [{change} for v in {items} if {select}]\n    return {finish}\n"
+    return Task(_name(argument, triple), prompt, name, solution, tuple(zip(inputs, expected, strict=True)))
 
 
-_EMPTY: dict[Type, Any] = {"number": 0, "text": "", "ints": [], "words": []}
+_EMPTY: dict[Argument, Any] = {"ints": [], "words": [], "limit": 0}
 
 
-def _argument(kind: Type, rng: random.Random) -> Any:
-    if kind == "number":
-        return rng.randint(-20, 60)
-    if kind == "text":
-        return " ".join(rng.choices(WORDS, k=rng.randint(1, 3)))
-    if kind == "ints":
-        return [rng.randint(-9, 12) for _ in range(rng.randint(1, 9))]
-    return rng.choices(WORDS, k=rng.randint(1, 9))
+def _input(argument: Argument, rng: random.Random) -> Any:
+    if argument == "limit":
+        return rng.randint(1, 30)
+    size = rng.randint(1, 9)
+    return rng.choices(WORDS, k=size) if argument == "words" else [rng.randint(-9, 12) for _ in range(size)]
 
 
-def _apply(codes: list[str], argument: Any) -> Any:
-    held = argument
-    for code in codes:
-        held = eval(code, {"x": held})  # noqa: S307 - an expression of the table above
-    return held
+def _answer(listed: str, finish: str, argument: Any) -> Any:
+    items = eval(listed, {"x": argument})  # noqa: S307 - an expression of the tables above
+    return eval(finish, {"y": items})  # noqa: S307
