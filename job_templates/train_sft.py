@@ -117,12 +117,14 @@ def build_trainer(args: Args, precision: Precision, train: list[Row], held_out: 
         PackageMissing: another TRL than this script is written for.
     """
     import datasets
+    import transformers
     import trl
     from peft import LoraConfig
 
     from hfagent.job_templates.sft_trainer import sft_trainer
 
     datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
     model, tokenizer = load_model(args, precision)
     if not tokenizer.chat_template and not all(isinstance(value, str) for value in train[0].values()):
         raise UsageError(f"{args.model!r} has no chat template, and the rows are chats: train an instruct model")
@@ -179,7 +181,8 @@ def train(args: Args, stop: Stop) -> dict[str, Any]:
     trainer = build_trainer(args, precision, train_rows, held_out)
     describe_rows(trainer, args, given=len(train_rows))
     batch = trainer.args.train_batch_size * trainer.args.world_size
-    schedule = training.plan_schedule(args.config, rows=len(trainer.train_dataset), batch=batch)
+    rows = len(trainer.train_dataset)
+    schedule = training.plan_schedule(args.config, rows=rows, batch=batch, evaluate=bool(trainer.eval_dataset))
     if checkpoint is not None:
         training.check_resumable(checkpoint, schedule, args.config)
     trainer.schedule, trainer.args.max_steps, trainer.args.warmup_steps = schedule, schedule.total, schedule.warmup

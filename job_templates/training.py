@@ -32,7 +32,8 @@ def hold_out(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Row]
     keys = [hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest() for row in rows]
     limit = sorted(keys)[max(round(len(rows) * fraction), 1) - 1]
     train = [row for row, key in zip(rows, keys, strict=True) if key > limit]
-    return train, [row for row, key in zip(rows, keys, strict=True) if key <= limit]
+    held_out = [row for row, key in zip(rows, keys, strict=True) if key <= limit]
+    return (train, held_out) if train else (held_out, [])  # all rows are equal
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,16 @@ class Schedule:
     def factor(self, step: int) -> float:
         """Share of the learning rate for the step after `step` steps: warm-up, stable, half a cosine down.
 
-        As transformers' warmup_stable_decay, but never 0: there the first step of a warm-up trains nothing, which is
-        5 % of a run of 20 steps.
+        As transformers' warmup_stable_decay but for the warm-up, which there starts from 0: a first step that trains
+        nothing, 5 % of a run of 20 steps. The decay starts from 1 as there: a checkpoint holds the rate of the step to
+        come, and the one at `stable` has to suit a longer run, too.
         """
         if step < self.warmup:
             return (step + 1) / (self.warmup + 1)
         if step < self.stable:
             return 1.0
-        progress = min((step - self.stable + 1) / (self.decay + 1), 1.0)
-        return 0.5 * (1.0 + math.cos(math.pi * progress))
+        progress = (step - self.stable) / max(self.decay, 1)
+        return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
 
 class Scheduled:
@@ -79,15 +81,18 @@ class Scheduled:
         return self.lr_scheduler
 
 
-def plan_schedule(config: TrainConfig, *, rows: int, batch: int) -> Schedule:
-    """Steps for `rows` rows taken `batch` at a time by all devices together, before gradient accumulation."""
+def plan_schedule(config: TrainConfig, *, rows: int, batch: int, evaluate: bool = True) -> Schedule:
+    """Steps for `rows` rows taken `batch` at a time by all devices together, before gradient accumulation.
+
+    Without rows held out there is nothing to `evaluate`.
+    """
     per_epoch = math.ceil(math.ceil(rows / batch) / config.gradient_accumulation_steps)
     total = config.max_steps or math.ceil(config.num_train_epochs * per_epoch)
     decays = config.lr_scheduler_type == "warmup_stable_decay"
     decay = round(config.decay_fraction * total) if decays else 0
     interval = max(math.ceil(per_epoch / 2), math.ceil(total / MAX_EVALUATIONS))
     evaluations = {step for step in range(interval, total, interval) if total - step >= interval / 2} | {total}
-    return Schedule(total, min(config.warmup_steps, total - decay), decay, frozenset(evaluations))
+    return Schedule(total, min(config.warmup_steps, total - decay), decay, frozenset(evaluations if evaluate else ()))
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,9 @@ def read_rows(args: Args, formats: Sequence[tuple[str, ...]]) -> list[Row]:
 
     Raises:
         DatasetError: they cannot be read.
-        UsageError: none of them can be trained on.
+        UsageError: none or not all of them can be trained on.
     """
-    from hfagent.tools.dataset_mapping import map_rows
+    from hfagent.tools.dataset_mapping import flaw, map_rows
     from hfagent.tools.dataset_read import load_rows
 
     rows = load_rows(args.dataset, limit=args.config.max_rows).rows
@@ -116,4 +116,12 @@ def read_rows(args: Args, formats: Sequence[tuple[str, ...]]) -> list[Row]:
             f"{args.dataset.id!r} has columns {sorted(rows[0])}, and {args.config.method} trains on "
             f"{' or '.join('+'.join(columns) for columns in formats)}: give a --mapping, as hfagent check proposes"
         )
-    return [{column: row[column] for column in columns} for row in rows]
+    kept = [{column: row.get(column) for column in columns} for row in rows]
+    flaws = [(index, problem) for index, row in enumerate(kept) if (problem := flaw(row))]
+    if flaws:
+        index, problem = flaws[0]
+        raise UsageError(
+            f"{len(flaws)} of {len(kept)} rows cannot be trained on, the first is row {index}: {problem}; "
+            "repair them, or give a --mapping with drop_rows"
+        )
+    return kept
