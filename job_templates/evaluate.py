@@ -1,7 +1,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#   "hfagent",
+#   "pydantic>=2.11",
 #   "torch>=2.6",
 #   "transformers>=5.20,<6",
 #   "peft>=0.18",

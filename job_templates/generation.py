@@ -62,17 +62,13 @@ def generate(
     # Longest first: rows of a batch are padded to its longest, and a lack of memory shows at once.
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     rows = [Row(prompt, []) for prompt in order for _ in range(decoding.num_samples)]
+    encoded = tokenizer(list(prompts), add_special_tokens=add_special_tokens)["input_ids"]
+    prefix = shared_prefix(encoded)
     for begin in range(0, len(rows), decoding.batch_size):
         batch = rows[begin : begin + decoding.batch_size]
-        encoded = tokenizer(
-            [prompts[row.prompt] for row in batch],
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            add_special_tokens=add_special_tokens,
-        ).to(model.device)
         with torch.inference_mode():
-            _complete(model, tokenizer, encoded, batch, decoding, is_complete, generator)
+            ids = [encoded[row.prompt] for row in batch]
+            _complete(model, tokenizer, ids, prefix, batch, decoding, is_complete, generator)
         for row in batch:
             texts[row.prompt].append(tokenizer.decode(row.tokens, skip_special_tokens=True))
         progress(begin + len(batch), len(rows), time.monotonic() - started)
@@ -82,7 +78,8 @@ def generate(
 def _complete(
     model: Any,
     tokenizer: Any,
-    encoded: Any,
+    prompts: Sequence[list[int]],
+    prefix: int,
     rows: list[Row],
     decoding: Decoding,
     is_complete: Callable[[str], bool],
@@ -93,9 +90,13 @@ def _complete(
 
     end_tokens = _end_tokens(model, tokenizer)
     accepted = inspect.signature(model.forward).parameters
-    input_ids, mask = encoded["input_ids"], encoded["attention_mask"]
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = None
+    cache = _read_prefix(model, prompts[0][:prefix], copies=len(rows))
+    rest = tokenizer.pad(
+        {"input_ids": [ids[prefix:] for ids in prompts]}, padding_side="left", return_tensors="pt"
+    ).to(model.device)
+    input_ids = rest["input_ids"]
+    mask = torch.cat([rest["attention_mask"].new_ones(len(rows), prefix), rest["attention_mask"]], dim=1)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, prefix:]
     for _ in range(decoding.max_new_tokens):
         inputs = {"input_ids": input_ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
         optional = {"position_ids": positions, "logits_to_keep": 1}
@@ -120,6 +121,24 @@ def _complete(
         input_ids = chosen[:, None]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         positions = positions[:, -1:] + 1
+
+
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with alike, at least one of each left out: system texts and shots are long."""
+    shortest, longest = min(prompts), max(prompts)  # the two that differ first
+    limit = min(len(ids) for ids in prompts) - 1
+    return next((i for i in range(limit) if shortest[i] != longest[i]), max(limit, 0))
+
+
+def _read_prefix(model: Any, ids: list[int], *, copies: int) -> Any:
+    """The cache after the shared tokens, computed once and repeated for each row; None when there are none."""
+    import torch
+
+    if not ids:
+        return None
+    cache = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True).past_key_values
+    cache.batch_repeat_interleave(copies)
+    return cache
 
 
 def _choose(logits: Any, temperature: float, generator: Any) -> Any:

