@@ -102,7 +102,12 @@ def decide(evidence: Evidence) -> Decision:
 def _outlook(evidence: Evidence) -> trend.Outlook | None:
     if evidence.extension is None:
         return None
-    return trend.outlook(trend.stable_losses(evidence.points), total_steps=evidence.extension.total_steps)
+    total_steps = evidence.extension.total_steps
+    training = trend.outlook(trend.stable_losses(evidence.points), total_steps=total_steps)
+    if training is not None and training.slope_high < 0:
+        return training
+    held_out = trend.held_out_outlook(evidence.points, total_steps=total_steps)
+    return held_out if held_out is not None and held_out.slope_high < 0 else training
 
 
 def _blocked(evidence: Evidence, outlook: trend.Outlook | None) -> str | None:
@@ -131,7 +136,7 @@ def _blocked_by_losses(evidence: Evidence, outlook: trend.Outlook | None) -> str
         return f"overfit, the evaluation loss is {gap:.1f} % above its lowest"
     if outlook.slope_high >= 0:
         slope = f"slope of ln loss over ln step up to {outlook.slope_high:+.3f}"
-        return f"the training loss is not clearly falling ({slope})"
+        return f"neither the training loss nor the one held out is clearly falling ({slope})"
     eval_slope = trend.eval_slope(evidence.points)
     if eval_slope is not None and eval_slope >= 0:
         return f"the evaluation loss is not falling (slope {eval_slope:+.3f} per ln step)"

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean, median
 
 from hfagent.agent.records import MetricPoint
@@ -11,6 +12,8 @@ from hfagent.agent.stats import NORMAL
 
 MIN_POINTS = 6
 """Fewer than five points cannot show a trend at the 5 % level at all."""
+FLAT = 0.05
+"""Evaluation losses that differ by less than this share count as equal."""
 MAX_POINTS = 120
 """Longer series are averaged in blocks: the fit looks at every pair of points."""
 
@@ -52,10 +55,7 @@ def stable_losses(points: Sequence[MetricPoint]) -> Series:
 
     All of them where no learning rate was logged.
     """
-    losses = series(points, "train/loss")
-    rates = dict(series(points, "train/learning_rate"))
-    top = max(rates.values(), default=0.0)
-    return [(step, loss) for step, loss in losses if rates.get(step, top) >= 0.99 * top]
+    return _at_top_rate(points, series(points, "train/loss"))
 
 
 def theil_sen(x: Sequence[float], y: Sequence[float], *, confidence: float) -> Trend:
@@ -98,6 +98,26 @@ def outlook(losses: Series, *, total_steps: int) -> Outlook | None:
     return Outlook(median(loss for _, loss in losses[-4:]), slope_high, gain)
 
 
+def held_out_outlook(points: Sequence[MetricPoint], *, total_steps: int) -> Outlook | None:
+    """The same forecast from the evaluation loss: few values, but always over the same rows, so without the noise of
+    batches. The least steep fall between two neighbours counts, halved because curves flatten.
+
+    Returns:
+        None below two evaluation losses above zero at the top learning rate.
+    """
+    losses = [(step, loss) for step, loss in _at_top_rate(points, series(points, "eval/loss")) if loss > 0]
+    if len(losses) < 2:
+        return None
+    slopes = [
+        math.log(loss / before) / math.log(step / first)
+        for (first, before), (step, loss) in pairwise(losses)
+        if abs(loss / before - 1) > FLAT
+    ]
+    slope_high = max(slopes) / 2 if len(slopes) == len(losses) - 1 else 0.0
+    gain = -math.expm1(min(slope_high * max(math.log(total_steps / losses[-1][0]), 0.0), 1.0))
+    return Outlook(losses[-1][1], slope_high, gain)
+
+
 def eval_slope(points: Sequence[MetricPoint]) -> float | None:
     """Median slope of the evaluation loss per unit of ln(step); None below three of them."""
     losses = series(points, "eval/loss")
@@ -110,6 +130,12 @@ def generalization_loss(points: Sequence[MetricPoint]) -> float | None:
     if len(losses) < 2 or min(losses) <= 0:
         return None
     return 100 * (losses[-1] / min(losses) - 1)
+
+
+def _at_top_rate(points: Sequence[MetricPoint], losses: Series) -> Series:
+    rates = dict(series(points, "train/learning_rate"))
+    top = max(rates.values(), default=0.0)
+    return [(step, loss) for step, loss in losses if rates.get(step, top) >= 0.99 * top]
 
 
 def _trend(losses: Series, *, confidence: float) -> Trend:

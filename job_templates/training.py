@@ -91,7 +91,8 @@ def plan_schedule(config: TrainConfig, *, rows: int, batch: int, evaluate: bool 
     decays = config.lr_scheduler_type == "warmup_stable_decay"
     decay = round(config.decay_fraction * total) if decays else 0
     interval = max(math.ceil(per_epoch / 2), math.ceil(total / MAX_EVALUATIONS))
-    evaluations = {step for step in range(interval, total, interval) if total - step >= interval / 2} | {total}
+    evaluations = {step for step in range(interval, total, interval) if total - step >= interval / 2}
+    evaluations |= {total - decay, total}  # before the decay: there the loss is as an extension will find it
     return Schedule(total, min(config.warmup_steps, total - decay), decay, frozenset(evaluations if evaluate else ()))
 
 

@@ -64,7 +64,7 @@ def test_a_small_loss_of_score_is_extended_while_the_loss_falls():
         ({"points": ()}, "fewer than 6 training losses"),
         ({"points": FALLING[:5]}, "fewer than 6 training losses"),
         ({"points": (MetricPoint(step=1, values={"train/loss": None}),) * 9}, "fewer than 6 training losses"),
-        ({"points": FLAT}, "the training loss is not clearly falling"),
+        ({"points": FLAT}, "neither the training loss nor the one held out is clearly falling"),
         (
             {"points": (*FALLING, MetricPoint(step=21, values={"eval/loss": 0.33}))},
             "overfit, the evaluation loss is 10.0",

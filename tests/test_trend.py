@@ -8,7 +8,15 @@ import pytest
 from scipy import stats as reference
 
 from hfagent.agent.records import MetricPoint
-from hfagent.agent.trend import eval_slope, generalization_loss, outlook, series, stable_losses, theil_sen
+from hfagent.agent.trend import (
+    eval_slope,
+    generalization_loss,
+    held_out_outlook,
+    outlook,
+    series,
+    stable_losses,
+    theil_sen,
+)
 
 
 def noisy(loss, *, seed, noise, steps=range(3, 17)):
@@ -109,3 +117,31 @@ def test_generalization_loss_is_the_rise_above_the_lowest():
     assert generalization_loss(points[:1]) is None
     assert eval_slope(points) < 0
     assert eval_slope(points[:2]) is None
+
+
+def held_out(*losses: tuple[int, float], top_until: int = 100) -> list[MetricPoint]:
+    rate = {True: 1e-3, False: 1e-4}
+    return [
+        MetricPoint(step=step, values={"eval/loss": loss, "train/learning_rate": rate[step <= top_until]})
+        for step, loss in losses
+    ]
+
+
+def test_a_held_out_loss_that_falls_promises_half_of_its_slope():
+    found = held_out_outlook(held_out((10, 0.08), (20, 0.04)), total_steps=40)
+    assert found is not None
+    assert found.slope_high == pytest.approx(-0.5)
+    assert found.gain == pytest.approx(1 - 0.5**0.5)
+
+
+def test_a_held_out_loss_that_is_flat_or_rises_once_promises_nothing():
+    flat = held_out_outlook(held_out((10, 0.08), (20, 0.079)), total_steps=40)
+    rises = held_out_outlook(held_out((5, 0.08), (10, 0.04), (20, 0.05)), total_steps=40)
+    assert flat is not None
+    assert flat.gain == 0
+    assert rises is not None
+    assert rises.gain < 0
+
+
+def test_a_held_out_loss_lowered_by_the_decay_alone_does_not_count():
+    assert held_out_outlook(held_out((16, 0.08), (20, 0.02), top_until=16), total_steps=40) is None
