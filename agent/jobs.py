@@ -72,7 +72,7 @@ def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
     args += ["--benchmark", problems.name, "--set", problems.set, "--benchmark-seed", str(problems.seed)]
     if problems.n is not None:
         args += ["--n", str(problems.n)]
-    for name, value in evaluation.model_dump().items():
+    for name, value in evaluation.model_dump(exclude_none=True).items():
         args += [f"--{name.replace('_', '-')}", str(value)]
     if plan.unsafe_exec:
         args += ["--unsafe-exec"]

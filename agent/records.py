@@ -88,7 +88,8 @@ class EvalConfig(Record):
 
     num_samples: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
-    max_new_tokens: int = Field(default=512, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Of an answer; None takes what each benchmark needs."""
     batch_size: int = Field(default=32, ge=1)
     seed: int = 0
 

