@@ -104,8 +104,6 @@ def evaluate(args: argparse.Namespace) -> None:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     _say(f"evaluate {len(chosen)} problems of {benchmark.name} ({benchmark.set}) in the sandbox {sandbox.name}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Beside another busy process, threads that spin while they wait made a step 3 to 6 times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if Path(args.model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched, so no request may be waited for
 

@@ -9,6 +9,7 @@ import pytest
 
 from hfagent.agent import ledger
 from hfagent.agent.desk import Desk, Ports
+from hfagent.agent.errors import EvaluationError
 from hfagent.agent.events import Event, PlanConfirmed, PlanMade
 from hfagent.agent.fakes import Ending, FakeChecker, FakeClock, FakeJobRunner, FakeStore, FakeTracker, fake_outcomes
 from hfagent.agent.loop import run_night
@@ -17,6 +18,7 @@ from hfagent.agent.records import (
     BenchmarkRef,
     DatasetRef,
     EvalConfig,
+    Job,
     JobSpec,
     MethodCheck,
     MetricPoint,
@@ -267,3 +269,66 @@ def test_a_night_killed_after_any_event_resumes_to_the_same_end(tmp_path: Path, 
     whole = summary(night(tmp_path / "whole.jsonl", World(SKILL)), report=path, ledger=path, held=False)
     for name in ("state", "verdict", "runs"):
         assert report[name] == whole[name]
+
+
+@pytest.mark.parametrize("nth", range(1, 9))
+def test_a_night_killed_between_a_submit_and_its_record_finds_the_job_again(tmp_path: Path, nth: int) -> None:
+    path = tmp_path / "night.jsonl"
+    world = World(SKILL)
+    submit = world.runner.submit
+
+    def killed(spec: JobSpec) -> Job:
+        job = submit(spec)
+        if len(world.runner.submits) == nth:
+            raise KilledError
+        return job
+
+    world.runner.submit = killed  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        night(path, world)
+    world.runner.submit = submit  # type: ignore[method-assign]
+    state = night(path, world)
+    assert len(world.runner.submits) == len(set(world.runner.submits)) == 8
+    assert state.ended is not None
+    assert state.ended.state == "finished"
+
+
+def test_evaluations_by_different_harnesses_are_never_compared(tmp_path: Path) -> None:
+    world = World(SKILL)
+
+    def changed(spec: JobSpec) -> Ending | None:
+        if spec.run != "sft-01-eval":
+            return None
+        return Ending(running_s=30, result={**world._score(spec), "harness": "another"})
+
+    world.endings = changed
+    with pytest.raises(EvaluationError, match="different harnesses"):
+        night(tmp_path / "night.jsonl", world)
+    state = fold(ledger.read(tmp_path / "night.jsonl"))
+    assert state is not None
+    assert state.crash is not None
+    assert state.comparisons == ()
+
+
+def test_a_result_that_is_no_score_fails_the_evaluation_and_says_what_is_wrong(tmp_path: Path) -> None:
+    world = World(SKILL)
+    bad = Ending(running_s=30, result={"value": 1.5})
+    world.endings = lambda spec: bad if spec.run == "baseline" else None
+    state = night(tmp_path / "night.jsonl", world)
+    assert state.ended is not None
+    assert state.ended.state == "failed"
+    assert "result is unusable" in state.ended.reason
+
+
+def test_a_stop_that_somebody_asks_for_cancels_the_job(tmp_path: Path) -> None:
+    world = World(SKILL)
+    path = tmp_path / "night.jsonl"
+    with ledger.open_ledger(path, world.clock) as book:
+        book.append(PlanMade(plan=make_plan(), versions={}))
+        desk = Desk(book, world.ports)
+        desk.append(PlanConfirmed(by="--yes"))
+        asked = lambda: "enough" if "sft-01" in desk.state.runs else None  # noqa: E731
+        state = run_night(desk, rule_planner(desk), on_tick=lambda state: None, stop_asked=asked)
+    assert state.ended is not None
+    assert (state.ended.state, state.ended.reason) == ("stopped", "enough")
+    assert state.runs["sft-01"].last.stage == "CANCELED"

@@ -125,9 +125,9 @@ FINISH = (
 )
 
 OPENINGS = (
-    "Write a Python function {name}({argument}) that takes {kind} and returns {what}.",
-    "Write a Python function {name}({argument}) to return {what}, given {kind}.",
-    "Write a Python function called {name}({argument}) for {kind}. It returns {what}.",
+    "Write a Python function {name}({argument}) that returns {what}.",
+    "Define a Python function {name}({argument}) to return {what}.",
+    "Write {name}({argument}) in Python. It returns {what}.",
 )
 
 
@@ -136,7 +136,6 @@ class Source:
     """What a function takes, and the items in it."""
 
     argument: str
-    kind: str
     where: str
     """Follows the words for the selected items."""
     code: str
@@ -145,9 +144,9 @@ class Source:
 
 
 SOURCES = {
-    "ints": Source("numbers", "a list of integers", "", "numbers", "numbers", []),
-    "words": Source("words", "a list of words", "", "words", "words", []),
-    "limit": Source("n", "an integer n", " from 1 to n", "range(1, n + 1)", "numbers", 0),
+    "ints": Source("numbers", " in numbers", "numbers", "numbers", []),
+    "words": Source("words", " in words", "words", "words", []),
+    "limit": Source("n", " from 1 to n", "range(1, n + 1)", "numbers", 0),
 }
 SOURCE_DRAW = ("ints", "ints", "words", "words", "limit")
 VALUES = ("sum", "max", "join", "distinct")
@@ -231,8 +230,8 @@ def _make(name: str, triple: tuple[Operation, ...], rng: random.Random) -> Task 
     for operation, k in zip(triple, parameters, strict=True):
         what = rng.choice(operation.phrases).format(k=k, of=what) + (source.where if not what else "")
     entry_point = "_".join(operation.name for operation in reversed(triple))
-    prompt = rng.choice(OPENINGS).format(name=entry_point, argument=source.argument, kind=source.kind, what=what)
-    solution = f"def {entry_point}({source.argument}):\n    items = {listed}\n    return {finish}\n"
+    prompt = rng.choice(OPENINGS).format(name=entry_point, argument=source.argument, what=what)
+    solution = f"def {entry_point}({source.argument}):\n    return {finish.replace('items', listed)}\n"
     return Task(_name(name, triple), prompt, entry_point, solution, tuple(zip(inputs, expected, strict=True)))
 
 
