@@ -190,7 +190,7 @@ def _show_plan(plan: Plan, dataset: DatasetReport | None, *, as_json: bool, to: 
         cost = estimate.cost_micro_usd(plan, seconds) / 1e6
         _print_json({"plan": plan.model_dump(mode="json"), "estimate_s": round(seconds), "estimate_usd": cost})
         return
-    print(terminal.plan_text(plan, dataset), file=to or sys.stdout)  # noqa: T201 - the result
+    print(terminal.plan_text(plan, dataset), file=to or sys.stdout)
 
 
 def _close(state: State, paths: Paths, *, as_json: bool) -> int:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -89,9 +90,10 @@ class Progress:
         for attempt in state.open_attempts:
             run = state.runs[attempt.job.run]
             since = attempt.started_at or attempt.intended_at
-            waited = time_text((datetime.now(UTC) - since).total_seconds())
-            text = f"{datetime.now(UTC):%H:%M:%SZ} waiting run={run.spec.name} since={waited!r} {lines.progress(run, state)}"
-            self._say(text.rstrip())
+            now = datetime.now(UTC)
+            waited = time_text((now - since).total_seconds())
+            said = f"{now:%H:%M:%SZ} waiting run={run.spec.name} for={waited!r} {lines.progress(run, state)}"
+            self._say(said.rstrip())
 
     def warn(self, text: str) -> None:
         """Show something that went wrong and does not stop the night; once, however often it comes."""
@@ -213,14 +215,20 @@ def closing(state: State, paths: Paths, *, held: bool) -> str:
     rows += [
         ("time", time_text((end - state.started_at).total_seconds())),
         ("cost", money_text(state.spent_micro_usd) + held_text),
-        ("report", str(paths.report)),
+        ("report", _from_here(paths.report)),
     ]
     adapter = kept_adapter(state)
     if adapter is not None:
-        rows += [("model", adapter), ("load", f'AutoPeftModelForCausalLM.from_pretrained("{adapter}")  # from peft')]
+        shown = _from_here(Path(adapter))
+        rows += [("model", shown), ("load", f'AutoPeftModelForCausalLM.from_pretrained("{shown}")  # from peft')]
     if state.ended is None and not held:
         rows.append(("go on", f"hfagent resume {paths.project}"))
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
+
+
+def _from_here(path: Path) -> str:
+    """The path as a person in this folder would type it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _verdict_text(state: State) -> str:

@@ -259,7 +259,7 @@ class Desk:
         if ours.harness != theirs.harness:
             raise EvaluationError(
                 f"{candidate} and {reference or 'the base model'} were evaluated by different harnesses"
-                f" ({ours.harness!r}, {theirs.harness!r}): packages or templates changed in between; start a new project"
+                f" ({ours.harness!r}, {theirs.harness!r}): packages or templates changed; start a new project"
             )
         verdict = compare(theirs.outcomes, ours.outcomes)
         self.append(Compared(candidate=candidate, reference=reference, set=problems, verdict=verdict))

@@ -91,9 +91,9 @@ def _complete(
     end_tokens = _end_tokens(model, tokenizer)
     accepted = inspect.signature(model.forward).parameters
     cache = _read_prefix(model, prompts[0][:prefix], copies=len(rows))
-    rest = tokenizer.pad(
-        {"input_ids": [ids[prefix:] for ids in prompts]}, padding_side="left", return_tensors="pt"
-    ).to(model.device)
+    rest = tokenizer.pad({"input_ids": [ids[prefix:] for ids in prompts]}, padding_side="left", return_tensors="pt").to(
+        model.device
+    )
     input_ids = rest["input_ids"]
     mask = torch.cat([rest["attention_mask"].new_ones(len(rows), prefix), rest["attention_mask"]], dim=1)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, prefix:]

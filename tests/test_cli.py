@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_night import SKILL, World, night
 
 from hfagent.agent.cli import main
-from test_night import SKILL, World, night
 
 GOAL = "improve code solving with SFT"
 
@@ -95,8 +95,8 @@ def test_status_as_json_is_the_contract(shell: Shell, finished: Path) -> None:
     shown: dict[str, Any] = json.loads(out)
     assert code == 0
     assert set(shown) == {
-        "project", "goal", "state", "stop_reason", "verdict", "runs", "decisions", "spent_usd", "held_usd", "started_at",
-        "report", "ledger",
+        "project", "goal", "state", "stop_reason", "verdict", "runs", "decisions", "spent_usd", "held_usd",
+        "started_at", "report", "ledger",
     }  # fmt: skip
     assert (shown["project"], shown["state"], shown["spent_usd"], shown["held_usd"]) == ("night", "finished", 0.0, 0.0)
     assert set(shown["verdict"]) == {

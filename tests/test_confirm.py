@@ -1,10 +1,10 @@
 from io import StringIO
 
 import pytest
+from test_night import make_plan
 
 from hfagent.agent.confirm import ask
 from hfagent.agent.records import Plan
-from test_night import make_plan
 
 
 def answer(text: str) -> tuple[Plan | bool, str]:

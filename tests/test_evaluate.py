@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_model import write_tiny_model
 
 from hfagent.agent.records import Score
-from tiny_model import write_tiny_model
 
 SCRIPT = [sys.executable, "-m", "hfagent.job_templates.evaluate"]
 

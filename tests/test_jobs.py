@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_night import SKILL, FakeChecker, World, make_plan, night
 
 from hfagent.agent import jobs, proposals
 from hfagent.agent.ledger import read
 from hfagent.agent.records import ColumnMapping, MethodCheck, TrainConfig
 from hfagent.agent.state import State, fold
 from hfagent.job_templates import evaluate, train_sft
-from test_night import SKILL, FakeChecker, World, make_plan, night
 
 
 @pytest.fixture(scope="module")

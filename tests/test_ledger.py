@@ -45,7 +45,14 @@ def test_a_torn_last_line_is_left_out_and_then_overwritten(tmp_path: Path) -> No
     assert [event.seq for event in read(path)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("damage", ["not json", '{"seq":2,"at":"2026-01-01T22:00:00Z","kind":"unheard_of"}', '{"seq":9,"at":"2026-01-01T22:00:00Z","kind":"resumed","pid":1}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "not json",
+        '{"seq":2,"at":"2026-01-01T22:00:00Z","kind":"unheard_of"}',
+        '{"seq":9,"at":"2026-01-01T22:00:00Z","kind":"resumed","pid":1}',
+    ],
+)
 def test_a_damaged_line_is_named(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "p.jsonl"
     fill(path, 1)

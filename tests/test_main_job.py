@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_model import write_tiny_model
 
 from hfagent.agent.ledger import read
 from hfagent.agent.state import fold
-from tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_night import SKILL, World, night
 
 from hfagent.agent.brief import brief, instructions
 from hfagent.agent.desk import Desk
@@ -12,7 +13,6 @@ from hfagent.agent.fakes import FakeClock
 from hfagent.agent.ledger import open_ledger, read
 from hfagent.agent.state import fold
 from hfagent.tools.toolbox import make_tools
-from test_night import SKILL, World, night
 
 CHARS_PER_TOKEN = 3
 """A careful guess: English text has about 4."""

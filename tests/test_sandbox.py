@@ -56,7 +56,10 @@ def test_an_endless_program_is_stopped_in_time(box: Sandbox) -> None:
 
 
 def test_a_flood_of_output_is_cut(box: Sandbox) -> None:
-    flood = "import os\nwhile True:\n    for fd in range(3, 64):\n        try: os.write(fd, b'x' * 4096)\n        except OSError: pass"
+    flood = (
+        "import os\nwhile True:\n    for fd in range(3, 64):\n"
+        "        try: os.write(fd, b'x' * 4096)\n        except OSError: pass"
+    )
     assert not box.run(flood, timeout_s=0.5).passed
 
 
