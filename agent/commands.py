@@ -1,14 +1,16 @@
 """What each command does. Every function returns the exit code and prints its result on stdout."""
 
 import json
+import secrets
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hfagent.agent import console as terminal
 from hfagent.agent import estimate, wiring
-from hfagent.agent.errors import SettingsError, UsageError
-from hfagent.agent.ledger import is_held, read
+from hfagent.agent.errors import HfagentError, SettingsError, UsageError
+from hfagent.agent.ledger import is_confirmed, is_held, read
 from hfagent.agent.plan import Flags, Surroundings, make_plan
 from hfagent.agent.records import DatasetRef, DatasetReport, ModelRef, Plan
 from hfagent.agent.settings import Settings
@@ -21,7 +23,7 @@ EXIT = {"finished": 0, "running": 0, "waiting": 0, "failed": 1, "stopped": 3}
 
 def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: bool) -> int:
     """Plan a goal and reach it."""
-    plan = _plan(goal, flags, settings)
+    plan = _plan(goal, flags, settings).model_copy(update={"token": secrets.token_hex(2)})
     if dry_run:
         _show_plan(plan, None, as_json=as_json)
         return 0
@@ -32,14 +34,10 @@ def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: 
     console = terminal.stderr_console()
     for note in plan.notes:
         console.print(f"note: {note}")
-    try:
-        state = begin(plan, wiring.local_ports(settings), settings, ask=ask, console=console)
-    except KeyboardInterrupt:
-        return _interrupted(plan.project)
-    if state is None:
-        console.print("nothing was started")
-        return 0
-    return _close(state, Paths(settings.reports_dir, plan.project), as_json=as_json)
+    paths = Paths(settings.reports_dir, plan.project)
+    return _worked(
+        lambda: begin(plan, wiring.local_ports(settings), settings, ask=ask, console=console), paths, as_json=as_json
+    )
 
 
 def resume(project: str | None, settings: Settings, *, as_json: bool) -> int:
@@ -48,11 +46,11 @@ def resume(project: str | None, settings: Settings, *, as_json: bool) -> int:
     from hfagent.agent.night import resume as take_over
 
     paths = wiring.find_project(settings.reports_dir, project)
-    try:
-        state = take_over(paths, wiring.local_ports(settings), settings, console=terminal.stderr_console())
-    except KeyboardInterrupt:
-        return _interrupted(paths.project)
-    return _close(state, paths, as_json=as_json)
+    settings = _as_begun(settings, paths)
+    console = terminal.stderr_console()
+    return _worked(
+        lambda: take_over(paths, wiring.local_ports(settings), settings, console=console), paths, as_json=as_json
+    )
 
 
 def status(project: str | None, settings: Settings, *, as_json: bool) -> int:
@@ -96,6 +94,7 @@ def cancel(project: str | None, settings: Settings) -> int:
     from hfagent.agent.night import ask_to_stop
 
     paths = wiring.find_project(settings.reports_dir, project)
+    settings = _as_begun(settings, paths)
     state = _state(paths)
     if state.ended is not None:
         raise UsageError(f"the project {paths.project!r} is already {state.ended.state}")
@@ -160,7 +159,8 @@ def _plan(goal: str, flags: Flags, settings: Settings) -> Plan:
     from hfagent.tools.benchmarks import names
 
     hints = parse_goal(goal)
-    taken = tuple(path.stem for path in settings.reports_dir.glob("*.jsonl")) if settings.reports_dir.is_dir() else ()
+    ledgers = settings.reports_dir.glob("*.jsonl") if settings.reports_dir.is_dir() else ()
+    taken = tuple(path.stem for path in ledgers if is_confirmed(path))
     here = Surroundings(hub=wiring.hub_reachable(), gpu=wiring.has_gpu(), benchmarks=names(), taken=taken)
     return make_plan(
         goal, hints=hints, flags=flags, recipe=load(hints.task_area or "code"), settings=settings, here=here
@@ -193,19 +193,44 @@ def _show_plan(plan: Plan, dataset: DatasetReport | None, *, as_json: bool, to: 
     print(terminal.plan_text(plan, dataset), file=to or sys.stdout)
 
 
+def _worked(night: Callable[[], State | None], paths: Paths, *, as_json: bool) -> int:
+    """Run a night and print what came of it, also when it was interrupted or crashed."""
+    console = terminal.stderr_console()
+    try:
+        state = night()
+    except KeyboardInterrupt:
+        if not paths.ledger.exists():
+            console.print("interrupted; nothing was started")
+        else:
+            console.print(f"interrupted; a running job goes on: take it up with `hfagent resume {paths.project}`")
+            console.print(f"or stop it with `hfagent cancel {paths.project}`")
+            if as_json:
+                _close(_state(paths), paths, as_json=True)
+        return 130
+    except HfagentError as error:
+        if not paths.ledger.exists():
+            raise
+        console.print(f"hfagent: {error}")
+        _close(_state(paths), paths, as_json=as_json)
+        return error.exit_code
+    if state is None:
+        console.print("nothing was started")
+        return 0
+    return _close(state, paths, as_json=as_json)
+
+
+def _as_begun(settings: Settings, paths: Paths) -> Settings:
+    """The settings with the folder in which the project's jobs are, wherever it is gone on from."""
+    folder = _state(paths).plan.state_dir
+    return settings if folder is None else settings.model_copy(update={"state_dir": Path(folder)})
+
+
 def _close(state: State, paths: Paths, *, as_json: bool) -> int:
     if as_json:
         _print_json(summary(state, report=paths.report, ledger=paths.ledger, held=False))
     else:
         print(terminal.closing(state, paths, held=False))  # noqa: T201 - the result
     return EXIT[phase(state, held=False)]
-
-
-def _interrupted(project: str) -> int:
-    console = terminal.stderr_console()
-    console.print(f"interrupted; a running job goes on: take it up with `hfagent resume {project}`")
-    console.print(f"or stop it with `hfagent cancel {project}`")
-    return 130
 
 
 def _state(paths: Paths) -> State:

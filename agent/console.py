@@ -33,7 +33,7 @@ RECENT = 6
 
 def stderr_console() -> Console:
     """The console for progress and errors."""
-    return Console(stderr=True, highlight=False, theme=THEME, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, highlight=False, markup=False, theme=THEME, soft_wrap=not sys.stderr.isatty())
 
 
 class Progress:
@@ -107,7 +107,7 @@ class Progress:
 
     def _render(self) -> Group:
         state = self._state
-        cost = f"${(state.spent_micro_usd or 0) / 1e6:.2f} spent, ${state.held_micro_usd / 1e6:.2f} held"
+        cost = f"{money_text(state.spent_micro_usd)} spent, {money_text(state.held_micro_usd)} held"
         title = Text.assemble((state.plan.project, "name"), ("  " + state.plan.goal.splitlines()[0][:80], "detail"))
         footer = Text("\n".join(text[: self._console.width - 1] for text in self._recent), style="detail")
         return Group(title, run_table(state), Text(cost, style="detail"), footer)
@@ -163,7 +163,7 @@ def money_text(micro_usd: int | None) -> str:
 
 def stdout_console() -> Console:
     """The console for results."""
-    return Console(highlight=False, theme=THEME)
+    return Console(highlight=False, markup=False, theme=THEME)
 
 
 def plan_text(plan: Plan, dataset: DatasetReport | None) -> str:
@@ -183,12 +183,16 @@ def plan_text(plan: Plan, dataset: DatasetReport | None) -> str:
             "method",
             f"{plan.method} with LoRA r={train.lora_r}, {length}, batch {batch}, learning rate {train.learning_rate:g}",
         ),
+        (
+            "rows",
+            f"{'all' if train.max_rows is None else f'at most {train.max_rows}'}, up to {train.max_length} tokens each",
+        ),
         ("search set", _benchmark_text(plan.search)),
         ("confirm set", _benchmark_text(plan.confirm)),
         ("hardware", f"{plan.backend}, flavor {plan.flavor}, {price}"),
         ("time", f"about {time_text(seconds)} ({limit})"),
         ("cost", f"about {money_text(estimate.cost_micro_usd(plan, seconds))} ({cap})"),
-        ("output", f"training_reports/{plan.project}.md and a LoRA adapter, both local"),
+        ("output", f"report {plan.project}.md and a LoRA adapter, both local"),
         *(("note", note) for note in plan.notes),
     ]
     return "\n".join(f"{name:<12}{text}" for name, text in rows)

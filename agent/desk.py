@@ -172,13 +172,13 @@ class Desk:
     def cancel(self, attempt: Attempt, why: str) -> None:
         """Ask a job to stop; its end is observed like any other."""
         self.append(CancelRequested(key=attempt.job.key, why=why))
-        if attempt.job_id is not None:
+        if attempt.job_id is not None and self.ports.runner.find(attempt.job.key) is not None:
             self.ports.runner.cancel(attempt.job_id)
 
     # --- acts of the loop --------------------------------------------------------------------------------------------
 
     def reconcile(self) -> None:
-        """After a restart: adopt or submit jobs that were intended and of which nothing more is known."""
+        """Adopt or submit jobs that were intended and of which nothing more is known, e.g. after a restart."""
         for attempt in self.state.open_attempts:
             if attempt.job_id is None:
                 self._submit(attempt.job)
@@ -194,7 +194,7 @@ class Desk:
         for run in self.state.runs.values():
             attempt = run.last
             if attempt.open and attempt.job_id is not None:
-                self._observe(run, attempt, self.ports.runner.inspect(attempt.job_id))
+                self._look_at(run, attempt, attempt.job_id)
         for run in self.state.runs.values():
             if run.spec.kind == "evaluate" and run.done and run.score is None:
                 self.append(Scored(run=run.spec.name, score=_score(run.result)))
@@ -208,7 +208,7 @@ class Desk:
 
     def _submit(self, job: JobSpec) -> None:
         try:
-            self._record(job, self.ports.runner.find(job.key) or self.ports.runner.submit(job))
+            self._record(job, self.ports.runner.submit(job))
         except JobError as error:
             if self.ports.runner.find(job.key) is not None:
                 raise
@@ -219,6 +219,18 @@ class Desk:
             self.append(JobRejected(key=job.key, message="never started"))
         else:
             self.append(JobSubmitted(key=job.key, job_id=found.id, url=found.url))
+
+    def _look_at(self, run: Run, attempt: Attempt, job_id: str) -> None:
+        try:
+            job = self.ports.runner.inspect(job_id)
+        except JobError as error:
+            if self.ports.runner.find(attempt.job.key) is not None:
+                raise
+            job = Job(
+                id=job_id, key=attempt.job.key, stage="DELETED", url=attempt.url or "", flavor=attempt.job.flavor,
+                started_at=attempt.started_at, finished_at=self.now, message=f"its files are gone: {error}",
+            )  # fmt: skip
+        self._observe(run, attempt, job)
 
     def _observe(self, run: Run, attempt: Attempt, job: Job) -> None:
         if job.started_at is not None and attempt.started_at is None:
@@ -249,7 +261,7 @@ class Desk:
         known = {point.step: point.values for point in run.points}
         name = jobs.tracker_run(run.spec, len(run.attempts))
         # One step back: a step's evaluation row comes after its training row.
-        rows = self.ports.tracker.points(self.state.plan.project, name, after_step=max(known, default=0) - 1)
+        rows = self.ports.tracker.points(self.state.plan.label, name, after_step=max(known, default=0) - 1)
         new = tuple(row for row in rows if known.get(row.step) != row.values)
         if new:
             self.append(MetricsLogged(run=run.spec.name, points=new))

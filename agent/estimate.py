@@ -87,4 +87,4 @@ def _parameters(plan: Plan) -> int:
 
 
 def _device(plan: Plan) -> str:
-    return "cpu" if plan.flavor == "local" else "gpu"
+    return "gpu" if plan.gpu else "cpu"

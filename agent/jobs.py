@@ -15,7 +15,7 @@ def job_spec(state: State, run: RunSpec, now: datetime) -> JobSpec:
     attempt = len(state.runs[run.name].attempts) + 1 if run.name in state.runs else 1
     args = evaluate_args(state, run) if run.kind == "evaluate" else train_args(state, run, attempt)
     return JobSpec(
-        key=f"{plan.project}-{run.name}-a{attempt}",
+        key=f"{plan.label}-{run.name}-a{attempt}",
         project=plan.project,
         run=run.name,
         kind=run.kind,
@@ -44,7 +44,7 @@ def train_args(state: State, run: RunSpec, attempt: int) -> tuple[str, ...]:
     if state.dataset and (mapping := state.dataset.methods[plan.method].mapping):
         args += ["--mapping", mapping.model_dump_json(exclude_defaults=True)]
     args += hyperparameter_args(train)
-    args += ["--project", plan.project, "--run-name", tracker_run(run, attempt)]
+    args += ["--project", plan.label, "--run-name", tracker_run(run, attempt)]
     if run.parent is not None:
         args += ["--resume-from-checkpoint", str(state.runs[run.parent].result["stable_checkpoint"])]
     if run.kind == "smoke":

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from hfagent.agent.errors import LedgerError, SettingsError, UsageError
-from hfagent.agent.events import Event, Fact, from_dict, to_line
+from hfagent.agent.events import Event, Fact, PlanConfirmed, from_dict, to_line
 from hfagent.agent.ports import Clock
 
 
@@ -54,6 +55,11 @@ class Ledger:
     def subscribe(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` after each event is on disk."""
         self._listeners.append(listener)
+
+    def clear(self) -> None:
+        """Forget everything: for a project that nobody confirmed."""
+        self._file.truncate(0)
+        self.events.clear()
 
     def append(self, fact: Fact) -> Event:
         """Write the fact, wait until the disk has it, and return the event.
@@ -97,7 +103,7 @@ def open_ledger(path: Path, clock: Clock) -> Iterator[Ledger]:
         ) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError as error:
             raise UsageError(
                 f"another hfagent process works on the project {path.stem!r}; see `hfagent status {path.stem}`"
@@ -107,6 +113,21 @@ def open_ledger(path: Path, clock: Clock) -> Iterator[Ledger]:
         events = _parse(path, data)
         file.truncate(data.rfind(b"\n") + 1)
         yield Ledger(path, file, clock, events)
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Take the lock; a moment's patience, since `is_held` takes it for a moment, too."""
+    for _ in range(10):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_confirmed(path: Path) -> bool:
+    """Whether the project was ever started: one that was not may be replaced."""
+    return any(isinstance(event.fact, PlanConfirmed) for event in read(path))
 
 
 def _parse(path: Path, data: bytes) -> list[Event]:

@@ -39,8 +39,8 @@ def run_night(
     try:
         if resumed_by is not None:
             desk.append(Resumed(pid=resumed_by))
-        desk.reconcile()
         while desk.state.ended is None:
+            desk.reconcile()
             desk.observe()
             on_tick(desk.state)
             why = stop_asked() or _out_of_time(desk)

@@ -39,8 +39,10 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
     """
     paths = Paths(settings.reports_dir, plan.project)
     with open_ledger(paths.ledger, ports.clock) as book:
-        if book.events:
+        if _confirmed(book):
             raise UsageError(f"the project {plan.project!r} exists: `hfagent resume {plan.project}`")
+        book.clear()
+        paths.stop_request(settings.state_dir).unlink(missing_ok=True)
         try:
             book.append(PlanMade(plan=plan, versions=versions()))
             with _followed(book, ports, paths, console) as (desk, progress):
@@ -49,7 +51,7 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
                     return None
                 return _run(desk, settings, paths, progress, resumed_by=None)
         except (HfagentError, KeyboardInterrupt):
-            if not any(isinstance(event.fact, PlanConfirmed) for event in book.events):
+            if not _confirmed(book):
                 _abandon(paths)
             raise
 
@@ -62,6 +64,10 @@ def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) 
         if not desk.state.confirmed:
             raise UsageError(f"the project {paths.project!r} was never confirmed: start it again")
         return _run(desk, settings, paths, progress, resumed_by=os.getpid())
+
+
+def _confirmed(book: Ledger) -> bool:
+    return any(isinstance(event.fact, PlanConfirmed) for event in book.events)
 
 
 @contextmanager

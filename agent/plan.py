@@ -14,6 +14,12 @@ BUILT: tuple[Method, ...] = ("sft",)
 """Methods that have a job template."""
 QUICK = {"max_rows": 100, "max_steps": 6}
 QUICK_PROBLEMS = 40
+UNBUILT = {
+    "publishing": r"\bpublish|\bpush\b.*\b(hub|to [\w-]+/[\w-]+)",
+    "conversion to GGUF": r"\bgguf\b",
+    "Hugging Face Jobs": r"\b(hf|hugging ?face) jobs\b",
+}
+"""What a goal may ask for and this version cannot do, by the words that ask for it."""
 
 
 class Flags(Record):
@@ -50,25 +56,27 @@ def make_plan(
         PlanRejected: something asked for cannot be done here; the message says what can.
     """
     method = _method(flags, hints)
-    _check_backend(settings)
+    _check_built(goal, settings)
     embedded = recipe.embedded if recipe.embedded and not (here.hub and here.gpu) else None
     wanted_model, wanted_dataset = flags.model or hints.model, flags.dataset or hints.dataset
+    base = embedded or recipe
+    search, confirm = _benchmarks(flags.benchmark or hints.benchmark, base, settings, here, quick=flags.quick)
     if not here.hub and embedded is None and (wanted_model is None or wanted_dataset is None):
         raise PlanRejected(
             f"the {recipe.area} recipe takes {recipe.model.id!r} and {recipe.dataset.id!r} from the Hub, which does "
             "not answer: name a local --model and --dataset, or use the code recipe, which works offline"
         )
-    base = embedded or recipe
     model = ModelRef(id=wanted_model) if wanted_model not in (None, base.model.id) else base.model
     dataset = _dataset(flags, wanted_dataset, base.dataset)
-    search, confirm = _benchmarks(flags.benchmark or hints.benchmark, base, settings, here, quick=flags.quick)
     changes: dict[str, Any] = {"method": method, "seed": settings.seed}
-    changes |= QUICK if flags.quick else {}
+    if embedded is not None:
+        changes |= _own_parts(recipe, embedded, model, dataset)
     changes |= {
         name: getattr(hints, name)
         for name in ("max_rows", "num_train_epochs", "learning_rate")
         if getattr(hints, name) is not None
     }
+    changes |= QUICK if flags.quick else {}
     return Plan(
         project=_project(flags, model.id, dataset, method, here.taken),
         goal=goal,
@@ -81,6 +89,8 @@ def make_plan(
         train=base.train.model_copy(update=changes),
         evaluation=base.evaluation.model_copy(update={"seed": settings.seed}),
         backend=settings.backend,
+        gpu=here.gpu,
+        state_dir=str(settings.state_dir),
         flavor=settings.flavor or "local",
         price_micro_usd_per_hour=0,
         budget_micro_usd=settings.budget_micro_usd,
@@ -102,7 +112,26 @@ def _method(flags: Flags, hints: GoalHints) -> Method:
     raise PlanRejected(f"the method {method!r} is not available yet; there is {', '.join(BUILT)}")
 
 
-def _check_backend(settings: Settings) -> None:
+def _own_parts(recipe: Recipe, embedded: Choices, model: ModelRef, dataset: DatasetRef) -> dict[str, Any]:
+    """Hyperparameters that suit the embedded model or data alone give way to the recipe's for a person's own."""
+    changes: dict[str, Any] = {}
+    if dataset.id != embedded.dataset.id:
+        changes |= {
+            "max_rows": None,
+            "max_length": recipe.train.max_length,
+            "eval_fraction": recipe.train.eval_fraction,
+        }
+    if model.id != embedded.model.id:
+        changes |= {"learning_rate": recipe.train.learning_rate}
+    return changes
+
+
+def _check_built(goal: str, settings: Settings) -> None:
+    for what, pattern in UNBUILT.items():
+        if re.search(pattern, goal, re.IGNORECASE):
+            raise PlanRejected(f"{what} is not available yet: leave it out of the goal")
+    if settings.planner != "rules":
+        raise PlanRejected(f"the planner {settings.planner!r} is not available yet; there is 'rules'")
     if settings.backend != "local":
         raise PlanRejected(f"the backend {settings.backend!r} is not available yet; there is 'local'")
     if settings.flavor not in (None, "local"):
@@ -124,6 +153,10 @@ def _benchmarks(
     wanted: str | None, base: Choices, settings: Settings, here: Surroundings, *, quick: bool
 ) -> tuple[BenchmarkRef, BenchmarkRef]:
     search, confirm = base.search, base.confirm
+    if search.name not in here.benchmarks:
+        raise PlanRejected(
+            f"the search set of this area, {search.name!r}, is not available yet; the area that works is code"
+        )
     if wanted is not None:
         confirm = confirm if wanted == confirm.name else BenchmarkRef(name=wanted, set="confirm")
     for benchmark in (search, confirm):

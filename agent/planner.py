@@ -60,13 +60,13 @@ class AgentPlanner:
     def __init__(self, desk: Desk, model: Model):
         self._desk = desk
         self._model = model
-        self.errors: list[HfagentError] = []
+        self.errors: list[Exception] = []
 
     def wake(self) -> None:
         """One fresh run of the agent; its cost becomes an event.
 
         Raises:
-            HfagentError: a tool met an error that no planner can mend.
+            Exception: what a tool met; no planner can mend it.
             StalledError: nothing runs and nothing was changed.
         """
         self.errors.clear()

@@ -158,6 +158,8 @@ class Plan(Record):
     """What will be done for a goal, complete before anything is launched."""
 
     project: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")
+    token: str = Field(default="", pattern=r"^[a-z0-9]*$")
+    """Sets jobs and metrics apart from those of an earlier project of the same name."""
     goal: str
     task_area: TaskArea
     method: Method
@@ -169,6 +171,10 @@ class Plan(Record):
     evaluation: EvalConfig
     backend: str
     flavor: str
+    gpu: bool = False
+    """Whether jobs find an accelerator; for the estimates."""
+    state_dir: str | None = None
+    """Where local jobs keep their files; a resume from elsewhere must find them."""
     price_micro_usd_per_hour: int = Field(ge=0)
     budget_micro_usd: int | None = Field(default=None, ge=0)
     """Cap over the whole project; None means no cap."""
@@ -178,6 +184,11 @@ class Plan(Record):
     """Generated code may run without a sandbox."""
     notes: tuple[str, ...] = ()
     """What a person should know before saying yes, e.g. that embedded data replaces the recipe's."""
+
+    @property
+    def label(self) -> str:
+        """Project and token: the prefix of job keys and the project's name in Trackio."""
+        return f"{self.project}-{self.token}" if self.token else self.project
 
 
 class JobSpec(Record):

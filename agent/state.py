@@ -42,6 +42,10 @@ from hfagent.agent.records import (
 
 SIGNALED = 128
 """Exit codes from here on: 128 + the signal that ended the process."""
+OUT_OF_MEMORY = 137
+"""SIGKILL, as the kernel sends it when memory runs out."""
+TIMED_OUT = "Job timeout"
+"""How Hugging Face Jobs and the local runner begin the message of a job that ran out of time."""
 
 Stage = JobStage | Literal["INTENDED", "REJECTED"]
 
@@ -66,7 +70,12 @@ class Attempt:
 
     @property
     def lost(self) -> bool:
-        """Whether the machine failed and not the script: no exit code, or one of a signal (128 and up)."""
+        """Whether the machine failed and not the script: no exit code, or one of a signal from outside.
+
+        Too little time or memory would be too little again.
+        """
+        if self.exit_code == OUT_OF_MEMORY or (self.message or "").startswith(TIMED_OUT):
+            return False
         return self.exit_code is None or self.exit_code >= SIGNALED
 
     @property

@@ -56,7 +56,7 @@ def summary(state: State, *, report: Path, ledger: Path, held: bool) -> dict[str
 
 
 def _run(run: Run) -> dict[str, Any]:
-    costs = [attempt.cost_micro_usd for attempt in run.attempts]
+    costs = [attempt.cost_micro_usd for attempt in run.attempts if attempt.stage != "REJECTED"]
     return {
         "name": run.spec.name,
         "kind": run.spec.kind,

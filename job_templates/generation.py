@@ -123,7 +123,7 @@ def _complete(
         positions = positions[:, -1:] + 1
 
 
-def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+def shared_prefix(prompts: Sequence[list[int]]) -> int:
     """How many tokens all prompts begin with alike, at least one of each left out: system texts and shots are long."""
     shortest, longest = min(prompts), max(prompts)  # the two that differ first
     limit = min(len(ids) for ids in prompts) - 1

@@ -16,6 +16,8 @@ PURE = (
     "jobs", "lines", "summary", "plan", "goal", "proposals", "rules",
 )  # fmt: skip
 IMPURE_MODULES = {"time", "random", "os", "subprocess", "socket", "threading", "requests", "tempfile", "shutil"}
+INNER = {"lighteval_tasks.py", "sft_trainer.py"}
+"""Classes over a heavy library: the scripts import these modules once their arguments are parsed."""
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "trackio", "lighteval", "pandas", "matplotlib", "scipy"}
 
 
@@ -38,7 +40,7 @@ def test_pure_modules_touch_neither_clock_nor_disk_nor_network(name: str) -> Non
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
-    assert not imports(path, top_level=True) & HEAVY
+    assert path.name in INNER or not imports(path, top_level=True) & HEAVY
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -103,7 +103,9 @@ def test_a_project_is_named_after_model_data_and_method_and_numbered_when_taken(
         ("'hf' is not available yet", {"settings": {"backend": "hf"}}),
         ("unknown flavor 'a10g-large'", {"settings": {"flavor": "a10g-large"}}),
         ("benchmark 'mbpp' is not available", {"benchmark": "mbpp"}),
-        ("math recipe takes", {"goal": "improve math with SFT"}),
+        ("the area that works is code", {"goal": "improve math with SFT"}),
+        ("conversion to GGUF is not available", {"goal": "improve code with SFT and convert it to GGUF"}),
+        ("planner 'gpt' is not available", {"settings": {"planner": "gpt"}}),
         ("must be 1 to 60", {"project": "Not A Name"}),
         ("--config and --split do not fit", {"config": "py"}),
     ],
@@ -117,3 +119,14 @@ def test_what_cannot_be_done_is_said_before_anything_starts(message: str, argume
 def test_a_project_that_exists_is_not_overwritten() -> None:
     with pytest.raises(PlanRejected, match="hfagent resume mine"):
         plan(project="mine", here=OFFLINE.model_copy(update={"taken": ("mine",)}))
+
+
+def test_a_persons_own_rows_are_neither_cut_to_the_demo_nor_trained_at_its_rate() -> None:
+    made = plan("fine-tune ./model on ./rows.jsonl to improve code")
+    recipe = load_recipe("code").train
+    assert (made.train.max_rows, made.train.max_length) == (None, recipe.max_length)
+    assert made.train.learning_rate == recipe.learning_rate
+
+
+def test_quick_wins_over_the_sentence() -> None:
+    assert plan("improve code with SFT on 500 examples", quick=True).train.max_rows == 100

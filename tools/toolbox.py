@@ -12,7 +12,6 @@ from smolagents import Tool
 
 from hfagent.agent import proposals
 from hfagent.agent.desk import Desk
-from hfagent.agent.errors import HfagentError
 from hfagent.agent.proposals import Move
 from hfagent.agent.records import Record, Refusal
 
@@ -46,20 +45,20 @@ class DeskTool(Tool):  # type: ignore[misc]
         return _text(self.name, self._act(arguments))
 
 
-def make_tools(desk: Desk, *, on_error: Callable[[HfagentError], None]) -> list[Tool]:
+def make_tools(desk: Desk, *, on_error: Callable[[Exception], None]) -> list[Tool]:
     """All tools over one desk.
 
     Args:
         desk: where they act.
-        on_error: told of an error that no planner can mend (a full disk, a missing package, an unreadable dataset);
-            the tool then answers with its text.
+        on_error: told of every exception: a planner can mend none of them (a full disk, a missing package, a bug),
+            and smolagents would swallow it. The tool then answers with its text.
     """
 
     def guarded(act: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
         def run(arguments: dict[str, Any]) -> Any:
             try:
                 return act(arguments)
-            except HfagentError as error:
+            except Exception as error:  # noqa: BLE001 - handed on; the planner's wake raises it
                 on_error(error)
                 return {"error": str(error)}
 
