@@ -337,3 +337,45 @@ def test_a_stop_that_somebody_asks_for_cancels_the_job(tmp_path: Path) -> None:
     assert state.ended is not None
     assert (state.ended.state, state.ended.reason) == ("stopped", "enough")
     assert state.runs["sft-01"].last.stage == "CANCELED"
+
+
+def test_a_bug_in_a_tool_ends_the_process_instead_of_hanging_and_can_be_resumed(tmp_path: Path) -> None:
+    world = World(SKILL)
+    submit = world.runner.submit
+
+    def broken(spec: JobSpec) -> Job:
+        raise ZeroDivisionError("bug")
+
+    world.runner.submit = broken  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        night(tmp_path / "night.jsonl", world)
+    state = fold(ledger.read(tmp_path / "night.jsonl"))
+    assert state is not None
+    assert state.crash == "ZeroDivisionError: bug"
+    world.runner.submit = submit  # type: ignore[method-assign]
+    assert night(tmp_path / "night.jsonl", world).kept == "sft-01-x1"
+
+
+def test_a_job_whose_files_are_gone_is_deleted_and_tried_once_more(tmp_path: Path) -> None:
+    world = World(SKILL)
+    path = tmp_path / "night.jsonl"
+    with pytest.raises(KilledError):
+        killed_night(path, world, 9)
+    before = fold(ledger.read(path))
+    assert before is not None
+    [running] = before.open_attempts
+    del world.runner._jobs[running.job.key]
+    state = night(path, world)
+    assert state.kept == "sft-01-x1"
+    assert [a.stage for a in state.runs[running.job.run].attempts] == ["DELETED", "COMPLETED"]
+
+
+@pytest.mark.parametrize(("message", "code"), [("Job timeout", 143), ("killed, perhaps by lack of memory", 137)])
+def test_too_little_time_or_memory_is_not_tried_again(tmp_path: Path, message: str, code: int) -> None:
+    world = World(SKILL)
+    ending = Ending(running_s=5, stage="ERROR", exit_code=code, message=message)
+    world.endings = lambda spec: ending if spec.kind == "train" else None
+    state = night(tmp_path / "night.jsonl", world)
+    assert len(state.runs["sft-01"].attempts) == 1
+    assert state.ended is not None
+    assert state.ended.state == "failed"
