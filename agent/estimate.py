@@ -25,7 +25,8 @@ def total_steps(train: TrainConfig, rows: int) -> int:
     if train.max_steps is not None:
         return train.max_steps
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    return max(1, math.ceil(rows * (1 - train.eval_fraction) / batch * train.num_train_epochs))
+    per_epoch = math.ceil((rows - round(rows * train.eval_fraction)) / batch)
+    return max(1, math.ceil(per_epoch * train.num_train_epochs))
 
 
 def training_s(plan: Plan, train: TrainConfig, *, rows: int | None, mean_tokens: float | None) -> float:
