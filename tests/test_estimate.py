@@ -1,9 +1,9 @@
 import pytest
+from test_night import make_plan
 
 from hfagent.agent import estimate
 from hfagent.agent.records import TrainConfig
 from hfagent.job_templates.training import plan_schedule
-from test_night import make_plan
 
 
 @pytest.mark.parametrize(
