@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,9 @@ class GoalFirst(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `run` before a first word that is no command."""
         if args and args[0] not in COMMANDS and args[0] not in ("--help", "--version"):
+            guess = get_close_matches(args[0], COMMANDS, n=1)
+            if guess and " " not in args[0]:
+                ctx.fail(f"unknown command {args[0]!r}: did you mean {guess[0]!r}? A goal is a sentence in quotes")
             args = ["run", *args]
         return super().parse_args(ctx, args)
 

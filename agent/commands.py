@@ -32,7 +32,7 @@ def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: 
     from hfagent.agent.night import begin
 
     console = terminal.stderr_console()
-    for note in plan.notes:
+    for note in plan.notes if ask is None else ():  # the question shows them with the plan
         console.print(f"note: {note}")
     paths = Paths(settings.reports_dir, plan.project)
     return _worked(

@@ -29,6 +29,8 @@ HEARTBEAT_S = 60.0
 """Without events, a line at least this often."""
 STAGE_STYLE = {"COMPLETED": "keep", "ERROR": "fail", "REJECTED": "fail", "CANCELED": "fail", "RUNNING": "name"}
 RECENT = 6
+PIPE_WIDTH = 200
+"""Columns where nobody looks on: lines are for grep, not for a window."""
 
 
 def stderr_console() -> Console:
@@ -163,7 +165,8 @@ def money_text(micro_usd: int | None) -> str:
 
 def stdout_console() -> Console:
     """The console for results."""
-    return Console(highlight=False, markup=False, theme=THEME)
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(highlight=False, markup=False, theme=THEME, width=width)
 
 
 def plan_text(plan: Plan, dataset: DatasetReport | None) -> str:

@@ -137,8 +137,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     parts = harness_parts(chosen, decoding)
     parts |= {"chat": chat, "chat_template": tokenizer.chat_template if chat else None, "sandbox": sandbox.name}
-    parts |= {"backend": "vllm" if vllm else "transformers", "dtype": dtype, **asdict(precision)}
-    parts["dtype"] = dtype
+    parts |= {**asdict(precision), "dtype": dtype, "backend": "vllm" if vllm else "transformers"}
     (args.output_dir / "harness.json").write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
     metric.save(args.output_dir / "details.jsonl")
     emit_result(

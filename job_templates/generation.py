@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hfagent.agent.errors import ModelError
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -90,7 +92,7 @@ def _complete(
 
     end_tokens = _end_tokens(model, tokenizer)
     accepted = inspect.signature(model.forward).parameters
-    cache = _read_prefix(model, prompts[0][:prefix], copies=len(rows))
+    cache, prefix = _read_prefix(model, prompts[0][:prefix], copies=len(rows))
     rest = tokenizer.pad({"input_ids": [ids[prefix:] for ids in prompts]}, padding_side="left", return_tensors="pt").to(
         model.device
     )
@@ -130,15 +132,30 @@ def shared_prefix(prompts: Sequence[list[int]]) -> int:
     return next((i for i in range(limit) if shortest[i] != longest[i]), max(limit, 0))
 
 
-def _read_prefix(model: Any, ids: list[int], *, copies: int) -> Any:
-    """The cache after the shared tokens, computed once and repeated for each row; None when there are none."""
+def _read_prefix(model: Any, ids: list[int], *, copies: int) -> tuple[Any, int]:
+    """The cache after the shared tokens, computed once and repeated for each row, and how many tokens it holds.
+
+    Empty where a layer keeps anything but all keys and values: a sliding window would count the padding between the
+    prefix and the rest of a row, and states of a convolution or recurrence cannot be repeated.
+
+    Raises:
+        ModelError: the model has no such cache at all.
+    """
     import torch
+    from transformers.cache_utils import DynamicLayer
 
     if not ids:
-        return None
-    cache = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True).past_key_values
+        return None, 0
+    cache = getattr(model(input_ids=torch.tensor([ids], device=model.device), use_cache=True), "past_key_values", None)
+    if cache is None:
+        raise ModelError(
+            f"{type(model).__name__!r} keeps no keys and values between tokens, so no answers can be generated here: "
+            "use a model with attention"
+        )
+    if any(type(layer) is not DynamicLayer for layer in cache.layers):
+        return None, 0
     cache.batch_repeat_interleave(copies)
-    return cache
+    return cache, len(ids)
 
 
 def _choose(logits: Any, temperature: float, generator: Any) -> Any:

@@ -83,6 +83,12 @@ def test_what_cannot_be_used_is_one_line_exit_2_and_nothing_left(
     assert list(tmp_path.glob("training_reports/*")) == []
 
 
+def test_a_misspelt_command_is_not_taken_for_a_goal(shell: Shell) -> None:
+    code, _, err = shell("staus")
+    assert code == 2
+    assert "did you mean 'status'" in err
+
+
 def test_a_folder_that_cannot_be_written_is_named_with_its_flag(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     code, _, err = shell(GOAL, "--yes", "--reports-dir", "file/reports")

@@ -106,7 +106,7 @@ def _procedural_python(benchmark: BenchmarkRef) -> list[Problem]:
         Problem(
             id=f"{benchmark.set}-{benchmark.seed}-{number:04d}",
             prompt=task.prompt,
-            prefix=f'def {task.entry_point}(x):\n    """{task.prompt}"""\n',
+            prefix=f'{task.signature}\n    """{task.prompt}"""\n',
             entry_point=task.entry_point,
             tests=task.tests,
             max_new_tokens=64,  # the longest solution takes 50

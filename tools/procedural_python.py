@@ -57,6 +57,11 @@ class Task:
     """Arguments with the expected results; the first argument is 0 or empty."""
 
     @property
+    def signature(self) -> str:
+        """The first line of the solution."""
+        return self.solution.partition("\n")[0]
+
+    @property
     def tests(self) -> str:
         """Source that follows a solution and raises AssertionError if it is wrong."""
         return (
