@@ -38,10 +38,16 @@ def test_humaneval_is_the_genuine_164_and_its_solutions_pass(sandbox: Sandbox) -
     assert not any(outcome.passed for outcome in sandbox.run_many(broken, workers=2))
 
 
-def test_a_continuation_ends_where_the_function_ends() -> None:
-    problem = problems(HUMANEVAL)[0]
-    code = program(problem, "    return True\n\nprint('something else')\n")
-    assert "something else" not in code
+@pytest.mark.parametrize("benchmark", [SEARCH, HUMANEVAL], ids=lambda benchmark: benchmark.name)
+def test_a_continuation_begins_after_the_docstring_and_ends_with_the_function(benchmark: BenchmarkRef) -> None:
+    for problem in problems(benchmark):
+        assert problem.prefix == problem.prefix.rstrip()
+        code = program(problem, "\n    return 7 or (\n    8\n)\n\nprint('something else')\n")
+        scope: dict[str, object] = {}
+        exec(code.removesuffix(problem.tests), scope)
+        assert callable(scope[problem.entry_point])
+        assert "return 7" in code
+        assert "something else" not in code
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ class Problem(Record):
     prompt: str
     """The user's message of a chat."""
     prefix: str
-    """The beginning of the program, which a model without a chat template continues."""
+    """The beginning of the program, which a model without a chat template continues. Ends without a line break: the
+    model writes it together with the indentation, as one token, and is lost after a line break of its own."""
     entry_point: str
     """Name of the function that the tests call."""
     tests: str
@@ -68,7 +69,7 @@ def program(problem: Problem, answer: str) -> str:
         above = problem.prefix.rpartition(f"def {problem.entry_point}")[0]
         code = above + code
     else:
-        code = problem.prefix + cut_continuation(code)
+        code = f"{problem.prefix}\n" + cut_continuation(code).lstrip("\n")
     return f"{code}\n\n{problem.tests}"
 
 
@@ -106,7 +107,7 @@ def _procedural_python(benchmark: BenchmarkRef) -> list[Problem]:
         Problem(
             id=f"{benchmark.set}-{benchmark.seed}-{number:04d}",
             prompt=task.prompt,
-            prefix=f'{task.signature}\n    """{task.prompt}"""\n',
+            prefix=f'{task.signature}\n    """{task.prompt}"""',
             entry_point=task.entry_point,
             tests=task.tests,
             max_new_tokens=64,  # the longest solution takes 50
@@ -128,7 +129,7 @@ def _openai_humaneval(benchmark: BenchmarkRef) -> list[Problem]:
         Problem(
             id=row["task_id"],
             prompt=f"Complete the following Python function.\n\n```python\n{row['prompt'].strip()}\n```",
-            prefix=row["prompt"],
+            prefix=row["prompt"].rstrip(),
             entry_point=row["entry_point"],
             tests=f"{row['test']}\n\ncheck({row['entry_point']})\n",
             max_new_tokens=512,
