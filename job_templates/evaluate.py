@@ -47,6 +47,7 @@ HARNESS_FILES = (
     "job_templates/evaluate.py",
     "job_templates/generation.py",
     "job_templates/lighteval_tasks.py",
+    "job_templates/roomy_cache.py",
     "tools/benchmarks.py",
     "tools/sandbox.py",
     "tools/sandbox_child.py",

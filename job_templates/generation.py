@@ -1,16 +1,22 @@
 """Batched generation with a transformers model that stops working on a row as soon as its answer is complete.
 
 `generate` of transformers computes finished rows until the longest one of the batch ends: on the embedded model and
-50 untrained answers 33 instead of 24 processor seconds, and more after training, when most answers are short.
+50 untrained answers 33 instead of 24 processor seconds, and more after training, when most answers are short. On a
+processor each batch has a thread of its own, for threads that share each small multiplication wait for each other:
+200 answers on 2 cores take 26 instead of 38 s.
 """
 
 import inspect
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from hfagent.agent.errors import ModelError
+
+STEPS_OF_PROGRESS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +59,49 @@ def generate(
         prompts: Complete texts.
         decoding: How to sample.
         is_complete: Asked after every token; the answer ends where it says yes.
-        progress: Told the answers done, the answers in all, and the seconds so far, after every batch.
+        progress: Told the answers done, the answers in all, and the seconds so far, ten times in all; by any thread.
         add_special_tokens: Whether the tokenizer adds them; a chat template has already written them.
     """
     import torch
 
     started = time.monotonic()
-    generator = torch.Generator(device=model.device).manual_seed(decoding.seed)
-    texts: list[list[str]] = [[] for _ in prompts]
     # Longest first: rows of a batch are padded to its longest, and a lack of memory shows at once.
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     rows = [Row(prompt, []) for prompt in order for _ in range(decoding.num_samples)]
     encoded = tokenizer(list(prompts), add_special_tokens=add_special_tokens)["input_ids"]
     prefix = shared_prefix(encoded)
-    for begin in range(0, len(rows), decoding.batch_size):
-        batch = rows[begin : begin + decoding.batch_size]
+    batches = [rows[begin : begin + decoding.batch_size] for begin in range(0, len(rows), decoding.batch_size)]
+    threads = torch.get_num_threads()
+    workers = min(threads, len(batches)) if model.device.type == "cpu" else 1
+
+    done, lock, stopped = 0, threading.Lock(), threading.Event()
+
+    def ended(number: int) -> None:
+        nonlocal done
+        if stopped.is_set():
+            raise CancelledError
+        with lock:
+            before, done = done, done + number
+            if before * STEPS_OF_PROGRESS // len(rows) < done * STEPS_OF_PROGRESS // len(rows):
+                progress(done, len(rows), time.monotonic() - started)
+
+    def complete(index: int) -> None:
+        if workers > 1:
+            torch.set_num_threads(max(1, threads // workers))  # of this thread alone
+        batch = batches[index]
+        generator = torch.Generator(device=model.device).manual_seed(decoding.seed + index)
         with torch.inference_mode():
             ids = [encoded[row.prompt] for row in batch]
-            _complete(model, tokenizer, ids, prefix, batch, decoding, is_complete, generator)
-        for row in batch:
-            texts[row.prompt].append(tokenizer.decode(row.tokens, skip_special_tokens=True))
-        progress(begin + len(batch), len(rows), time.monotonic() - started)
+            _complete(model, tokenizer, ids, prefix, batch, decoding, is_complete, ended, generator)
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            list(pool.map(complete, range(len(batches))))  # raises what a batch raised
+        finally:
+            stopped.set()  # a failure or SIGTERM ends the other batches at their next token
+    texts: list[list[str]] = [[] for _ in prompts]
+    for row in rows:
+        texts[row.prompt].append(tokenizer.decode(row.tokens, skip_special_tokens=True))
     return texts
 
 
@@ -85,6 +113,7 @@ def _complete(
     rows: list[Row],
     decoding: Decoding,
     is_complete: Callable[[str], bool],
+    ended: Callable[[int], None],
     generator: Any,
 ) -> None:
     """Append tokens to the rows until each has ended; the ended ones leave the batch."""
@@ -92,7 +121,8 @@ def _complete(
 
     end_tokens = _end_tokens(model, tokenizer)
     accepted = inspect.signature(model.forward).parameters
-    cache, prefix = _read_prefix(model, prompts[0][:prefix], copies=len(rows))
+    room = max(map(len, prompts)) + decoding.max_new_tokens
+    cache, prefix = _read_prefix(model, prompts[0][:prefix], copies=len(rows), room=room)
     rest = tokenizer.pad({"input_ids": [ids[prefix:] for ids in prompts]}, padding_side="left", return_tensors="pt").to(
         model.device
     )
@@ -113,6 +143,7 @@ def _complete(
             row.tokens.append(token)
             if not is_complete(tokenizer.decode(row.tokens, skip_special_tokens=True)):
                 kept.append(index)
+        ended(len(rows) - len(kept))
         if not kept:
             return
         if len(kept) < len(rows):
@@ -123,6 +154,7 @@ def _complete(
         input_ids = chosen[:, None]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         positions = positions[:, -1:] + 1
+    ended(len(rows))
 
 
 def shared_prefix(prompts: Sequence[list[int]]) -> int:
@@ -132,8 +164,10 @@ def shared_prefix(prompts: Sequence[list[int]]) -> int:
     return next((i for i in range(limit) if shortest[i] != longest[i]), max(limit, 0))
 
 
-def _read_prefix(model: Any, ids: list[int], *, copies: int) -> tuple[Any, int]:
+def _read_prefix(model: Any, ids: list[int], *, copies: int, room: int) -> tuple[Any, int]:
     """The cache after the shared tokens, computed once and repeated for each row, and how many tokens it holds.
+
+    It has room for so many tokens of a row.
 
     Empty where a layer keeps anything but all keys and values: a sliding window would count the padding between the
     prefix and the rest of a row, and states of a convolution or recurrence cannot be repeated.
@@ -143,6 +177,8 @@ def _read_prefix(model: Any, ids: list[int], *, copies: int) -> tuple[Any, int]:
     """
     import torch
     from transformers.cache_utils import DynamicLayer
+
+    from hfagent.job_templates.roomy_cache import RoomyLayer
 
     if not ids:
         return None, 0
@@ -154,13 +190,13 @@ def _read_prefix(model: Any, ids: list[int], *, copies: int) -> tuple[Any, int]:
         )
     if any(type(layer) is not DynamicLayer for layer in cache.layers):
         return None, 0
-    cache.batch_repeat_interleave(copies)
+    cache.layers = [RoomyLayer(layer.keys, layer.values, copies=copies, room=room) for layer in cache.layers]
     return cache, len(ids)
 
 
 def _choose(logits: Any, temperature: float, generator: Any) -> Any:
     if temperature == 0:
-        return logits.argmax(-1)
+        return logits.float().argmax(-1)  # a third of the time that it takes in bfloat16
     probabilities = (logits.float() / temperature).softmax(-1)
     return probabilities.multinomial(1, generator=generator)[:, 0]
 

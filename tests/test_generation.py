@@ -1,5 +1,6 @@
 """Our loop gives the tokens that transformers' own `generate` gives, whatever a model keeps between tokens."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -81,6 +82,27 @@ def test_samples_differ_from_each_other_and_repeat_with_their_seed(tokenizer: An
     assert [len(set(texts)) > 1 for texts in sampled] == [True] * len(PROMPTS)
     assert answers(model, tokenizer, num_samples=3, temperature=1.5) == sampled
     assert answers(model, tokenizer, num_samples=3, temperature=1.5, seed=1) != sampled
+
+
+def test_progress_counts_every_answer_and_a_failure_reaches_the_caller(tokenizer: Any) -> None:
+    model = random_model("llama", tokenizer)
+    told: list[tuple[int, int]] = []
+    decoding = Decoding(max_new_tokens=5, batch_size=1)
+
+    def run(is_complete: Callable[[str], bool]) -> None:
+        generate(
+            model,
+            tokenizer,
+            prompts=PROMPTS,
+            decoding=decoding,
+            is_complete=is_complete,
+            progress=lambda done, total, seconds: told.append((done, total)),
+        )
+
+    run(lambda text: False)
+    assert sorted(told) == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    with pytest.raises(ZeroDivisionError):
+        run(lambda text: bool(1 / 0))
 
 
 @pytest.mark.parametrize(
