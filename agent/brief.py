@@ -4,7 +4,7 @@ from datetime import datetime
 from functools import cache
 from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from hfagent.agent import policy, rules
 from hfagent.agent.state import State
@@ -18,8 +18,7 @@ def instructions() -> str:
 def brief(state: State, now: datetime) -> str:
     """What a planner knows at a wake: constant in size whatever the night's age."""
     move = rules.next_move(state, now)
-    template = Environment(undefined=StrictUndefined, autoescape=False).from_string(_load("brief.md"))  # noqa: S701 - text, not HTML
-    return template.render(
+    return _template("brief.md").render(
         plan=state.plan,
         dataset=state.dataset,
         runs=list(state.runs.values())[-8:],
@@ -30,6 +29,12 @@ def brief(state: State, now: datetime) -> str:
         money_left_micro_usd=policy.money_left_micro_usd(state),
         move=move,
     )
+
+
+@cache
+def _template(name: str) -> Template:
+    environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - text, not HTML
+    return environment.from_string(_load(name))
 
 
 @cache

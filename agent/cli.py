@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from hfagent import __version__
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
-COMMANDS = ("run", "resume", "status", "report", "logs", "cancel", "check", "doctor")
+COMMANDS = ("run", "resume", "status", "report", "logs", "cancel", "check", "rehearse", "doctor")
 
 
 class GoalFirst(TyperGroup):
@@ -73,6 +73,8 @@ def run(
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="Time limit of the whole project.")] = None,
+    max_trials: Annotated[int | None, typer.Option(help="Sets of hyperparameters to try.")] = None,
+    target_points: Annotated[float | None, typer.Option(help="Gain on the search set that ends the search.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A test: 100 examples, few steps.")] = False,
     project: Annotated[str | None, typer.Option(help="Name of the project.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of data, training and problems.")] = None,
@@ -89,7 +91,8 @@ def run(
 
     settings = _settings(
         backend=backend, flavor=flavor, budget_usd=budget_usd, max_hours=max_hours, seed=seed,
-        confirm_yes=yes or None, unsafe_exec=unsafe_exec or None, reports_dir=reports_dir, state_dir=state_dir,
+        max_trials=max_trials, target_points=target_points, confirm_yes=yes or None,
+        unsafe_exec=unsafe_exec or None, reports_dir=reports_dir, state_dir=state_dir,
     )  # fmt: skip
     flags = Flags(
         model=model, dataset=dataset, config=config, split=split, method=method, benchmark=benchmark,
@@ -166,6 +169,26 @@ def check(
     settings = _settings()
     _exit(commands.check(dataset, settings, method=method, config=config, split=split, model=model,
                          max_length=max_length, as_json=as_json))  # fmt: skip
+
+
+@app.command()
+def rehearse(
+    goal: Annotated[str, typer.Argument(help="What to achieve, in a sentence.")],
+    scenario: Annotated[
+        str,
+        typer.Option(
+            help="What happens: null, mixed, divergence, oom, stuck_queue, flaky, leak, contaminated.",
+        ),
+    ] = "mixed",
+    nights: Annotated[int, typer.Option(min=1, help="Number of nights.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of all nights.")] = 0,
+    planner: Annotated[str, typer.Option(help="Who plans: rules.")] = "rules",
+    as_json: AsJson = False,
+) -> None:
+    """Simulate whole nights by the real rules, and count what their claims are worth."""
+    from hfagent.agent import commands
+
+    _exit(commands.rehearse(goal, scenario=scenario, nights=nights, seed=seed, planner=planner, as_json=as_json))
 
 
 @app.command()

@@ -136,6 +136,29 @@ def check(
     return 0
 
 
+def rehearse(goal: str, *, scenario: str, nights: int, seed: int, planner: str, as_json: bool) -> int:
+    """Simulate nights."""
+    from rich.progress import Progress
+
+    from hfagent.agent import rehearse as rehearsals
+
+    with Progress(console=terminal.stderr_console(), transient=True) as progress:
+        task = progress.add_task("nights", total=nights)
+        found = rehearsals.rehearse(
+            goal,
+            scenario=scenario,
+            nights=nights,
+            seed=seed,
+            planner=planner,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    if as_json:
+        _print_json(found.model_dump())
+    else:
+        print(rehearsals.text(found))  # noqa: T201 - the result
+    return 0
+
+
 def doctor(settings: Settings, *, as_json: bool) -> int:
     """Examine the machine."""
     from hfagent.tools.doctor import examine

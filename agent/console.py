@@ -19,7 +19,8 @@ from rich.theme import Theme
 from hfagent.agent import estimate, lines
 from hfagent.agent.events import Event
 from hfagent.agent.records import BenchmarkRef, DatasetReport, Plan
-from hfagent.agent.state import Run, State
+from hfagent.agent.runs import Run
+from hfagent.agent.state import State
 from hfagent.agent.summary import headline, phase
 from hfagent.agent.verdict import sentence
 from hfagent.agent.wiring import Paths

@@ -5,16 +5,10 @@ The search set is judged permissively (any gain is kept), because the claim is m
 
 from pydantic import Field
 
-from hfagent.agent import trend
+from hfagent.agent import thresholds, trend
 from hfagent.agent.records import Action, Decision, MetricPoint, Record
 from hfagent.agent.verdict import Verdict
 
-MIN_GAIN = 0.01
-"""Relative fall of the loss that an extension must promise."""
-MAX_GENERALIZATION_LOSS = 5.0
-"""Percent; Prechelt's threshold for noisy evaluation losses."""
-HEADROOM_SCORE = 0.98
-"""From here on more training has next to nothing left to win."""
 EQUAL = 1e-9
 """Scores closer than this are equal: sums of fractions differ in their last bits."""
 
@@ -61,39 +55,65 @@ class Evidence(Record):
     extensions: int = Field(default=0, ge=0)
     """How often this line of runs was extended already."""
     max_extensions: int = Field(default=2, ge=0)
-    best_so_far: bool = True
-    """No other run scores higher on the search set."""
+    best_other: float | None = None
+    """Score of the best run of another line on the search set; None where there is none."""
     parent: Parent | None = None
+    futility: float | None = None
+    """Probability of a gain by which the evaluation was ended early; None where it was not."""
 
 
 def decide(evidence: Evidence) -> Decision:
     """Apply the rules, the first that fits.
 
+    0. An evaluation that was ended as futile: discard.
     1. An extension that did not raise the score of its parent: the parent is kept (the decision names it), or the
        extension discarded where the parent is no gain over the baseline either.
     2. Extend: not significantly worse, the best so far, headroom, losses still falling and not overfit, a forecast of
-       at least `MIN_GAIN`, extensions, time and money left beyond the reserve.
-    3. Keep any gain. 4. Stop where even the reserve is gone. 5. Discard.
+       at least `thresholds.MIN_GAIN`, extensions, time and money left beyond the reserve.
+    3. Keep any gain over the baseline and over the best of the other lines. 4. Stop where even the reserve is gone.
+    5. Discard.
     """
     verdict, parent = evidence.verdict, evidence.parent
     outlook = _outlook(evidence)
+    behind = evidence.best_other is not None and verdict.candidate_score - evidence.best_other <= EQUAL
     numbers = _numbers(evidence, outlook)
+    blocked = _blocked(evidence, outlook)
 
     def decision(action: Action, rule: str, reason: str, *, run: str = evidence.run) -> Decision:
-        return Decision(action=action, run=run, reason=reason, rule=rule, numbers=numbers)
+        lower = "not above the baseline" if verdict.delta <= EQUAL else "not above the best of the other runs"
+        against = {
+            "extend": blocked or "nothing blocks it",
+            "keep": lower if verdict.delta <= EQUAL or behind else "more training promises more",
+            "discard": "it is above the baseline" if verdict.delta > EQUAL else "it may still gain",
+        }
+        other = tuple(f"{name}: {why}" for name, why in against.items() if name != action)
+        return Decision(
+            action=action,
+            run=run,
+            reason=reason,
+            rule=rule,
+            version=thresholds.VERSION,
+            numbers=numbers,
+            alternatives=other if action in against else (),
+        )
 
     result = f"{_points(verdict.delta)} on {verdict.n} search problems (one-sided p = {verdict.p_value:.2g})"
+    if evidence.futility is not None:
+        return decision("discard", "discard-futile", f"{result}: ended early, a gain had {evidence.futility:.1%} left")
     if parent is not None and parent.verdict.delta <= EQUAL:
         change = f"the extension changed the score of {parent.run} by {_points(parent.verdict.delta)}"
-        if parent.verdict.base_score - verdict.base_score > EQUAL:
+        best_other = evidence.best_other if evidence.best_other is not None else verdict.base_score
+        if parent.verdict.base_score - max(best_other, verdict.base_score) > EQUAL:
             return decision("keep", "keep-parent", f"{change}: no gain, so {parent.run} is kept", run=parent.run)
         return decision("discard", "discard-no-gain", f"{change}, and neither is above the baseline: {result}")
-    blocked = _blocked(evidence, outlook)
     if blocked is None and outlook is not None and evidence.extension is not None:
         promise = f"at least {100 * outlook.gain:.1f} % lower by step {evidence.extension.total_steps}"
         return decision("extend", "extend-while-falling", f"{result}, and the loss still falls: {promise}")
-    if verdict.delta > EQUAL:
+    if verdict.delta > EQUAL and not behind:
         return decision("keep", "keep-any-gain", f"{result}; not extended: {blocked}")
+    if behind and verdict.delta > EQUAL:
+        best = f"{verdict.candidate_score:.3f} is not above {evidence.best_other:.3f}, the best of the other runs"
+        return decision("discard", "discard-not-best", f"{result}, but {best}")
     if short := _short_of(evidence.remaining, seconds=0, micro_usd=0):
         return decision("stop", "stop-at-reserve", f"{result}: no gain, and no room for another run: {short}")
     return decision("discard", "discard-no-gain", f"{result}: no gain; not extended: {blocked}")
@@ -116,12 +136,14 @@ def _blocked(evidence: Evidence, outlook: trend.Outlook | None) -> str | None:
     if extension is None:
         return "it cannot be continued"
     if evidence.extensions >= evidence.max_extensions:
+        if evidence.max_extensions == 0:
+            return "no extension is allowed"
         return f"extended {evidence.extensions} of {evidence.max_extensions} times"
     if verdict.label == "worse":
         return "it is worse than the baseline"
-    if not evidence.best_so_far:
-        return "another run scores higher"
-    if verdict.candidate_score >= HEADROOM_SCORE:
+    if evidence.best_other is not None and verdict.candidate_score < evidence.best_other:
+        return f"another run scores higher, {evidence.best_other:.3f}"
+    if verdict.candidate_score >= thresholds.HEADROOM_SCORE:
         return f"a score of {verdict.candidate_score:.3f} leaves no headroom"
     return _blocked_by_losses(evidence, outlook) or _short_of(
         evidence.remaining, seconds=extension.seconds, micro_usd=extension.micro_usd
@@ -132,7 +154,7 @@ def _blocked_by_losses(evidence: Evidence, outlook: trend.Outlook | None) -> str
     if outlook is None:
         return f"fewer than {trend.MIN_POINTS} training losses at the full learning rate, too few for a trend"
     gap = trend.generalization_loss(evidence.points)
-    if gap is not None and gap > MAX_GENERALIZATION_LOSS:
+    if gap is not None and gap > thresholds.MAX_GENERALIZATION_LOSS:
         return f"overfit, the evaluation loss is {gap:.1f} % above its lowest"
     if outlook.slope_high >= 0:
         slope = f"slope of ln loss over ln step up to {outlook.slope_high:+.3f}"
@@ -140,8 +162,9 @@ def _blocked_by_losses(evidence: Evidence, outlook: trend.Outlook | None) -> str
     eval_slope = trend.eval_slope(evidence.points)
     if eval_slope is not None and eval_slope >= 0:
         return f"the evaluation loss is not falling (slope {eval_slope:+.3f} per ln step)"
-    if outlook.gain < MIN_GAIN:
-        return f"a fall of the loss of only {100 * outlook.gain:.2f} % is to be expected, below {100 * MIN_GAIN:.0f} %"
+    if outlook.gain < thresholds.MIN_GAIN:
+        least = f"{100 * thresholds.MIN_GAIN:.0f} %"
+        return f"a fall of the loss of only {100 * outlook.gain:.2f} % is to be expected, below {least}"
     return None
 
 
@@ -164,6 +187,8 @@ def _numbers(evidence: Evidence, outlook: trend.Outlook | None) -> dict[str, flo
         "loss_slope_high": outlook.slope_high if outlook else None,
         "forecast_gain": outlook.gain if outlook else None,
         "eval_loss_slope": trend.eval_slope(evidence.points),
+        "best_other": evidence.best_other,
+        "futility": evidence.futility,
         "generalization_loss": trend.generalization_loss(evidence.points),
         "extensions": evidence.extensions,
         "seconds_left": remaining.seconds,

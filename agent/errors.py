@@ -10,6 +10,7 @@ HfagentError
 ├── EvaluationError   (RuntimeError)  an evaluation gave no usable scores
 ├── PackageMissing    (ImportError)   an optional package is needed; the message names the pip command
 ├── ModelError        (RuntimeError)  a model could not be fetched, converted or loaded
+│   └── ModelNotFound                 (UsageError too) no model where its name says; exit 2
 └── ReportError       (OSError)       the report could not be written; the ledger is whole
 
 A refusal by policy is not an error: it is a `Refusal` value, so that no planner is told to try again.
@@ -60,6 +61,10 @@ class PackageMissing(HfagentError, ImportError):
 
 class ModelError(HfagentError, RuntimeError):
     """A model could not be fetched, converted or loaded."""
+
+
+class ModelNotFound(ModelError, UsageError):
+    """The person named a model that is not there."""
 
 
 class ReportError(HfagentError, OSError):

@@ -8,7 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from hfagent.agent.findings import Flag, Response
+from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.records import (
+    Claim,
     DatasetReport,
     Decision,
     JobSpec,
@@ -20,6 +23,7 @@ from hfagent.agent.records import (
     Refusal,
     RunSpec,
     Score,
+    TrainConfig,
 )
 from hfagent.agent.verdict import Verdict
 
@@ -61,6 +65,8 @@ class DataPrepared(Record):
     kind: Literal["data_prepared"] = "data_prepared"
     path: str
     """What the train template's `--dataset` takes."""
+    cleaned: bool = False
+    """Whether it is a copy without the rows that hold benchmark problems: one file, so without config and split."""
 
 
 class DatasetChecked(Record):
@@ -68,6 +74,13 @@ class DatasetChecked(Record):
 
     kind: Literal["dataset_checked"] = "dataset_checked"
     report: DatasetReport
+
+
+class ContaminationChecked(Record):
+    """The training rows were compared with every benchmark problem, before anything was trained on them."""
+
+    kind: Literal["contamination_checked"] = "contamination_checked"
+    report: ContaminationReport
 
 
 class JobIntended(Record):
@@ -154,6 +167,63 @@ class Decided(Record):
     decision: Decision
 
 
+class Proposed(Record):
+    """A set of hyperparameters that will be tried."""
+
+    kind: Literal["proposed"] = "proposed"
+    number: int = Field(ge=2)
+    """1 is the plan's own."""
+    config: TrainConfig
+    why: str
+    source: Literal["recipe", "optuna", "planner"]
+
+
+class Flagged(Record):
+    """Watching a training job found something, and this is the answer to it."""
+
+    kind: Literal["flagged"] = "flagged"
+    run: str
+    key: str
+    flag: Flag
+    response: Response
+
+
+class EpochOpened(Record):
+    """Evaluations are done by another harness from here on: scores by the old one are compared no more."""
+
+    kind: Literal["epoch_opened"] = "epoch_opened"
+    set: ProblemSet
+    harness: str
+    before: str
+
+
+class NoiseMeasured(Record):
+    """The base model was evaluated twice: so much moves by itself."""
+
+    kind: Literal["noise_measured"] = "noise_measured"
+    n: int
+    flips: int
+    """Problems whose outcome changed."""
+    delta: float
+
+
+class LookTaken(Record):
+    """The confirm set is about to be looked at, and this look may spend so much error."""
+
+    kind: Literal["look_taken"] = "look_taken"
+    run: str
+    look: int = Field(ge=1)
+    """Counted over all projects on this machine with the same base model and confirm set."""
+    alpha: float
+
+
+class Claimed(Record):
+    """What the night may claim."""
+
+    kind: Literal["claimed"] = "claimed"
+    claim: Claim
+
+
 class Refused(Record):
     """Policy refused what the planner proposed."""
 
@@ -201,6 +271,7 @@ Fact = Annotated[
     | ModelPrepared
     | DataPrepared
     | DatasetChecked
+    | ContaminationChecked
     | JobIntended
     | JobSubmitted
     | JobRejected
@@ -209,7 +280,13 @@ Fact = Annotated[
     | JobEnded
     | Scored
     | Compared
+    | Proposed
+    | Flagged
+    | EpochOpened
+    | NoiseMeasured
+    | LookTaken
     | Decided
+    | Claimed
     | Refused
     | PlannerWoke
     | CancelRequested

@@ -4,8 +4,12 @@ from datetime import datetime
 
 from hfagent.agent import estimate, policy, proposals
 from hfagent.agent.decide import Evidence, Extension, Parent, Remaining
+from hfagent.agent.findings import Outcome, Trial
+from hfagent.agent.lines import steps_planned
 from hfagent.agent.records import MetricPoint
+from hfagent.agent.runs import Run
 from hfagent.agent.state import State
+from hfagent.agent.watch import Watched
 
 
 def evidence(state: State, name: str, now: datetime) -> Evidence:
@@ -17,9 +21,11 @@ def evidence(state: State, name: str, now: datetime) -> Evidence:
     comparison = state.comparison(name, None, "search")
     if comparison is None:
         raise ValueError(f"{name} is not compared on the search set")
-    scores = [
-        run.score.value for run in state.runs.values() if run.score and run.spec.subject and run.spec.set == "search"
-    ]
+    line = state.line(name)
+    others = [run.spec.name for run in state.trained if run.spec.name not in line]
+    scored = [run.score for other in others if (run := state.scored(other, "search")) is not None]
+    mine = state.scored(name, "search")
+    futility = mine.score.futility if mine is not None and mine.score is not None else None
     verdict = comparison.fact.verdict
     return Evidence(
         run=name,
@@ -29,15 +35,24 @@ def evidence(state: State, name: str, now: datetime) -> Evidence:
         extension=extension(state, name, now),
         extensions=state.extensions(name),
         max_extensions=state.plan.max_extensions,
-        best_so_far=verdict.candidate_score >= max(scores),
+        best_other=max((score.value for score in scored if score is not None and score.complete), default=None),
         parent=_parent(state, name),
+        futility=None if futility is None else futility.get("probability"),
     )
+
+
+def inputs(state: State, found: Evidence) -> tuple[str, ...]:
+    """The runs whose scores and metrics the evidence holds."""
+    subjects = [None, found.run, *([found.parent.run] if found.parent is not None else [])]
+    scored = [state.scored(subject, "search") for subject in subjects]
+    names = [run.spec.name for run in scored if run is not None]
+    return tuple(dict.fromkeys([*names, *state.line(found.run)]))
 
 
 def line_of_points(state: State, name: str) -> list[MetricPoint]:
     """Metrics of a run and of those it extends; where they overlap the later run's count."""
     by_step: dict[int, MetricPoint] = {}
-    line: list[str] = [name]
+    line = [name]
     while (parent := state.runs[line[-1]].spec.parent) is not None:
         line.append(parent)
     for run in reversed(line):
@@ -88,3 +103,43 @@ def _parent(state: State, name: str) -> Parent | None:
     if parent is None or comparison is None:
         return None
     return Parent(run=parent, verdict=comparison.fact.verdict)
+
+
+def trials(state: State) -> list[Trial]:
+    """Every set of hyperparameters that was tried, with the best score that its runs reached on the search set."""
+    found = []
+    for number, first in enumerate(state.trials, 1):
+        proposed = next((p for p in state.proposals if p.number == number), None)
+        line = [run for run in state.trained if state.line(run.spec.name)[-1] == first.spec.name]
+        scored = [run.score for one in line if (run := state.scored(one.spec.name, "search")) is not None]
+        value = max((score.value for score in scored if score is not None), default=None)
+        outcome: Outcome = "scored" if value is not None else "failed"
+        if value is None and line[-1].last.out_of_memory:
+            outcome = "out_of_memory"
+        found.append(
+            Trial(
+                number=number,
+                config=line[-1].spec.train or state.plan.train,
+                why=first.spec.why,
+                source="recipe" if proposed is None else proposed.source,
+                value=value,
+                outcome=outcome,
+            )
+        )
+    return found
+
+
+def watched(state: State, run: Run, now: datetime) -> Watched:
+    """What is known of a training run's last job."""
+    attempt, train = run.last, run.spec.train or state.plan.train
+    started = attempt.started_at
+    seen = [((at - started).total_seconds(), step) for at, step in run.progress] if started is not None else []
+    return Watched(
+        points=run.points,
+        method=train.method,
+        total_steps=steps_planned(run, state),
+        warmup_steps=train.warmup_steps,
+        running_s=None if started is None else max((now - started).total_seconds(), 0.0),
+        progress=tuple((max(at, 0.0), step) for at, step in seen),
+        timeout_s=attempt.job.timeout_s,
+    )

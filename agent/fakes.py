@@ -7,7 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hfagent.agent.errors import JobError
+from hfagent.agent.events import Proposed
+from hfagent.agent.findings import Look, Trial
+from hfagent.agent.integrity import ContaminationReport, Hit
 from hfagent.agent.records import (
+    BenchmarkRef,
     DatasetRef,
     DatasetReport,
     Job,
@@ -16,7 +20,9 @@ from hfagent.agent.records import (
     MethodCheck,
     MetricPoint,
     ModelRef,
+    Plan,
 )
+from hfagent.agent.sequential import LookKey, alpha_of_look, look_key
 
 
 class FakeClock:
@@ -158,6 +164,59 @@ class FakeChecker:
             columns={"messages": "list"},
             methods=dict.fromkeys(methods, self.check_result),
         )
+
+
+@dataclass
+class FakeFirewall:
+    """Flags the rows that it is told to."""
+
+    flagged: tuple[int, ...] = ()
+    denied: bool = False
+
+    def check(
+        self, dataset: DatasetRef, *, name: str, benchmarks: Sequence[BenchmarkRef], max_rows: int | None = None
+    ) -> ContaminationReport:
+        """The same report for any dataset."""
+        return ContaminationReport(
+            dataset=name,
+            rows=1000,
+            problems=1,
+            benchmarks=tuple(f"{benchmark.name}/{benchmark.set}" for benchmark in benchmarks),
+            hits=tuple(Hit(row=row, problem="p0", layer="ngram", evidence="a row's own text") for row in self.flagged),
+            hit_counts={"ngram": len(self.flagged)},
+            flagged=self.flagged,
+            verdict="denied" if self.denied else "contaminated" if self.flagged else "clean",
+            ignored={},
+        )
+
+    def clean(self, dataset: DatasetRef, report: ContaminationReport, *, max_rows: int | None = None) -> DatasetRef:
+        """A made-up copy."""
+        return DatasetRef(id=f"{dataset.id}-clean")
+
+
+class FakeSearcher:
+    """Halves the plan's learning rate with each set."""
+
+    def propose(self, plan: Plan, past: Sequence[Trial]) -> Proposed:
+        """The next set."""
+        number = len(past) + 1
+        config = plan.train.model_copy(update={"learning_rate": plan.train.learning_rate / 2 ** (number - 1)})
+        return Proposed(number=number, config=config, why="half the learning rate", source="optuna")
+
+
+class FakeLooks:
+    """Counts looks in memory."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[LookKey, str, str]] = []
+
+    def take(self, model: ModelRef, benchmark: BenchmarkRef, *, project: str, candidate: str) -> Look:
+        """The number of this look."""
+        look = (look_key(model, benchmark), project, candidate)
+        if look not in self.taken:
+            self.taken.append(look)
+        number = 1 + [taken for taken in self.taken if taken[0] == look[0]].index(look)
+        return Look(number=number, alpha=alpha_of_look(number))
 
 
 class FakeStore:

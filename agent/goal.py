@@ -1,4 +1,4 @@
-"""Read a goal: what a sentence says about method, area, model, dataset, benchmark and size. Pure, by pattern.
+"""Read a goal: what a sentence says about method, area, model, dataset, benchmark, size and limits. Pure, by pattern.
 
 Nothing is guessed: a field is None where the sentence is silent, and a sentence that says two things is refused.
 """
@@ -6,16 +6,24 @@ Nothing is guessed: a field is None where the sentence is silent, and a sentence
 import re
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import TypeVar
 
 from hfagent.agent.errors import UsageError
 from hfagent.agent.goal_names import Role, half_model, names
-from hfagent.agent.goal_words import AREA_WORDS, BENCHMARKS, DATASET_AREAS, METHOD_WORDS, UNKNOWN_METHODS
+from hfagent.agent.goal_numbers import GoalNumbers, one, read_numbers
+from hfagent.agent.goal_words import (
+    AREA_WORDS,
+    BENCHMARKS,
+    DATASET_AREAS,
+    DENIAL,
+    FLAVORS,
+    METHOD_WORDS,
+    OTHER_BENCHMARKS,
+    PLAIN_BENCHMARK_WORDS,
+    UNKNOWN_METHODS,
+)
 from hfagent.agent.records import Method, Record, TaskArea
 
 EXAMPLE = "improve code solving with SFT"
-
-T = TypeVar("T", bound=str | float)
 
 
 class GoalHints(Record):
@@ -23,15 +31,17 @@ class GoalHints(Record):
 
     stages: tuple[Method, ...] = ()
     """Training methods, in the order in which they are to run."""
+    excluded: tuple[Method, ...] = ()
+    """Training methods that must not run."""
     task_area: TaskArea | None = None
     model: str | None = None
     """`org/name`, a path, or `embedded:<name>`."""
     dataset: str | None = None
     """`org/name`, a path, or `embedded:<name>`."""
     benchmark: str | None = None
-    max_rows: int | None = None
-    num_train_epochs: float | None = None
-    learning_rate: float | None = None
+    flavor: str | None = None
+    """Hardware, as the sentence spells it."""
+    numbers: GoalNumbers = GoalNumbers()
 
 
 def parse_goal(text: str) -> GoalHints:
@@ -44,40 +54,62 @@ def parse_goal(text: str) -> GoalHints:
         The area may be None where a dataset, a benchmark or a number of rows is named.
 
     Raises:
-        UsageError: it is empty, says two things at once, names an unknown method or half a model, or does not tell
-            what to work on.
+        UsageError: it is empty, says two things at once, names an unknown method or half a model, asks for a limit
+            that cannot be kept, or does not tell what to work on.
     """
     if not text.strip():
         raise UsageError(f"the goal is empty: say what to improve, e.g. {EXAMPLE!r}")
-    found = list(names(text))
-    rest = text
-    for name in found:
-        rest = rest[: name.start] + " " * (name.end - name.start) + rest[name.end :]
+    spans = list(names(text))
+    rest = _blanked(text, ((name.start, name.end) for name in spans))
+    wanted = [name for name in spans if not denied(text, name.start)]
+    rest, excluded = _without_denied(rest)
 
     def named(role: Role) -> list[str]:
-        return [name.name for name in found if name.role == role]
+        return [name.name for name in wanted if name.role == role]
 
-    model, dataset = _one("model", named("model")), _one("dataset", named("dataset"))
-    benchmark = _one("benchmark", _benchmarks(rest, named("benchmark")))
+    model, dataset = one("model", named("model")), one("dataset", named("dataset"))
+    benchmark = one("benchmark", _benchmarks(rest, named("benchmark")))
     if model is None and (half := half_model(text)):
         raise UsageError(f"{half!r} is not a complete model name: give its size or id, e.g. 'Qwen/Qwen3-0.6B'")
-    max_rows = _rows(rest)
     hints = GoalHints(
         stages=_stages(rest),
+        excluded=excluded,
         task_area=_area(rest, benchmark=benchmark, dataset=dataset),
         model=model,
         dataset=dataset,
         benchmark=benchmark,
-        max_rows=max_rows,
-        num_train_epochs=_epochs(rest),
-        learning_rate=_number("learning rate", rf"\b(?:learning[- ]rate|lr)(?: of| to)?\s*[:=]?\s*({_NUMBER})", rest),
+        flavor=one("flavor", _flavors(rest)),
+        numbers=read_numbers(rest),
     )
-    if hints.task_area is None and dataset is None and benchmark is None and max_rows is None:
+    if hints.task_area is None and dataset is None and benchmark is None and hints.numbers.max_rows is None:
         raise UsageError(
             f"the goal {text.strip()[:80]!r} does not say what to improve: the areas are {', '.join(AREA_WORDS)}; "
             f"name one of them or a dataset, e.g. {EXAMPLE!r}"
         )
     return hints
+
+
+def denied(text: str, start: int) -> bool:
+    """Whether the words before a place say that what stands there is not wanted: `do not use ...`."""
+    return re.search(DENIAL, text[:start], re.IGNORECASE) is not None
+
+
+def _blanked(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    for start, end in spans:
+        text = text[:start] + " " * (end - start) + text[end:]
+    return text
+
+
+def _without_denied(rest: str) -> tuple[str, tuple[Method, ...]]:
+    """The sentence without what it does not want, and the methods among that."""
+    words = [*METHOD_WORDS.values(), UNKNOWN_METHODS, *AREA_WORDS.values(), *(b.pattern for b in BENCHMARKS)]
+    excluded: list[Method] = []
+    for match in re.finditer(rf"(?<![\w/-])(?:{'|'.join(words)})(?![\w/-])", rest, re.IGNORECASE):
+        if denied(rest, match.start()):  # with the ones before it blanked: "do not use DPO or GRPO"
+            rest = _blanked(rest, [match.span()])
+            excluded += [m for m, word in METHOD_WORDS.items() if re.fullmatch(word, match[0], re.IGNORECASE)]
+    return rest, tuple(dict.fromkeys(excluded))
+
 
 
 def _stages(rest: str) -> tuple[Method, ...]:
@@ -86,24 +118,34 @@ def _stages(rest: str) -> tuple[Method, ...]:
     found = {m: re.search(rf"\b(?:{words})\b", rest, re.IGNORECASE) for m, words in METHOD_WORDS.items()}
     spans = sorted((match.span(), method) for method, match in found.items() if match)
     order = tuple(method for _, method in spans)
-    links = [rest[one[1] : two[0]].lower() for (one, _), (two, _) in pairwise(spans)]
+    links = [rest[before[1] : after[0]].lower() for (before, _), (after, _) in pairwise(spans)]
     if len(order) == 2 and re.fullmatch(r"\s+after\s+", links[0]):
         return order[::-1]
     if not all(re.search(r"\bthen\b|\bfollowed by\b|->|→|\bafterwards\b|\bfinally\b", link) for link in links):
         raise UsageError(
-            f"the goal names several methods: {', '.join(order)}; keep one, or write 'first {order[0].upper()}, then "
-            f"{order[1].upper()}' to run one after the other"
+            f"the goal names several methods: {', '.join(order)}; keep one of them"
         )
     return order
 
 
 def _benchmarks(rest: str, ids: list[str]) -> list[str]:
-    """Known ones wherever they stand, unknown ones where the word benchmark follows."""
+    """Those in the tables wherever they stand, others where the word benchmark follows."""
     found = [b.name for b in BENCHMARKS if re.search(rf"(?<![\w/])(?:{b.pattern})(?![\w/+])", rest, re.IGNORECASE)]
-    for name in (*ids, *re.findall(r"\b([\w-]*[\d_][\w-]*)[\"'`*]* benchmark\b", rest)):
+    others = re.findall(rf"(?<![\w/-])(?:{OTHER_BENCHMARKS})(?![\w/-])", rest, re.IGNORECASE)
+    called = re.findall(
+        r"\b(?:with|on|by|using|against|via|use|run|the)\s+[\"'`*]*([\w+-]+)[\"'`*]* benchmarks?\b", rest, re.IGNORECASE
+    )
+    called += re.findall(r"\b([\w-]*[\d_][\w-]*)[\"'`*]* benchmark\b", rest)
+    plain = rf"{PLAIN_BENCHMARK_WORDS}|{'|'.join(AREA_WORDS.values())}"
+    for name in (*ids, *others, *called):
         known = [b.name for b in BENCHMARKS if re.fullmatch(b.pattern, name, re.IGNORECASE)]
-        found += known or [name]
+        found += known or ([] if re.fullmatch(plain, name, re.IGNORECASE) else [name])
     return found
+
+
+def _flavors(rest: str) -> list[str]:
+    found = re.finditer(rf"(?<![\w/-])(?:{FLAVORS})(?![\w/-])", rest, re.IGNORECASE)
+    return [match[0] for match in found if not denied(rest, match.start())]
 
 
 def _area(rest: str, *, benchmark: str | None, dataset: str | None) -> TaskArea | None:
@@ -114,39 +156,4 @@ def _area(rest: str, *, benchmark: str | None, dataset: str | None) -> TaskArea 
     if not areas and dataset is not None:
         areas = [a for a, parts in DATASET_AREAS.items() if re.search(parts, dataset, re.IGNORECASE)]
         areas = areas if len(areas) == 1 else []
-    return _one("task area", areas)
-
-
-_NUMBER = r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?"
-
-
-def _rows(rest: str) -> int | None:
-    pattern = r"\b(\d[\d,_]*(?:\.\d+)?)\s?(k?)\s+(?:\w+\s)?(?:examples?|rows?|samples?)\b(?! (?:per|for each|a) )"
-    found = re.findall(pattern, rest, re.IGNORECASE)
-    rows = _positive("number of rows", [float(re.sub("[,_]", "", n)) * (1000 if k else 1) for n, k in found])
-    return None if rows is None else max(1, round(rows))
-
-
-def _epochs(rest: str) -> float | None:
-    rest = re.sub(r"\b(?:one|an|a single)(?=[- ]epoch)", "1", rest, flags=re.IGNORECASE)
-    return _number("number of epochs", rf"({_NUMBER})[- ]epochs?\b", rest)
-
-
-def _number(what: str, pattern: str, rest: str) -> float | None:
-    return _positive(what, [float(n.replace(",", "")) for n in re.findall(pattern, rest, re.IGNORECASE)])
-
-
-def _positive(what: str, values: Iterable[float]) -> float | None:
-    value = _one(what, values)
-    if value is not None and value <= 0:
-        raise UsageError(f"a {what} of {value:g} trains nothing: it must be above 0")
-    return value
-
-
-def _one(what: str, values: Iterable[T]) -> T | None:
-    """The only value; None without any."""
-    distinct = list(dict.fromkeys(values))
-    if len(distinct) > 1:
-        listed = ", ".join(v if isinstance(v, str) else f"{v:g}" for v in distinct)
-        raise UsageError(f"the goal names more than one {what}: {listed}; keep one of them")
-    return distinct[0] if distinct else None
+    return one("task area", areas)

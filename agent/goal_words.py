@@ -13,6 +13,13 @@ METHOD_WORDS: dict[Method, str] = {
 UNKNOWN_METHODS = r"ppo|orpo|rloo|rlhf|cpo|simpo|gspo|reward model(?:l?ing)?|distillation"
 """Methods that people ask for and that must not quietly become another one."""
 
+DENIAL = (
+    r"(?:\b(?:not|never|no|without|avoid(?:ing)?|skip(?:ping)?|instead of|rather than|neither|nor)|n['’]t)"
+    r"(?:\s+(?:use|using|do|doing|run|running|try|train|training|evaluate|evaluating|apply|it|its|the|an?|any|to|with|on|"
+    r"by|for|in|or|nor|convert|conversion|upload))*\s+[\"'`*]*$"
+)
+"""What stands before something that is not wanted."""
+
 AREA_WORDS: dict[TaskArea, str] = {
     "code": r"cod(?:e|es|ing|er)|programming|program synthesis|python|leetcode|codeforces",
     "math": r"maths?|mathematics|mathematical|arithmetic|algebra|word problems",
@@ -44,6 +51,23 @@ BENCHMARKS = (
     BenchmarkWord(r"if-?eval", "ifeval", "instruction-following"),
     BenchmarkWord(r"ifbench(?:_test)?", "ifbench_test", "instruction-following"),
 )
+OTHER_BENCHMARKS = (
+    r"\w{2,}-?bench|mmlu(?:[-_ ]pro)?|hellaswag|gpqa|truthfulqa|winogrande|bbh|ds-?1000|cruxeval|multipl-e|mt-bench"
+)
+"""Benchmarks that people ask for and that must not quietly become another one."""
+PLAIN_BENCHMARK_WORDS = r"""(?x: the | an? | any | all | some | this | that | these | those | its? | same | standard |
+    public | usual | common | default | popular | known | other | another | my | our | your | good | better | best | each |
+    every | own | embedded | built-in | held-out | search | confirm | final | new | hidden | official | right | solving |
+    relevant | reasoning | chosen | following )"""
+"""What may stand before the word benchmark without being the name of one."""
+
+FLAVORS = (
+    r"cpu-(?:basic|upgrade|performance|xl)|zero-a10g|v5e-\w+|"
+    r"(?:\d+\s?x\s?)?(?:nvidia[- ])?(?:a10g?|a100|l4|l40s?|t4|h100|h200|b200|rtx[- ]?\d+\w*)"
+    r"(?:-?(?:small|medium|large|\d+gb))?(?:-?x\d+)?s?|"
+    r"\d+\s?x?\s?gpus|multi[- ]gpu"
+)
+"""Hardware by the names of Hugging Face Jobs, and as people write it."""
 
 DATASET_NAMES = {"gsm8k": "openai/gsm8k", "codeforces-cots": "open-r1/codeforces-cots", "capybara": "trl-lib/Capybara"}
 """Datasets that people call by the last part of their id, in lower case."""

@@ -3,9 +3,10 @@
 from datetime import datetime
 
 from hfagent.agent import policy
-from hfagent.agent.records import JobSpec, RunSpec, TrainConfig
+from hfagent.agent.records import JobSpec, RunSpec, Score, TrainConfig
 from hfagent.agent.state import State
 
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 TEMPLATES = {"train": "train_{method}.py", "smoke": "train_{method}.py", "evaluate": "evaluate.py"}
 
 
@@ -38,15 +39,19 @@ def train_args(state: State, run: RunSpec, attempt: int) -> tuple[str, ...]:
     args = ["--model", _model_path(state)]
     if plan.model.revision:
         args += ["--revision", plan.model.revision]
-    args += ["--dataset", state.data_path or plan.dataset.id, "--split", plan.dataset.split]
-    if plan.dataset.config:
+    split = "train" if state.data_cleaned else plan.dataset.split
+    args += ["--dataset", state.data_path or plan.dataset.id, "--split", split]
+    if plan.dataset.config and not state.data_cleaned:
         args += ["--config", plan.dataset.config]
     if state.dataset and (mapping := state.dataset.methods[plan.method].mapping):
         args += ["--mapping", mapping.model_dump_json(exclude_defaults=True)]
     args += hyperparameter_args(train)
     args += ["--project", plan.label, "--run-name", tracker_run(run, attempt)]
-    if run.parent is not None:
-        args += ["--resume-from-checkpoint", str(state.runs[run.parent].result["stable_checkpoint"])]
+    checkpoint = run.resume_from
+    if checkpoint is None and run.parent is not None:
+        checkpoint = str(state.runs[run.parent].result["stable_checkpoint"])
+    if checkpoint is not None:
+        args += ["--resume-from-checkpoint", checkpoint]
     if run.kind == "smoke":
         args += ["--smoke"]
     return tuple(args)
@@ -63,6 +68,10 @@ def hyperparameter_args(train: TrainConfig) -> list[str]:
 def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
     """Arguments of the evaluation template."""
     plan, evaluation = state.plan, state.plan.evaluation
+    if run.repeat:
+        # Other batches, and other draws where answers are drawn: what moves then is no merit of a model.
+        changes = {"batch_size": max(1, evaluation.batch_size // 2), "seed": evaluation.seed + 1}
+        evaluation = evaluation.model_copy(update=changes)
     problems = plan.search if run.set == "search" else plan.confirm
     args = ["--model", _model_path(state)]
     if plan.model.revision:
@@ -76,7 +85,16 @@ def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
         args += [f"--{name.replace('_', '-')}", str(value)]
     if plan.unsafe_exec:
         args += ["--unsafe-exec"]
+    best = state.scored(state.best_on_search, "search")
+    if run.subject is not None and run.set == "search" and best is not None and evaluation.num_samples < len(DIGITS):
+        # Once it cannot beat what is best so far, the rest of the problems would tell nothing that counts.
+        args += ["--reference", reference(best.score, evaluation.num_samples), "--futility-goal", "any_gain"]
     return tuple(args)
+
+
+def reference(score: Score | None, num_samples: int) -> str:
+    """The passes of each problem in the benchmark's order, one character a problem: a digit in base 36."""
+    return "".join(DIGITS[round(share * num_samples)] for share in score.outcomes.values()) if score else ""
 
 
 def _model_path(state: State) -> str:

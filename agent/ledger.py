@@ -45,11 +45,12 @@ def is_held(path: Path) -> bool:
 class Ledger:
     """An open ledger. Made by `open_ledger`, which holds the lock."""
 
-    def __init__(self, path: Path, file: IO[bytes], clock: Clock, events: list[Event]):
+    def __init__(self, path: Path, file: IO[bytes], clock: Clock, events: list[Event], *, sync: bool = True):
         self.path = path
         self.events = events
         self._file = file
         self._clock = clock
+        self._sync = sync
         self._listeners: list[Callable[[Event], None]] = []
 
     def subscribe(self, listener: Callable[[Event], None]) -> None:
@@ -73,7 +74,8 @@ class Ledger:
         try:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
+            if self._sync:
+                os.fsync(self._file.fileno())
         except OSError as error:
             self._file.truncate(size)
             raise LedgerError(
@@ -86,8 +88,13 @@ class Ledger:
 
 
 @contextmanager
-def open_ledger(path: Path, clock: Clock) -> Iterator[Ledger]:
+def open_ledger(path: Path, clock: Clock, *, sync: bool = True) -> Iterator[Ledger]:
     """Lock a ledger for writing, create it if needed, and cut off a torn last line.
+
+    Args:
+        path: its file.
+        clock: dates the events.
+        sync: wait for the disk at each event; False is for rehearsals, which nobody resumes.
 
     Raises:
         UsageError: another process holds it.
@@ -112,7 +119,7 @@ def open_ledger(path: Path, clock: Clock) -> Iterator[Ledger]:
         data = file.read()
         events = _parse(path, data)
         file.truncate(data.rfind(b"\n") + 1)
-        yield Ledger(path, file, clock, events)
+        yield Ledger(path, file, clock, events, sync=sync)
 
 
 def _lock(file: IO[bytes]) -> None:

@@ -3,27 +3,38 @@
 from hfagent.agent import estimate
 from hfagent.agent.events import (
     CancelRequested,
+    Claimed,
     Compared,
     Crashed,
     DataPrepared,
     DatasetChecked,
     Decided,
+    EpochOpened,
     Event,
+    Flagged,
     JobEnded,
     JobIntended,
     JobRejected,
     JobStarted,
     JobSubmitted,
+    LookTaken,
     MetricsLogged,
     ModelPrepared,
+    NoiseMeasured,
     PlanConfirmed,
     PlanMade,
     ProjectEnded,
+    Proposed,
     Refused,
     Resumed,
     Scored,
 )
-from hfagent.agent.state import Run, State
+from hfagent.agent.runs import Run
+from hfagent.agent.state import State
+
+
+SMOKE_STEPS = 3
+"""Optimizer steps of a smoke run, as the training templates cut it."""
 
 
 def line(event: Event, state: State) -> str | None:
@@ -72,6 +83,18 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
             )
         case Decided(about=about, decision=decision):
             return f"about={about} action={decision.action} run={decision.run} reason={decision.reason!r}"
+        case Proposed(number=number, why=why, source=source):
+            return f"set={number} by={source} why={why!r}"
+        case Flagged(run=name, flag=flag, response=response):
+            return f"run={name} flag={flag.name} step={flag.step} action={response.action} reason={flag.reason!r}"
+        case EpochOpened(set=problems, harness=harness, before=before):
+            return f"set={problems} harness={harness} before={before}"
+        case NoiseMeasured(n=n, flips=flips, delta=delta):
+            return f"n={n} flips={flips} delta={delta:+.3f}"
+        case LookTaken(run=name, look=look, alpha=alpha):
+            return f"run={name} look={look} alpha={alpha:.4f}"
+        case Claimed(claim=made):
+            return f"label={made.label} run={made.run} reason={made.reason!r}"
         case Refused(refusal=refusal):
             return f"what={refusal.what!r} why={refusal.why!r}"
         case CancelRequested(key=key, why=why):
@@ -97,7 +120,9 @@ def progress(run: Run, state: State) -> str:
 def steps_planned(run: Run, state: State) -> int | None:
     """Optimizer steps that a training run will take; None while the number of rows is unknown."""
     train = run.spec.train
-    if train is None or run.spec.kind == "smoke":
+    if run.spec.kind == "smoke":
+        return SMOKE_STEPS
+    if train is None:
         return None
     rows = state.dataset.rows if state.dataset else None
     if train.max_steps is None and rows is None:

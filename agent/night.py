@@ -9,12 +9,13 @@ from rich.console import Console
 
 from hfagent.agent import report
 from hfagent.agent.console import Progress
-from hfagent.agent.desk import Desk, Ports
+from hfagent.agent.desk import Desk
 from hfagent.agent.errors import DatasetError, HfagentError, ReportError, UsageError
 from hfagent.agent.events import Event, PlanConfirmed, PlanMade
 from hfagent.agent.ledger import Ledger, open_ledger
 from hfagent.agent.loop import run_night
 from hfagent.agent.planner import rule_planner
+from hfagent.agent.ports import Ports
 from hfagent.agent.records import Plan
 from hfagent.agent.settings import Settings
 from hfagent.agent.state import State

@@ -5,19 +5,28 @@ from collections.abc import Collection
 from typing import Any
 
 from hfagent.agent.errors import PlanRejected
-from hfagent.agent.goal import GoalHints
+from hfagent.agent.goal import GoalHints, denied
+from hfagent.agent.goal_numbers import GoalNumbers
 from hfagent.agent.recipes import Choices, Recipe
-from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record
+from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, TrainConfig
 from hfagent.agent.settings import Settings
+from hfagent.agent.space import EFFECTIVE_BATCH, configure
 
 BUILT: tuple[Method, ...] = ("sft",)
 """Methods that have a job template."""
 QUICK = {"max_rows": 100, "max_steps": 6}
 QUICK_PROBLEMS = 40
+DEFAULT_TRIALS = 8
+"""Sets of hyperparameters that fit a night on one GPU."""
+NOT_LORA = "full fine-tuning (training is by LoRA)"
+OVERNIGHT_HOURS = 8.0
+"""What `overnight` is read as where no number of hours is said: from the evening to the morning."""
 UNBUILT = {
     "publishing": r"\bpublish|\bpush\b.*\b(hub|to [\w-]+/[\w-]+)",
     "conversion to GGUF": r"\bgguf\b",
     "Hugging Face Jobs": r"\b(hf|hugging ?face) jobs\b",
+    NOT_LORA: r"\b(full([- ]parameters?|[- ]weights?)?[- ](fine-?\s?tun\w*|sft)|all (the )?weights)\b",
+    "training on a quantized model": r"\b(q-?lora|(4|8|four|eight)[- ]?bit)\b",
 }
 """What a goal may ask for and this version cannot do, by the words that ask for it."""
 
@@ -68,15 +77,10 @@ def make_plan(
         )
     model = ModelRef(id=wanted_model) if wanted_model not in (None, base.model.id) else base.model
     dataset = _dataset(flags, wanted_dataset, base.dataset)
-    changes: dict[str, Any] = {"method": method, "seed": settings.seed}
-    if embedded is not None:
-        changes |= _own_parts(recipe, embedded, model, dataset)
-    changes |= {
-        name: getattr(hints, name)
-        for name in ("max_rows", "num_train_epochs", "learning_rate")
-        if getattr(hints, name) is not None
-    }
-    changes |= QUICK if flags.quick else {}
+    numbers = hints.numbers
+    seed = numbers.seed if numbers.seed is not None and "seed" not in settings.model_fields_set else settings.seed
+    limits = _limits(numbers, settings)
+    train = configure(base.train.model_copy(update={"method": method, "seed": seed}), _asked(numbers))
     return Plan(
         project=_project(flags, model.id, dataset, method, here.taken),
         goal=goal,
@@ -96,6 +100,9 @@ def make_plan(
         budget_micro_usd=settings.budget_micro_usd,
         max_hours=settings.max_hours,
         max_extensions=0 if flags.quick else 1 if embedded else 2,
+        max_trials=settings.max_trials or (1 if embedded or flags.quick else DEFAULT_TRIALS),
+        target_delta=None if settings.target_points is None else settings.target_points / 100,
+        contaminated_rows=settings.contaminated_rows,
         unsafe_exec=settings.unsafe_exec,
         notes=_notes(recipe, model, dataset, here) if embedded else (),
     )

@@ -5,6 +5,7 @@ language model.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol
 
 from smolagents import ChatMessage, LogLevel, MessageRole, Model, ToolCallingAgent
@@ -54,6 +55,15 @@ class RuleModel(Model):  # type: ignore[misc]
         return ChatMessage(role=MessageRole.ASSISTANT, content=None, tool_calls=[call])
 
 
+class _Agent(ToolCallingAgent):  # type: ignore[misc]
+    """An agent whose tools and instructions stay as they are, so that its system prompt is rendered once."""
+
+    @cached_property
+    def system_prompt(self) -> str:
+        """The same bytes at every wake."""
+        return str(self.initialize_system_prompt())
+
+
 class AgentPlanner:
     """Any smolagents model at a desk."""
 
@@ -70,15 +80,7 @@ class AgentPlanner:
             StalledError: nothing runs and nothing was changed.
         """
         self.errors.clear()
-        agent = ToolCallingAgent(
-            tools=make_tools(self._desk, on_error=self.errors.append),
-            model=self._model,
-            instructions=instructions(),
-            max_steps=MAX_CALLS,
-            max_tool_threads=1,
-            verbosity_level=LogLevel.OFF,
-        )
-        before = len(self._desk.ledger.events)
+        agent, before = self._agent, len(self._desk.ledger.events)
         result = agent.run(brief(self._desk.state, self._desk.now), return_full_result=True)
         if self.errors:
             raise self.errors[-1]
@@ -98,6 +100,18 @@ class AgentPlanner:
                     output_tokens=usage.output_tokens if usage else None,
                 )
             )
+
+    @cached_property
+    def _agent(self) -> _Agent:
+        """Each run of it begins with an empty memory."""
+        return _Agent(
+            tools=make_tools(self._desk, on_error=self.errors.append),
+            model=self._model,
+            instructions=instructions(),
+            max_steps=MAX_CALLS,
+            max_tool_threads=1,
+            verbosity_level=LogLevel.OFF,
+        )
 
 
 def rule_planner(desk: Desk) -> AgentPlanner:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from hfagent.agent import report_facts as facts
 from hfagent.agent.markdown import plain
 from hfagent.agent.records import ProblemSet, Score
-from hfagent.agent.state import Run, State
+from hfagent.agent.runs import Run
+from hfagent.agent.state import State
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

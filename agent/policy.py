@@ -1,10 +1,12 @@
 """What may run now: None, or a Refusal that nobody can argue with. Pure: no clock, no disk, no network."""
 
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from hfagent.agent import estimate
-from hfagent.agent.proposals import extend_run
+from hfagent.agent.proposals import evaluate_run, extend_run
 from hfagent.agent.records import ProblemSet, Refusal, RunSpec
+from hfagent.agent.setback import setback
 from hfagent.agent.state import State
 
 MAX_ATTEMPTS = 2
@@ -60,9 +62,25 @@ def check_decide(state: State, run: str, now: datetime) -> Refusal | None:
     decision = state.decision_on(run)
     if decision is not None and not (decision.action == "extend" and blocked_extension(state, run, now)):
         return Refusal(what=f"decide {run}", why="already decided")
+    if setback(state, state.runs[run]) is not None:
+        return None
     if state.comparison(run, None, "search") is None:
         return Refusal(what=f"decide {run}", why="not compared with the baseline on the search set")
     return None
+
+
+def check_propose(state: State, now: datetime) -> Refusal | None:
+    """Whether another set of hyperparameters may be proposed now."""
+    why = None
+    if state.ended is not None:
+        why = f"the project is {state.ended.state}"
+    elif not state.trials:
+        why = "the plan's own hyperparameters come first: train"
+    elif state.pending is not None:
+        why = f"set {state.pending.number} is proposed and not tried yet: train"
+    elif len(state.trials) >= state.plan.max_trials:
+        why = f"{len(state.trials)} of {state.plan.max_trials} sets of hyperparameters are tried"
+    return None if why is None else Refusal(what="propose", why=why)
 
 
 def check_compare(state: State, run: str, problems: ProblemSet) -> Refusal | None:
@@ -95,8 +113,24 @@ def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
         return "the dataset is not checked"
     if state.dataset.methods[state.plan.method].verdict == "INCOMPATIBLE":
         return f"the dataset is incompatible with {state.plan.method}"
+    if spec.kind in ("train", "smoke"):
+        why = contaminated(state)
+        if why is not None:
+            return why
     if state.open_attempts:
         return f"{state.open_attempts[0].job.run} is still open: one job at a time"
+    return None
+
+
+def contaminated(state: State) -> str | None:
+    """Why nothing may be trained on this data; None once it is known to be free of benchmark problems."""
+    report = state.contamination
+    if report is None:
+        return "the training rows were not compared with the benchmark problems: check_contamination first"
+    if report.verdict == "denied":
+        return f"{report.dataset} is known to hold the benchmark: choose another dataset"
+    if report.verdict == "contaminated" and not state.data_cleaned:
+        return f"{len(report.flagged)} of {report.rows} training rows hold benchmark problems"
     return None
 
 
@@ -132,7 +166,11 @@ def _check_train(state: State, spec: RunSpec) -> str | None:
     ]
     if undecided:
         return f"{undecided[0]} is not decided"
-    if spec.parent is not None:
+    if spec.instead_of is not None:
+        decision = state.decision_on(spec.instead_of)
+        if decision is None or decision.action != "change":
+            return f"the decision on {spec.instead_of} is not to change it"
+    elif spec.parent is not None:
         decision = state.decision_on(spec.parent)
         if decision is None or decision.action != "extend":
             return f"the decision on {spec.parent} is not to extend"
@@ -144,12 +182,16 @@ def _check_train(state: State, spec: RunSpec) -> str | None:
 def _check_evaluate(state: State, spec: RunSpec) -> str | None:
     if spec.subject is not None and not (spec.subject in state.runs and state.runs[spec.subject].done):
         return f"no completed training run {spec.subject!r}"
+    if spec.repeat and state.scored(None, "search") is None:
+        return "the base model has no score on the search set: baseline first"
     if spec.set == "confirm":
         chosen = state.kept
         if chosen is None:
             return "no run was kept: the confirm set is for the kept one alone"
         if spec.subject not in (None, chosen):
             return f"the confirm set is touched once, by {chosen}"
+        if state.noise is None:
+            return "nobody knows how far a score moves by itself: repeat_baseline first"
     return None
 
 
@@ -164,6 +206,28 @@ def check_envelope(state: State, spec: RunSpec, now: datetime) -> str | None:
     if left_usd is not None and reserve > left_usd:
         return f"needs a reserve of ${reserve / 1e6:.2f}, ${left_usd / 1e6:.2f} left of the budget"
     return None
+
+
+def check_reserve(state: State, now: datetime) -> str | None:
+    """What is missing for another training run and its evaluation, if the confirmation shall still be paid for."""
+    train = RunSpec(name="next", kind="train", why="estimate", train=state.plan.train)
+    evaluation = evaluate_run(state, None, "confirm", "estimate")
+    needed_s = estimate.run_s(state, train) + 4 * estimate.run_s(state, evaluation)
+    left_s, left_usd = time_left_s(state, now), money_left_micro_usd(state)
+    if left_s is not None and left_s < needed_s:
+        return f"another run and the confirmation need about {needed_s:.0f} s, {max(left_s, 0):.0f} s are left"
+    needed = estimate.cost_micro_usd(state.plan, needed_s)
+    if left_usd is not None and left_usd < needed:
+        return f"another run and the confirmation need about ${needed / 1e6:.2f}, ${left_usd / 1e6:.2f} are left"
+    return None
+
+
+def lost_in_a_row(state: State) -> int:
+    """How many of the newest jobs that ended were lost by their machine, without one in between that was not."""
+    ended = [a for run in state.runs.values() for a in run.attempts if not a.open]
+    ended.sort(key=lambda a: a.intended_at)
+    lost = takewhile(lambda a: a.stage == "REJECTED" or (a.stage != "COMPLETED" and a.lost), reversed(ended))
+    return sum(1 for _ in lost)
 
 
 def job_timeout_s(state: State, spec: RunSpec, now: datetime) -> int:

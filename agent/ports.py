@@ -1,11 +1,15 @@
 """The seams: one Protocol for each part that can be replaced. Real and fake pass the same contract tests."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from hfagent.agent.records import DatasetRef, DatasetReport, Job, JobSpec, MetricPoint, ModelRef
+from hfagent.agent.events import Proposed
+from hfagent.agent.findings import Look, Trial
+from hfagent.agent.integrity import ContaminationReport
+from hfagent.agent.records import BenchmarkRef, DatasetRef, DatasetReport, Job, JobSpec, MetricPoint, ModelRef, Plan
 
 
 class Clock(Protocol):
@@ -67,6 +71,26 @@ class Tracker(Protocol):
         ...
 
 
+class Searcher(Protocol):
+    """Chooses hyperparameters from what was tried."""
+
+    def propose(self, plan: Plan, past: Sequence[Trial]) -> Proposed:
+        """The next set; the same past gives the same answer."""
+        ...
+
+
+class Looks(Protocol):
+    """Counts looks at confirm sets over all projects."""
+
+    def take(self, model: ModelRef, benchmark: BenchmarkRef, *, project: str, candidate: str) -> Look:
+        """The number of this look and what it may spend; the same look again for the same candidate.
+
+        Raises:
+            LedgerError, SettingsError: it cannot be recorded, and then it must not be used.
+        """
+        ...
+
+
 class DatasetChecker(Protocol):
     """Reads a sample of a dataset and judges it for every method."""
 
@@ -75,6 +99,28 @@ class DatasetChecker(Protocol):
 
         Raises:
             DatasetError: it cannot be found or read.
+        """
+        ...
+
+
+class Firewall(Protocol):
+    """Keeps benchmark problems out of the training rows."""
+
+    def check(
+        self, dataset: DatasetRef, *, name: str, benchmarks: Sequence[BenchmarkRef], max_rows: int | None = None
+    ) -> ContaminationReport:
+        """Compare the rows that a training would read with every problem of these sets.
+
+        Raises:
+            DatasetError: they cannot be read; nothing may be trained on them then.
+        """
+        ...
+
+    def clean(self, dataset: DatasetRef, report: ContaminationReport, *, max_rows: int | None = None) -> DatasetRef:
+        """A copy without the rows that the report flags.
+
+        Raises:
+            DatasetError: it cannot be written, or no row is left.
         """
         ...
 
@@ -101,3 +147,18 @@ class DatasetStore(Protocol):
             DatasetError: it cannot be had.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The outside world of a night."""
+
+    runner: JobRunner
+    tracker: Tracker
+    checker: DatasetChecker
+    models: ModelStore
+    datasets: DatasetStore
+    clock: Clock
+    firewall: Firewall
+    searcher: Searcher
+    looks: Looks

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from hfagent.agent.records import ProblemSet, Record, Refusal, RunSpec, TrainConfig
-from hfagent.agent.state import State
+from hfagent.agent.state import State, root_name
 
 
 class Move(Record):
@@ -20,11 +20,31 @@ def smoke_run(state: State, why: str) -> RunSpec:
     return RunSpec(name="smoke", kind="smoke", why=why, train=state.plan.train)
 
 
-def train_run(state: State, why: str, **changes: Any) -> RunSpec:
-    """A training run with the plan's hyperparameters and the changes named."""
-    number = sum(1 for run in state.trained if run.spec.parent is None) + 1
-    train = TrainConfig.model_validate({**state.plan.train.model_dump(), **changes})
-    return RunSpec(name=f"{state.plan.method}-{number:02d}", kind="train", why=why, train=train)
+def train_run(state: State, why: str) -> RunSpec | Refusal:
+    """The first run of a set of hyperparameters: the plan's own, then the newest proposal."""
+    number = len(state.trials) + 1
+    if number == 1:
+        return RunSpec(name=root_name(state.plan.method, 1), kind="train", why=why, train=state.plan.train)
+    pending = state.pending
+    if pending is None:
+        return Refusal(what="train", why="no set of hyperparameters is proposed: call propose first")
+    return RunSpec(name=root_name(state.plan.method, pending.number), kind="train", why=why, train=pending.config)
+
+
+def restart_run(state: State, run: str, why: str) -> RunSpec | Refusal:
+    """A run that was cut off or failed, begun again as its decision says."""
+    decision, before = state.decision_on(run), state.runs[run].spec
+    if decision is None or decision.action != "change" or before.train is None:
+        return Refusal(what=f"restart {run}", why=f"the decision on {run} is not to change it")
+    return RunSpec(
+        name=f"{run.split('-r')[0]}-r{state.restarts(run) + 1}",
+        kind="train",
+        why=why,
+        parent=before.parent,
+        instead_of=run,
+        resume_from=decision.resume_from,
+        train=TrainConfig.model_validate({**before.train.model_dump(), **decision.changes}),
+    )
 
 
 def extend_run(state: State, parent: str, why: str) -> RunSpec:
@@ -45,12 +65,20 @@ def extend_run(state: State, parent: str, why: str) -> RunSpec:
 
 
 def evaluate_run(state: State, subject: str | None, problems: ProblemSet, why: str) -> RunSpec:
-    """An evaluation of a training run's model, or of the base model."""
+    """An evaluation of a training run's model, or of the base model; a new harness gives it a new name."""
     if problems == "confirm":
         name = f"{subject or 'baseline'}-confirm"
     else:
         name = "baseline" if subject is None else f"{subject}-eval"
+    epoch = state.epochs.get(problems, 1)
+    if epoch > 1:
+        name += f"-e{epoch}"
     return RunSpec(name=name, kind="evaluate", why=why, subject=subject, set=problems)
+
+
+def repeat_run(why: str) -> RunSpec:
+    """The base model on the search set once more."""
+    return RunSpec(name="baseline-repeat", kind="evaluate", why=why, set="search", repeat=True)
 
 
 def spec_of(state: State, move: Move) -> RunSpec | Refusal:
@@ -65,7 +93,11 @@ def spec_of(state: State, move: Move) -> RunSpec | Refusal:
         case "smoke":
             return smoke_run(state, **args)
         case "train":
-            return _retried(state) or train_run(state, **args)
+            return _retried(state) or train_run(state, args["why"])
+        case "restart":
+            return restart_run(state, args["run"], args["why"])
+        case "repeat_baseline":
+            return repeat_run(args["why"])
         case "extend":
             return extend_run(state, args["run"], args["why"])
         case "evaluate":
@@ -75,8 +107,8 @@ def spec_of(state: State, move: Move) -> RunSpec | Refusal:
 
 
 def _retried(state: State) -> RunSpec | None:
-    """A first training run whose job failed keeps its name and configuration."""
-    runs = state.trained
-    if runs and not runs[-1].done and runs[-1].spec.parent is None:
-        return runs[-1].spec
-    return None
+    """A run whose machine was lost keeps its name and configuration."""
+    run = state.trained[-1] if state.trained else None
+    if run is None or run.done or run.spec.parent is not None or state.decision_on(run.spec.name) is not None:
+        return None
+    return run.spec

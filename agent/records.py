@@ -150,6 +150,12 @@ class RunSpec(Record):
     """Evaluations: which problems."""
     parent: str | None = None
     """Training: the run that this one extends."""
+    instead_of: str | None = None
+    """Training: the run that failed or was cancelled and that this one does again with changed hyperparameters."""
+    resume_from: str | None = None
+    """Training: checkpoint to start from where it is not the parent's; None is the base model or the parent."""
+    repeat: bool = False
+    """Evaluations: the base model once more with other batches, to see how far a score moves by itself."""
     train: TrainConfig | None = None
     """Training and smoke: the hyperparameters asked for."""
 
@@ -180,6 +186,12 @@ class Plan(Record):
     """Cap over the whole project; None means no cap."""
     max_hours: float | None = Field(default=None, gt=0)
     max_extensions: int = Field(default=2, ge=0)
+    max_trials: int = Field(default=1, ge=1)
+    """Sets of hyperparameters that are tried; extensions and restarts of one do not count."""
+    target_delta: float | None = Field(default=None, gt=0, le=1)
+    """Gain on the search set at which the search ends; None searches on."""
+    contaminated_rows: Literal["drop", "refuse"] = "drop"
+    """What becomes of training rows that hold benchmark problems: left out, or nothing is trained."""
     unsafe_exec: bool = False
     """Generated code may run without a sandbox."""
     notes: tuple[str, ...] = ()
@@ -266,6 +278,15 @@ class Score(Record):
     sandbox: str
     errors: dict[str, int] = {}
     """Kind of failure -> number of samples: syntax, assertion, timeout, ..."""
+    planned_n: int | None = None
+    """Problems of the whole set where the evaluation was ended early as futile, else None."""
+    futility: dict[str, float | None] | None = None
+    """The numbers by which it was ended early."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every problem of the set was answered."""
+        return self.planned_n is None or self.n >= self.planned_n
 
 
 class Decision(Record):
@@ -276,7 +297,34 @@ class Decision(Record):
     """The training run that the action is for: an extension that gains nothing keeps its parent."""
     reason: str
     rule: str
+    version: str = ""
+    """Of the thresholds that the rule used."""
+    inputs: tuple[str, ...] = ()
+    """What it was taken from: runs whose scores or metrics were weighed."""
     numbers: dict[str, float | None] = {}
+    alternatives: tuple[str, ...] = ()
+    """What was weighed and not done, each with its reason."""
+    changes: dict[str, float] = {}
+    """Action `change`: hyperparameter -> value of the run that comes instead."""
+    resume_from: str | None = None
+    """Action `change`: checkpoint that the run starts from; None is the base model."""
+
+
+class Claim(Record):
+    """What may be said about the night's result, and with how much it was bought."""
+
+    label: Literal["confirmed_better", "promising", "no_detectable_difference", "worse", "invalid"]
+    reason: str
+    run: str | None
+    """The training run that it is about; None where none was kept."""
+    look: int | None
+    """How often this confirm set was looked at for this base model, this look included; None without a look."""
+    alpha: float | None
+    """Error rate that this look may spend, one-sided."""
+    tried: int
+    """Training runs judged on the search set."""
+    noise: float | None
+    """Difference of two evaluations of the base model; None where it was not measured."""
 
 
 class Refusal(Record):

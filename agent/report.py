@@ -44,6 +44,7 @@ def render(
         sections.used(state),
         _plots(plots),
         sections.dataset_check(state),
+        sections.firewall(state),
         sections.decision_log(state),
         ["## Notes", "", "Text between the two markers in the source of this file is kept."],
     ]

@@ -8,7 +8,8 @@ from statistics import stdev
 from typing import Any
 
 from hfagent.agent.records import BenchmarkRef, Score, TrainConfig
-from hfagent.agent.state import Run, State
+from hfagent.agent.runs import Run
+from hfagent.agent.state import State
 from hfagent.agent.stats import NORMAL, student_quantile
 from hfagent.agent.verdict import Verdict
 

@@ -18,7 +18,8 @@ from hfagent.agent.report_words import (
     problems,
     score,
 )
-from hfagent.agent.state import Attempt, Run, State
+from hfagent.agent.runs import Attempt, Run
+from hfagent.agent.state import State
 
 TrackerUrl = Callable[[str, str], str]
 """Project and run -> the address, or the command, that shows the run's metrics."""

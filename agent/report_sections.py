@@ -1,9 +1,20 @@
 """The report's sections about the project as a whole: verdict, runs, what was used, dataset check, decisions. Pure."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from hfagent.agent import report_facts as facts
-from hfagent.agent.events import Crashed, Event, Refused, Resumed
+from hfagent.agent.events import (
+    Crashed,
+    EpochOpened,
+    Event,
+    Flagged,
+    LookTaken,
+    NoiseMeasured,
+    Proposed,
+    Refused,
+    Resumed,
+)
 from hfagent.agent.markdown import (
     NONE,
     TBD,
@@ -17,8 +28,9 @@ from hfagent.agent.markdown import (
     prose,
     table,
     utc,
+    value,
 )
-from hfagent.agent.records import DatasetReport
+from hfagent.agent.records import DatasetReport, TrainConfig
 from hfagent.agent.report_words import (
     base_model,
     dataset,
@@ -27,11 +39,15 @@ from hfagent.agent.report_words import (
     gain,
     heading,
     model_of,
+    points,
     problems,
     score,
 )
-from hfagent.agent.state import Comparison, Run, State, Taken
+from hfagent.agent.runs import Run
+from hfagent.agent.state import Comparison, State, Taken, root_name
 from hfagent.agent.verdict import sentence
+
+SHOWN_HITS = 20
 
 
 def runs(state: State) -> list[str]:
@@ -77,11 +93,34 @@ def dataset_check(state: State) -> list[str]:
     return lines
 
 
+def firewall(state: State) -> list[str]:
+    """What the comparison of the training rows with the benchmark problems found, with its evidence."""
+    report = state.contamination
+    if report is None:
+        return ["## Contamination check", "", TBD if state.ended is None else "The training rows were not checked."]
+    sets = ", ".join(map(code, report.benchmarks))
+    lines = [
+        "## Contamination check",
+        "",
+        f"**{report.verdict}**: {len(report.flagged)} of {report.rows} rows hold one of {report.problems} problems "
+        f"of {sets}{'; they are left out' if state.data_cleaned else ''}.",
+    ]
+    if report.hits:
+        rows = [(value(hit.row), code(hit.problem), hit.layer, prose(hit.evidence)) for hit in report.hits[:SHOWN_HITS]]
+        lines += ["", *table(("Row", "Problem", "Found by", "Text of the row"), rows)]
+    if sum(report.hit_counts.values()) > SHOWN_HITS:
+        lines += ["", f"{SHOWN_HITS} of {sum(report.hit_counts.values())} signs are shown."]
+    if report.ignored:
+        weak = ", ".join(f"{prose(name)} {number} times" for name, number in report.ignored.items())
+        lines += ["", f"Too weak to count: {weak}."]
+    return lines
+
+
 def decision_log(state: State) -> list[str]:
     """Verdicts, decisions, refusals and interruptions in order of time."""
     rows: list[tuple[datetime, list[str]]] = [(item.at, _compared_row(state, item)) for item in state.comparisons]
     rows += [(taken.at, _decided_row(taken)) for taken in state.decisions]
-    rows += [(event.at, _incident_row(event)) for event in state.incidents]
+    rows += [(event.at, _incident_row(state, event)) for event in state.incidents]
     if state.ended is not None and state.ended_at is not None:
         rows.append((state.ended_at, [state.ended.state, NONE, NONE, prose(state.ended.reason), NONE]))
     rows.sort(key=lambda row: row[0])
@@ -91,10 +130,32 @@ def decision_log(state: State) -> list[str]:
     return lines
 
 
-def _incident_row(event: Event) -> list[str]:
+def _incident_row(state: State, event: Event) -> list[str]:
     match event.fact:
         case Refused(refusal=refusal):
             return ["refused", NONE, "policy", f"{prose(refusal.what)}: {prose(refusal.why)}", NONE]
+        case Proposed() as fact:
+            name = root_name(state.plan.method, fact.number)
+            return ["proposed", code(name), code(fact.source), prose(fact.why), _changes(state, fact.config)]
+        case Flagged(run=name, flag=flag, response=response):
+            reason = f"{prose(flag.reason)}: {response.action.replace('_', ' ')}"
+            return ["flag", code(name), code(flag.name), reason, _numbers(flag.numbers)]
+        case EpochOpened() as fact:
+            reason = (
+                f"the harness of the {fact.set} set is {code(fact.harness)} instead of {code(fact.before)} from here on"
+            )
+            return ["new epoch", NONE, NONE, f"{reason}; earlier scores are compared no more", NONE]
+        case NoiseMeasured() as fact:
+            reason = f"the base model evaluated twice: {fact.flips} of {fact.n} outcomes changed"
+            return ["noise", NONE, NONE, reason, f"delta {points(fact.delta)}"]
+        case LookTaken() as fact:
+            return [
+                "look",
+                code(fact.run),
+                code("alpha-of-look"),
+                f"look {fact.look} at the confirm set",
+                f"alpha {fact.alpha:.4f}",
+            ]
         case Resumed():
             return ["resumed", NONE, NONE, "a new hfagent process took the project over", NONE]
         case Crashed(error=error):
@@ -151,9 +212,24 @@ def _compared_row(state: State, item: Comparison) -> list[str]:
 def _decided_row(taken: Taken) -> list[str]:
     decision = taken.decision
     action = decision.action if decision.run in (None, taken.about) else f"{decision.action} {code(str(decision.run))}"
-    known = {name: number for name, number in decision.numbers.items() if number is not None}
-    numbers = ", ".join(f"{prose(name)} {number:.3g}" for name, number in known.items())
-    return [action, code(taken.about), code(decision.rule), prose(decision.reason), numbers or NONE]
+    reason = prose(decision.reason)
+    if decision.alternatives:
+        reason += f". Not done: {prose('; '.join(decision.alternatives))}"
+    if decision.inputs:
+        reason += f". From: {', '.join(map(code, decision.inputs))}"
+    rule = f"{code(decision.rule)} {prose(decision.version)}".strip()
+    return [action, code(taken.about), rule, reason, _numbers(decision.numbers)]
+
+
+def _numbers(numbers: Mapping[str, float | None]) -> str:
+    known = {name: number for name, number in numbers.items() if number is not None}
+    return ", ".join(f"{prose(name)} {number:.3g}" for name, number in known.items()) or NONE
+
+
+def _changes(state: State, config: TrainConfig) -> str:
+    before, after = state.plan.train.model_dump(), config.model_dump()
+    changed = [f"{prose(name)} {value(after[name])}" for name in after if after[name] != before[name]]
+    return ", ".join(changed) or NONE
 
 
 def _dataset_counts(report: DatasetReport) -> str:

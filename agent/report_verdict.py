@@ -84,6 +84,7 @@ def _verdict_facts(state: State) -> list[list[str]]:
     taken = duration((end - state.started_at).total_seconds())
     return [
         *_interval_facts(headline(state)),
+        *_claim_facts(state),
         ["Training runs tried", f"{len(trained)}" + (f", {extended} of them an extension" if extended else "")],
         ["Looks at the confirm set", str(facts.looks(state))],
         ["Started", utc(state.started_at)],
@@ -92,6 +93,29 @@ def _verdict_facts(state: State) -> list[list[str]]:
         ["Cost", f"{dollars(state.spent_micro_usd)} spent, {dollars(state.held_micro_usd)} held for open jobs, {cap}"],
         ["Planner", f"woke {times(state.wakes)}{tokens}"],
     ]
+
+
+def _claim_facts(state: State) -> list[list[str]]:
+    """The claim, and what was paid for it."""
+    claim, noise = state.claim, state.noise
+    rows = []
+    if claim is not None:
+        rows.append(["Claim", f"**{claim.label.replace('_', ' ')}**: {prose(claim.reason)}"])
+    if claim is not None and claim.alpha is not None:
+        rows.append(
+            [
+                "Look",
+                f"{claim.look} at this confirm set with this base model, all projects counted; alpha {claim.alpha:.4f}",
+            ]
+        )
+    if noise is not None:
+        rows.append(
+            [
+                "Noise",
+                f"the base model twice: {noise.flips} of {noise.n} outcomes changed, {points(noise.delta)} points",
+            ]
+        )
+    return rows
 
 
 def _interval_facts(found: Verdict | None) -> list[list[str]]:

@@ -5,7 +5,8 @@ import re
 from hfagent.agent import report_facts as facts
 from hfagent.agent.markdown import NONE, TBD, code, link, plain, prose, utc
 from hfagent.agent.records import BenchmarkRef
-from hfagent.agent.state import Run, State
+from hfagent.agent.runs import Run
+from hfagent.agent.state import State
 
 EMBEDDED_MODELS = {"SmolLM2-135M-Instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Embedded name -> the Hub repository of the original."""

@@ -2,9 +2,11 @@
 
 from datetime import datetime
 
-from hfagent.agent import policy
+from hfagent.agent import policy, thresholds
 from hfagent.agent.proposals import Move, spec_of
 from hfagent.agent.records import ProblemSet, Refusal
+from hfagent.agent.runs import Run
+from hfagent.agent.setback import setback
 from hfagent.agent.state import State
 
 
@@ -19,19 +21,52 @@ def next_move(state: State, now: datetime) -> Move | None:
     check = state.dataset.methods[state.plan.method]
     if check.verdict == "INCOMPATIBLE":
         return _finish("failed", f"the dataset cannot train with {state.plan.method}: {check.reason}")
-    for step in (_next_preparation, _next_training, _next_confirmation):
+    for step in (_next_preparation, _next_training, _next_trial, _next_confirmation):
         move = step(state, now)
         if move is not None:
             return _guarded(state, move, now)
-    return _conclusion(state)
+    return _conclusion(state, now)
+
+
+def search_over(state: State, now: datetime) -> str | None:
+    """Why no further set of hyperparameters is tried; None while another one may be."""
+    plan, tried, kept = state.plan, len(state.trials), state.kept
+    if tried >= plan.max_trials:
+        return f"{tried} of {plan.max_trials} sets of hyperparameters tried"
+    comparison = state.comparison(kept, None, "search") if kept is not None else None
+    if comparison is not None:
+        found = comparison.fact.verdict
+        if plan.target_delta is not None and found.delta >= plan.target_delta:
+            return f"the target of {100 * plan.target_delta:+.1f} points is reached on the search set"
+        if found.candidate_score >= thresholds.HEADROOM_SCORE:
+            return f"a score of {found.candidate_score:.3f} on the search set leaves no headroom"
+    since = _trials_since_best(state)
+    if since >= thresholds.MAX_STAGNATION:
+        return f"{since} sets of hyperparameters in a row without a new best"
+    return policy.check_reserve(state, now)
+
+
+def _trials_since_best(state: State) -> int:
+    names = [run.spec.name for run in state.trials]
+    root = state.line(state.kept)[-1] if state.kept is not None else None
+    return len(names) - 1 - names.index(root) if root in names else len(names)
 
 
 def _next_preparation(state: State, now: datetime) -> Move | None:
+    if state.contamination is None:
+        return Move(tool="check_contamination")
+    why = policy.contaminated(state)
+    if why is not None:
+        return _finish("failed", why)
     smoke = state.runs.get("smoke")
     if smoke is None or not smoke.done:
         return Move(tool="smoke", args={"why": "a configuration that cannot start must not reach the long run"})
     if state.scored(None, "search") is None:
-        return _evaluate(None, "search", "the baseline: every gain is measured against it")
+        again = "evaluations are done by another harness now: " if state.epochs.get("search") else ""
+        return _evaluate(None, "search", f"{again}the baseline: every gain is measured against it")
+    kept = state.kept
+    if kept is not None and state.scored(kept, "search") is None:
+        return _evaluate(kept, "search", f"the score of {kept} by the new harness")
     return None
 
 
@@ -41,15 +76,28 @@ def _next_training(state: State, now: datetime) -> Move | None:
         return Move(tool="train", args={"why": f"first {state.plan.method} run with the recipe's hyperparameters"})
     last = runs[-1]
     name = last.spec.name
-    if not last.done and last.spec.parent is not None:
-        return _after_decision(state, last.spec.parent, now)
     if not last.done:
-        return Move(tool="train", args={"why": last.spec.why})
+        return _after_setback(state, last, now)
     if state.scored(name, "search") is None:
         return _evaluate(name, "search", f"the score of {name} beside the baseline's")
     if state.comparison(name, None, "search") is None:
         return Move(tool="compare", args={"run": name, "set": "search"})
     return _after_decision(state, name, now)
+
+
+def _after_setback(state: State, run: Run, now: datetime) -> Move | None:
+    spec, decision = run.spec, state.decision_on(run.spec.name)
+    if decision is not None and decision.action == "change":
+        return Move(tool="restart", args={"run": spec.name, "why": decision.reason})
+    if decision is not None:
+        return None
+    if setback(state, run) is not None:
+        return Move(tool="decide", args={"run": spec.name})
+    if spec.instead_of is not None:
+        return Move(tool="restart", args={"run": spec.instead_of, "why": spec.why})
+    if spec.parent is not None:
+        return _after_decision(state, spec.parent, now)
+    return Move(tool="train", args={"why": spec.why})
 
 
 def _after_decision(state: State, name: str, now: datetime) -> Move | None:
@@ -61,10 +109,23 @@ def _after_decision(state: State, name: str, now: datetime) -> Move | None:
     return None
 
 
+def _next_trial(state: State, now: datetime) -> Move | None:
+    if search_over(state, now) is not None:
+        return None
+    pending = state.pending
+    if pending is None:
+        return Move(tool="propose")
+    return Move(tool="train", args={"why": pending.why})
+
+
 def _next_confirmation(state: State, now: datetime) -> Move | None:
     chosen = state.kept
     if chosen is None:
         return None
+    if state.noise is None:
+        return Move(
+            tool="repeat_baseline", args={"why": "how far a score moves by itself: a gain must be larger than that"}
+        )
     if state.scored(None, "confirm") is None:
         return _evaluate(None, "confirm", "the base model on fresh problems")
     if state.scored(chosen, "confirm") is None:
@@ -76,16 +137,19 @@ def _next_confirmation(state: State, now: datetime) -> Move | None:
     return None
 
 
-def _conclusion(state: State) -> Move:
+def _conclusion(state: State, now: datetime) -> Move:
     chosen = state.kept
     last = state.decisions[-1].decision
     if last.action == "stop":
         return _finish("stopped", last.reason)
+    if not any(run.done for run in state.trained):
+        return _finish("failed", f"{last.run}: {last.reason}")
+    over = search_over(state, now) or "nothing is left to try"
     if chosen is None:
-        return _finish("finished", "no run was better than the base model on the search set")
+        return _finish("finished", f"no run was better than the base model on the search set; {over}")
     comparison = state.comparison(chosen, None, "confirm")
     label = comparison.fact.verdict.label if comparison else "not confirmed"
-    return _finish("finished", f"{chosen} on the confirm set: {label.replace('_', ' ')}")
+    return _finish("finished", f"{chosen} on the confirm set: {label.replace('_', ' ')}; {over}")
 
 
 def _evaluate(subject: str | None, problems: ProblemSet, why: str) -> Move:
@@ -98,6 +162,9 @@ def _finish(outcome: str, reason: str) -> Move:
 
 def _guarded(state: State, move: Move, now: datetime) -> Move:
     """The move, or the end of the night when policy refuses its launch for good."""
+    lost = policy.lost_in_a_row(state)
+    if lost >= thresholds.MAX_INFRASTRUCTURE_FAILURES:
+        return _finish("failed", f"{lost} jobs in a row were lost by their machine")
     spec = spec_of(state, move)
     if isinstance(spec, Refusal):
         return move

@@ -28,6 +28,12 @@ class Settings(Record):
     """Cap over the whole project. None is no cap, right for local jobs, which cost nothing."""
     max_hours: float | None = Field(default=None, gt=0)
     """Time for the whole project; None is no limit."""
+    max_trials: int | None = Field(default=None, ge=1)
+    """Sets of hyperparameters to try; None takes 1 for the embedded model and `plan.DEFAULT_TRIALS` elsewhere."""
+    target_points: float | None = Field(default=None, gt=0, le=100)
+    """Gain on the search set, in points, at which the search ends."""
+    contaminated_rows: Literal["drop", "refuse"] = "drop"
+    """What becomes of training rows that hold benchmark problems."""
     planner: str = Field(default="rules", min_length=1)
     """`rules`, or the name of a model that plans."""
     reports_dir: Path = Path("training_reports")
@@ -36,6 +42,8 @@ class Settings(Record):
     """Files of local jobs, from the working directory."""
     cache_dir: Path = Path("~/.cache/hfagent")
     """Converted models; may be deleted at any time."""
+    looks_file: Path = Path("~/.local/state/hfagent/looks.jsonl")
+    """Counts the looks at confirm sets over all projects; deleting it would let a seen set count as fresh."""
     unsafe_exec: bool = False
     """Run generated code without a sandbox where none works."""
     seed: int = Field(default=0, ge=0)
@@ -82,7 +90,7 @@ def load(flags: Mapping[str, Any], *, cwd: Path, env: Mapping[str, str]) -> Sett
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(problem, sources) for problem in error.errors())) from None
-    folders = {name: cwd / getattr(settings, name).expanduser() for name in ("reports_dir", "state_dir", "cache_dir")}
+    folders = {name: cwd / getattr(settings, name).expanduser() for name in ("reports_dir", "state_dir", "cache_dir", "looks_file")}
     return settings.model_copy(update=folders)
 
 

@@ -3,110 +3,43 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from hfagent.agent.events import (
     CancelRequested,
+    Claimed,
     Compared,
+    ContaminationChecked,
     Crashed,
     DataPrepared,
     DatasetChecked,
     Decided,
+    EpochOpened,
     Event,
+    Flagged,
     JobEnded,
     JobIntended,
     JobRejected,
     JobStarted,
     JobSubmitted,
+    LookTaken,
     MetricsLogged,
     ModelPrepared,
+    NoiseMeasured,
     PlanConfirmed,
     PlanMade,
     PlannerWoke,
     ProjectEnded,
+    Proposed,
     Refused,
     Resumed,
     Scored,
 )
-from hfagent.agent.records import (
-    DatasetReport,
-    Decision,
-    JobSpec,
-    JobStage,
-    MetricPoint,
-    Plan,
-    Refusal,
-    RunSpec,
-    Score,
-)
+from hfagent.agent.integrity import ContaminationReport
+from hfagent.agent.records import Claim, DatasetReport, Decision, MetricPoint, Plan, ProblemSet, Refusal
+from hfagent.agent.runs import Attempt, Run
 
-SIGNALED = 128
-"""Exit codes from here on: 128 + the signal that ended the process."""
-OUT_OF_MEMORY = 137
-"""SIGKILL, as the kernel sends it when memory runs out."""
-TIMED_OUT = "Job timeout"
-"""How Hugging Face Jobs and the local runner begin the message of a job that ran out of time."""
-
-Stage = JobStage | Literal["INTENDED", "REJECTED"]
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One job of a run."""
-
-    job: JobSpec
-    intended_at: datetime
-    stage: Stage = "INTENDED"
-    job_id: str | None = None
-    url: str | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    running_s: float | None = None
-    cost_micro_usd: int | None = None
-    exit_code: int | None = None
-    message: str | None = None
-    result: Mapping[str, Any] | None = None
-    cancel_why: str | None = None
-
-    @property
-    def lost(self) -> bool:
-        """Whether the machine failed and not the script: no exit code, or one of a signal from outside.
-
-        Too little time or memory would be too little again.
-        """
-        if self.exit_code == OUT_OF_MEMORY or (self.message or "").startswith(TIMED_OUT):
-            return False
-        return self.exit_code is None or self.exit_code >= SIGNALED
-
-    @property
-    def open(self) -> bool:
-        """Whether it runs, waits, or may have been submitted: its reserve is held."""
-        return self.stage in ("INTENDED", "SCHEDULING", "RUNNING")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run with its attempts, the metrics it logged and the score it gave."""
-
-    spec: RunSpec
-    attempts: tuple[Attempt, ...]
-    points: tuple[MetricPoint, ...] = ()
-    score: Score | None = None
-
-    @property
-    def last(self) -> Attempt:
-        """The newest attempt."""
-        return self.attempts[-1]
-
-    @property
-    def done(self) -> bool:
-        """Whether it completed."""
-        return self.last.stage == "COMPLETED"
-
-    @property
-    def result(self) -> Mapping[str, Any]:
-        """What the job script reported; empty while there is nothing."""
-        return self.last.result or {}
+INCIDENTS = (Refused, Resumed, Crashed, Proposed, Flagged, EpochOpened, NoiseMeasured, LookTaken)
 
 
 @dataclass(frozen=True)
@@ -137,12 +70,24 @@ class State:
     confirmed: bool = False
     model_path: str | None = None
     data_path: str | None = None
+    data_cleaned: bool = False
+    """Whether the path is a copy without the rows that hold benchmark problems."""
     dataset: DatasetReport | None = None
+    contamination: ContaminationReport | None = None
     runs: Mapping[str, Run] = field(default_factory=dict)
+    proposals: tuple[Proposed, ...] = ()
+    """Sets of hyperparameters beyond the plan's own, oldest first."""
+    harness: Mapping[ProblemSet, str] = field(default_factory=dict)
+    """Harness of the scores that count."""
+    epochs: Mapping[ProblemSet, int] = field(default_factory=dict)
+    """How often the harness of a set was new, the first time included."""
+    noise: NoiseMeasured | None = None
+    looks: tuple[LookTaken, ...] = ()
+    claim: Claim | None = None
     comparisons: tuple[Comparison, ...] = ()
     decisions: tuple[Taken, ...] = ()
     incidents: tuple[Event, ...] = ()
-    """Refusals, resumes and crashes."""
+    """What the decision log tells beside verdicts and decisions: refusals, flags, looks, resumes, crashes, ..."""
     wakes: int = 0
     tokens: int | None = None
     """Planner tokens; None when no planner reported any."""
@@ -189,17 +134,47 @@ class State:
 
     def extensions(self, name: str) -> int:
         """How many times the line of a training run was extended up to this run."""
-        count, parent = 0, self.runs[name].spec.parent
-        while parent is not None:
-            count, parent = count + 1, self.runs[parent].spec.parent
-        return count
+        return sum(self.runs[run].spec.parent is not None for run in self.line(name))
 
-    def scored(self, subject: str | None, problems: str) -> Run | None:
-        """The completed evaluation of a training run (None: the base model) on a problem set."""
+    def restarts(self, name: str) -> int:
+        """How many times a training run was begun again with changed hyperparameters."""
+        before = self.runs[name].spec.instead_of
+        return 0 if before is None else 1 + self.restarts(before)
+
+    @property
+    def trials(self) -> list[Run]:
+        """First runs of each set of hyperparameters, oldest first."""
+        return [run for run in self.trained if run.spec.parent is None and run.spec.instead_of is None]
+
+    @property
+    def best_on_search(self) -> str | None:
+        """The kept run if all of the search set was answered by the harness that counts; None is the base model."""
+        run = self.scored(self.kept, "search") if self.kept is not None else None
+        return self.kept if run is not None and run.score is not None and run.score.complete else None
+
+    @property
+    def pending(self) -> Proposed | None:
+        """The newest proposal, while no run was made of it."""
+        if not self.proposals or root_name(self.plan.method, self.proposals[-1].number) in self.runs:
+            return None
+        return self.proposals[-1]
+
+    def scored(self, subject: str | None, problems: ProblemSet) -> Run | None:
+        """The evaluation of a training run (None: the base model) on a problem set by the harness that counts."""
         for run in self.runs.values():
-            if run.spec.subject == subject and run.spec.set == problems and run.score is not None:
+            spec, score = run.spec, run.score
+            if score is None or score.harness != self.harness.get(problems):
+                continue
+            if (spec.subject, spec.set, spec.repeat) == (subject, problems, False):
                 return run
         return None
+
+    def line(self, name: str) -> list[str]:
+        """A training run and those that it extends or replaces, newest first."""
+        found = [name]
+        while (before := self.runs[found[-1]].spec.parent or self.runs[found[-1]].spec.instead_of) is not None:
+            found.append(before)
+        return found
 
     def comparison(self, candidate: str, reference: str | None, problems: str) -> Comparison | None:
         """The verdict on a candidate, if it was reached."""
@@ -230,6 +205,8 @@ def apply(state: State | None, event: Event) -> State | None:
     if state is None:
         return None
     state = replace(state, updated_at=event.at)
+    if isinstance(fact, INCIDENTS):
+        state = replace(state, incidents=(*state.incidents, event))
     if isinstance(fact, JobIntended | JobSubmitted | JobRejected | JobStarted | JobEnded | CancelRequested):
         return _apply_job(state, event)
     return _apply_project(state, event)
@@ -241,27 +218,44 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return replace(state, confirmed=True)
         case ModelPrepared(path=path):
             return replace(state, model_path=path)
-        case DataPrepared(path=path):
-            return replace(state, data_path=path)
+        case DataPrepared(path=path, cleaned=cleaned):
+            return replace(state, data_path=path, data_cleaned=cleaned)
+        case ContaminationChecked(report=contamination):
+            return replace(state, contamination=contamination)
         case DatasetChecked(report=report):
             return replace(state, dataset=report)
         case MetricsLogged(run=name, points=points):
-            return _with_run(state, name, points=_merge(state.runs[name].points, points))
+            run = state.runs[name]
+            progress = (*run.progress, (event.at, max(point.step for point in points)))
+            return _with_run(state, name, points=_merge(run.points, points), progress=progress)
+        case Flagged(run=name) as fact:
+            return _with_run(state, name, flags=(*state.runs[name].flags, fact))
         case Scored(run=name, score=score):
+            spec = state.runs[name].spec
+            if spec.set is not None and not spec.repeat and spec.set not in state.harness:
+                state = _with_harness(state, spec.set, score.harness)
             return _with_run(state, name, score=score)
+        case EpochOpened(set=problems, harness=harness):
+            return _with_harness(state, problems, harness)
+        case NoiseMeasured() as fact:
+            return replace(state, noise=fact)
+        case Proposed() as fact:
+            return replace(state, proposals=(*state.proposals, fact))
+        case LookTaken() as fact:
+            return replace(state, looks=(*state.looks, fact))
+        case Claimed(claim=claim):
+            return replace(state, claim=claim)
         case Compared() as fact:
             return replace(state, comparisons=(*state.comparisons, Comparison(event.at, fact)))
         case Decided(about=about, decision=decision):
             return replace(state, decisions=(*state.decisions, Taken(event.at, about, decision)))
-        case Refused():
-            return replace(state, incidents=(*state.incidents, event))
         case PlannerWoke() as fact:
             used = [n for n in (state.tokens, fact.input_tokens, fact.output_tokens) if n is not None]
             return replace(state, wakes=state.wakes + 1, tokens=sum(used) if used else None)
         case Resumed():
-            return replace(state, incidents=(*state.incidents, event), crash=None)
+            return replace(state, crash=None)
         case Crashed(error=error):
-            return replace(state, incidents=(*state.incidents, event), crash=error)
+            return replace(state, crash=error)
         case ProjectEnded() as fact:
             return replace(state, ended=fact, ended_at=event.at)
     return state
@@ -285,6 +279,19 @@ def _apply_job(state: State, event: Event) -> State:
             values = fact.model_dump(exclude={"kind", "key"})
             return _with_attempt(state, fact.key, **values)
     return state
+
+
+def root_name(method: str, number: int) -> str:
+    """Name of the first training run of a set of hyperparameters; 1 is the plan's own."""
+    return f"{method}-{number:02d}"
+
+
+def _with_harness(state: State, problems: ProblemSet, harness: str) -> State:
+    return replace(
+        state,
+        harness={**state.harness, problems: harness},
+        epochs={**state.epochs, problems: state.epochs.get(problems, 0) + 1},
+    )
 
 
 def _with_run(state: State, name: str, **changes: Any) -> State:

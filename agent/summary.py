@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from hfagent.agent.state import Run, State
+from hfagent.agent.runs import Run
+from hfagent.agent.state import State
 from hfagent.agent.verdict import Verdict
 
 VERDICT_FIELDS = (
@@ -42,6 +43,7 @@ def summary(state: State, *, report: Path, ledger: Path, held: bool) -> dict[str
         "state": phase(state, held=held),
         "stop_reason": state.ended.reason if state.ended is not None else state.crash,
         "verdict": None if verdict is None else {name: getattr(verdict, name) for name in VERDICT_FIELDS},
+        "claim": None if state.claim is None else state.claim.model_dump(),
         "runs": [_run(run) for run in state.runs.values()],
         "decisions": [
             {"at": _iso(t.at), "action": t.decision.action, "run": t.decision.run, "reason": t.decision.reason}

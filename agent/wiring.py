@@ -8,9 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hfagent.agent.clock import SystemClock
-from hfagent.agent.desk import Ports
 from hfagent.agent.errors import PackageMissing, SettingsError, UsageError
-from hfagent.agent.ports import JobRunner
+from hfagent.agent.ports import JobRunner, Ports
 from hfagent.agent.settings import Settings
 
 LOCAL_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "lighteval")
@@ -41,6 +40,9 @@ class Paths:
 
 def local_ports(settings: Settings) -> Ports:
     """A night on this machine."""
+    from hfagent.agent.looks import LookBook
+    from hfagent.agent.search import OptunaSearcher
+    from hfagent.tools.contamination import Firewall
     from hfagent.tools.dataset_read import DatasetReader, auto_tokenizer
     from hfagent.tools.dataset_store import LocalDatasetStore
     from hfagent.tools.embedded_model import EmbeddedModelStore
@@ -53,6 +55,9 @@ def local_ports(settings: Settings) -> Ports:
         models=EmbeddedModelStore(settings.cache_dir),
         datasets=LocalDatasetStore(settings.state_dir / "data"),
         clock=SystemClock(),
+        firewall=Firewall(settings.state_dir / "data"),
+        searcher=OptunaSearcher(settings.reports_dir),
+        looks=LookBook(settings.looks_file),
     )
 
 

@@ -15,6 +15,9 @@
 
 Closes with `RESULT {...}`: the fields of `hfagent.agent.records.Score` and how it was computed. Writes every sample
 to `details.jsonl` and what the harness hash stands for to `harness.json`.
+
+With `--reference`, how another model did on the same problems, it ends as soon as the model can hardly do better:
+`outcomes` and `n` are then of the problems answered, `planned_n` is the number of all, and `futility` says why.
 """
 
 import argparse
@@ -31,10 +34,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from hfagent.agent.errors import HfagentError, ModelError, UsageError
 from hfagent.agent.records import BenchmarkRef
+from hfagent.agent.sequential import FutilityGoal
+from hfagent.agent.thresholds import ALPHA
+from hfagent.job_templates.futility import FutilityWatch, parse_reference
 from hfagent.job_templates.generation import Decoding
 from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision
 from hfagent.tools.benchmarks import Problem, names, problems, problems_hash
@@ -44,6 +50,7 @@ SMOKE_PROBLEMS = 2
 SIGTERM_EXIT = 143
 # The files that decide what is asked, how it is answered and what counts as right.
 HARNESS_FILES = (
+    "agent/sequential.py",
     "job_templates/evaluate.py",
     "job_templates/generation.py",
     "job_templates/lighteval_tasks.py",
@@ -75,10 +82,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto")
     parser.add_argument("--backend", choices=("auto", "transformers", "vllm"), default="auto")
     parser.add_argument("--unsafe-exec", action="store_true", help="run answers even where no sandbox works")
+    parser.add_argument(
+        "--reference",
+        help="another model's passes, a base-36 digit for each problem in the benchmark's order, '.' where unknown; "
+        "the evaluation ends once the goal beside it can hardly be reached",
+    )
+    parser.add_argument("--futility-goal", choices=get_args(FutilityGoal), default="any_gain")
+    parser.add_argument("--lead", type=float, default=0.0, help="any_gain: difference of scores to be exceeded")
+    parser.add_argument("--alpha", type=float, default=ALPHA, help="significant: one-sided error rate")
     parser.add_argument("--smoke", action="store_true", help=f"only {SMOKE_PROBLEMS} problems")
     args = parser.parse_args(argv)
     if args.num_samples > 1 and args.temperature == 0:
         parser.error(f"--num-samples {args.num_samples} needs a --temperature above 0: all samples would be equal")
+    if not -1 < args.lead < 1:
+        parser.error(f"--lead {args.lead:g} is not a difference of scores: it must lie between -1 and 1")
+    if not 0 < args.alpha < 0.5:
+        parser.error(f"--alpha {args.alpha:g} is not a useful error rate: it must lie between 0 and 0.5")
     return args
 
 
@@ -100,6 +119,10 @@ def evaluate(args: argparse.Namespace) -> None:
     number = SMOKE_PROBLEMS if args.smoke else args.n
     benchmark = BenchmarkRef(name=args.benchmark, set=args.set, n=number, seed=args.benchmark_seed)
     chosen = problems(benchmark)
+    watch = None
+    if args.reference is not None:
+        reference = parse_reference(args.reference, [p.id for p in chosen], num_samples=args.num_samples)
+        watch = FutilityWatch(reference, args.futility_goal, args.lead, args.alpha)
     check_folders(args.model, args.adapter)
     sandbox = Sandbox.choose(unsafe=args.unsafe_exec)
     args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -128,11 +151,20 @@ def evaluate(args: argparse.Namespace) -> None:
         loaded = None if vllm and args.adapter is None else load_model(args, dtype, precision.device)
         _say(f"model loaded after {time.monotonic() - started:.0f} s on {precision.hardware}, {dtype}")
         if vllm:
+            if watch is not None:
+                _say("vLLM answers all problems at once: the evaluation will not end early")
             folder = args.model if loaded is None else _save(loaded, tokenizer, scratch)
             model = lighteval_tasks.vllm_model(folder, args.revision, dtype=dtype, chat=chat, decoding=decoding)
         else:
             model = lighteval_tasks.OwnGeneration(
-                loaded, tokenizer, name=args.model, chat=chat, decoding=decoding, progress=_progress
+                loaded,
+                tokenizer,
+                name=args.model,
+                chat=chat,
+                decoding=decoding,
+                metric=metric,
+                progress=_progress,
+                futile=watch.futile if watch else None,
             )
         value = lighteval_tasks.run(model, metric, name=benchmark.name, problems=chosen, chat=chat, vllm=vllm)
 
@@ -141,13 +173,22 @@ def evaluate(args: argparse.Namespace) -> None:
     parts |= {**asdict(precision), "dtype": dtype, "backend": "vllm" if vllm else "transformers"}
     (args.output_dir / "harness.json").write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
     metric.save(args.output_dir / "details.jsonl")
+    found = watch.found if watch else None
+    if found is not None:
+        _say(
+            f"ended after {found.done} of {found.total} problems, {found.wins} won and {found.losses} lost: "
+            f"the goal {found.goal} is reached with probability {found.probability:.2g}"
+        )
+    outcomes = metric.fractions()
     emit_result(
         {
             "benchmark": benchmark.model_dump(),
             "metric": lighteval_tasks.METRIC,
             "value": value,
-            "n": len(chosen),
-            "outcomes": metric.fractions(),
+            "n": len(outcomes),
+            "planned_n": len(chosen) if found else None,
+            "futility": found.numbers if found else None,
+            "outcomes": outcomes,
             "harness": digest(parts),
             "sandbox": sandbox.name,
             "errors": metric.errors(),

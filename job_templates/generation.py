@@ -9,8 +9,9 @@ processor each batch has a thread of its own, for threads that share each small 
 import inspect
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,8 @@ class Row:
     prompt: int
     """Index of its prompt."""
     tokens: list[int]
+    text: str = ""
+    """Without the special tokens, once it has ended."""
 
 
 def generate(
@@ -50,8 +53,14 @@ def generate(
     is_complete: Callable[[str], bool],
     progress: Callable[[int, int, float], None],
     add_special_tokens: bool = False,
+    answered: Callable[[Sequence[tuple[int, str]]], Iterable[None]] | None = None,
+    enough: Callable[[list[list[str]]], bool] | None = None,
 ) -> list[list[str]]:
     """The samples of each prompt, in the prompts' order, without the special tokens.
+
+    The prompts are worked on in the order given, batch by batch, and the batches depend on nothing else: in bfloat16 a
+    row's answer may change with the rows beside it. Where `enough` ends the work, the prompts after those that it was
+    asked about have no samples, also if some were ready: what comes back must not depend on which thread was faster.
 
     Args:
         model: A causal language model in evaluation mode.
@@ -61,48 +70,92 @@ def generate(
         is_complete: Asked after every token; the answer ends where it says yes.
         progress: Told the answers done, the answers in all, and the seconds so far, ten times in all; by any thread.
         add_special_tokens: Whether the tokenizer adds them; a chat template has already written them.
+        answered: Given prompt and text of each row of a batch, by the batch's thread, while other batches go on. Works
+            while it is iterated over, so that it can be stopped in between.
+        enough: Asked after each batch but the last, once all before it are told, too, with the samples of all prompts
+            so far; the work ends where it says yes.
     """
     import torch
 
-    started = time.monotonic()
-    # Longest first: rows of a batch are padded to its longest, and a lack of memory shows at once.
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    rows = [Row(prompt, []) for prompt in order for _ in range(decoding.num_samples)]
+    rows = [Row(prompt, []) for prompt in range(len(prompts)) for _ in range(decoding.num_samples)]
     encoded = tokenizer(list(prompts), add_special_tokens=add_special_tokens)["input_ids"]
     prefix = shared_prefix(encoded)
     batches = [rows[begin : begin + decoding.batch_size] for begin in range(0, len(rows), decoding.batch_size)]
+    tally = _Tally(batches, decoding.num_samples, progress, enough)
     threads = torch.get_num_threads()
     workers = min(threads, len(batches)) if model.device.type == "cpu" else 1
-
-    done, lock, stopped = 0, threading.Lock(), threading.Event()
-
-    def ended(number: int) -> None:
-        nonlocal done
-        if stopped.is_set():
-            raise CancelledError
-        with lock:
-            before, done = done, done + number
-            if before * STEPS_OF_PROGRESS // len(rows) < done * STEPS_OF_PROGRESS // len(rows):
-                progress(done, len(rows), time.monotonic() - started)
 
     def complete(index: int) -> None:
         if workers > 1:
             torch.set_num_threads(max(1, threads // workers))  # of this thread alone
         batch = batches[index]
         generator = torch.Generator(device=model.device).manual_seed(decoding.seed + index)
-        with torch.inference_mode():
-            ids = [encoded[row.prompt] for row in batch]
-            _complete(model, tokenizer, ids, prefix, batch, decoding, is_complete, ended, generator)
+        with suppress(CancelledError):
+            tally.ended(0)
+            with torch.inference_mode():
+                ids = [encoded[row.prompt] for row in batch]
+                _complete(model, tokenizer, ids, prefix, batch, decoding, is_complete, tally.ended, generator)
+            for row in batch:
+                row.text = tokenizer.decode(row.tokens, skip_special_tokens=True)
+            if answered is not None:
+                for _ in answered([(row.prompt, row.text) for row in batch]):
+                    tally.ended(0)
+            tally.answered(index)
 
     with ThreadPoolExecutor(workers) as pool:
         try:
             list(pool.map(complete, range(len(batches))))  # raises what a batch raised
         finally:
-            stopped.set()  # a failure or SIGTERM ends the other batches at their next token
-    texts: list[list[str]] = [[] for _ in prompts]
-    for row in rows:
-        texts[row.prompt].append(tokenizer.decode(row.tokens, skip_special_tokens=True))
-    return texts
+            tally.stopped.set()  # a failure or SIGTERM ends the other batches at their next token
+    samples = tally.samples()
+    return samples + [[] for _ in prompts[len(samples) :]]
+
+
+class _Tally:
+    """What the batches' threads tell each other."""
+
+    def __init__(
+        self,
+        batches: Sequence[list[Row]],
+        num_samples: int,
+        progress: Callable[[int, int, float], None],
+        enough: Callable[[list[list[str]]], bool] | None,
+    ) -> None:
+        self.batches, self.num_samples, self.progress, self.enough = batches, num_samples, progress, enough
+        self.stopped = threading.Event()
+        self._started, self._lock = time.monotonic(), threading.Lock()
+        self._rows, self._total = 0, sum(map(len, batches))
+        self._answered: set[int] = set()
+        self._in_order = 0
+        """Batches answered, from the first without a gap."""
+
+    def ended(self, number: int) -> None:
+        """So many rows more have their answer.
+
+        Raises:
+            CancelledError: the work is to end.
+        """
+        if self.stopped.is_set():
+            raise CancelledError
+        with self._lock:
+            before, self._rows = self._rows, self._rows + number
+            if before * STEPS_OF_PROGRESS // self._total < self._rows * STEPS_OF_PROGRESS // self._total:
+                self.progress(self._rows, self._total, time.monotonic() - self._started)
+
+    def answered(self, index: int) -> None:
+        """A batch is answered: ask whether that is enough, batch by batch in their order."""
+        with self._lock:
+            self._answered.add(index)
+            while self._in_order in self._answered and not self.stopped.is_set():
+                self._in_order += 1
+                if self.enough and self._in_order < len(self.batches) and self.enough(self.samples()):
+                    self.stopped.set()
+
+    def samples(self) -> list[list[str]]:
+        """The texts of the first prompts: of those that have all their samples in the batches answered in order."""
+        texts = [row.text for batch in self.batches[: self._in_order] for row in batch]
+        each = self.num_samples
+        return [texts[i * each : (i + 1) * each] for i in range(len(texts) // each)]
 
 
 def _complete(

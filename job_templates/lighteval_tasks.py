@@ -9,7 +9,7 @@ import json
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from lighteval.tasks.prompt_manager import PromptManager
 from lighteval.tasks.registry import Registry
 from lighteval.tasks.requests import Doc, SamplingMethod
 
+from hfagent.agent.sequential import streaming_order
 from hfagent.job_templates.generation import Decoding, generate
 from hfagent.tools.benchmarks import CONTINUATION_STOPS, Problem, is_complete, program
-from hfagent.tools.sandbox import Sandbox
+from hfagent.tools.sandbox import Outcome, Sandbox
 
 METRIC = "pass@1"
 PROMPT_TOKENS = 2048
@@ -48,7 +49,10 @@ class Tried:
 
 
 class PassFraction(SampleLevelComputation, SamplingMetric):  # type: ignore[misc]
-    """Runs every sample in the sandbox; a problem's score is the share of its samples that pass."""
+    """Runs every sample in the sandbox; a problem's score is the share of its samples that pass.
+
+    A program is run once: when its answer is there if the model tells (`judge`), else at the end (`compute`).
+    """
 
     def __init__(self, problems: Sequence[Problem], sandbox: Sandbox, *, num_samples: int, workers: int) -> None:
         self.problems = {problem.id: problem for problem in problems}
@@ -56,31 +60,46 @@ class PassFraction(SampleLevelComputation, SamplingMetric):  # type: ignore[misc
         self.samples = num_samples
         self.workers = workers
         self.tried: list[Tried] = []
+        self.outcomes: dict[str, Outcome] = {}
+        """By the program's text."""
 
     def num_samples(self) -> int:
         """Asked by lighteval, which passes it on to the model."""
         return self.samples
 
+    def judge(self, answers: Iterable[tuple[str, str]]) -> Iterator[None]:
+        """Run the programs of these answers, pairs of problem id and text, one a step; any thread may do so."""
+        programs = dict.fromkeys(program(self.problems[name], text) for name, text in answers)
+        new = [one for one in programs if one not in self.outcomes]
+        for one, outcome in zip(new, self.sandbox.run_many(new, workers=self.workers), strict=True):
+            self.outcomes[one] = outcome
+            yield
+
+    def fraction(self, name: str, texts: Sequence[str]) -> float:
+        """The share of a problem's samples that passed; all were judged."""
+        return sum(self.outcomes[program(self.problems[name], text)].passed for text in texts) / len(texts)
+
     def compute(self, docs: list[Doc], responses: list[ModelResponse], **_: Any) -> list[float]:
-        """The fractions, in the documents' order."""
+        """The fractions, in the documents' order; NaN for a document that has no answers."""
         answers = [
-            (self.problems[doc.specific["id"]], doc.query, text)
+            (doc.specific["id"], doc.query, text)
             for doc, response in zip(docs, responses, strict=True)
             for text in response.final_text
         ]
-        programs = [program(problem, text) for problem, _, text in answers]
-        outcomes = list(self.sandbox.run_many(programs, workers=self.workers))
-        self.tried = [
-            Tried(problem.id, prompt, text, source, outcome.kind, outcome.detail)
-            for (problem, prompt, text), source, outcome in zip(answers, programs, outcomes, strict=True)
-        ]
+        list(self.judge((name, text) for name, _, text in answers))
+        self.tried = []
+        for name, prompt, text in answers:
+            source = program(self.problems[name], text)
+            outcome = self.outcomes[source]
+            self.tried.append(Tried(name, prompt, text, source, outcome.kind, outcome.detail))
         passed = self.fractions()
-        return [passed[doc.specific["id"]] for doc in docs]
+        return [passed.get(doc.specific["id"], float("nan")) for doc in docs]
 
     def fractions(self) -> dict[str, float]:
-        """Problem id -> share of its samples that passed, in the problems' order."""
+        """Id of each problem that was answered -> share of its samples that passed, in the problems' order."""
+        answered = {one.id for one in self.tried}
         passed = Counter(one.id for one in self.tried if one.kind == "passed")
-        return {name: passed[name] / self.samples for name in self.problems}
+        return {name: passed[name] / self.samples for name in self.problems if name in answered}
 
     def errors(self) -> dict[str, int]:
         """Kind of failure -> number of samples, most frequent first."""
@@ -106,7 +125,11 @@ class NoCache:
 
 
 class OwnGeneration(LightevalModel):  # type: ignore[misc]
-    """A loaded transformers model, generating by `generation.generate`."""
+    """A loaded transformers model, generating by `generation.generate`.
+
+    It answers in the order of `streaming_order`, so that the problems answered so far are a random part of all, and
+    has the answers of a batch judged while the next one is generated.
+    """
 
     def __init__(
         self,
@@ -116,10 +139,13 @@ class OwnGeneration(LightevalModel):  # type: ignore[misc]
         name: str,
         chat: bool,
         decoding: Decoding,
+        metric: PassFraction,
         progress: Callable[[int, int, float], None],
+        futile: Callable[[dict[str, float]], bool] | None,
     ) -> None:
         self.model, self._tokenizer = model, tokenizer
-        self.chat, self.decoding, self.progress = chat, decoding, progress
+        self.chat, self.decoding, self.metric = chat, decoding, metric
+        self.progress, self.futile = progress, futile
         self.config = ModelConfig(model_name=name)
         self._cache = NoCache()
 
@@ -139,19 +165,30 @@ class OwnGeneration(LightevalModel):  # type: ignore[misc]
         return int(self.model.config.max_position_embeddings)
 
     def greedy_until(self, docs: list[Doc]) -> list[ModelResponse]:
-        """The samples of each document; `greedy` is only lighteval's name for it."""
+        """The samples of each document, none where the evaluation ended before it; `greedy` is lighteval's name."""
+        by_id = {doc.specific["id"]: doc for doc in docs}
+        order = streaming_order(list(by_id), self.decoding.seed)
         manager = PromptManager(use_chat_template=self.chat, tokenizer=self._tokenizer)
-        prompts = [manager.prepare_prompt(doc) for doc in docs]
+        prompts = {name: manager.prepare_prompt(by_id[name]) for name in order}
+        stop, metric = self.futile, self.metric
+
+        def enough(samples: list[list[str]]) -> bool:
+            answered = zip(order, samples, strict=False)  # the first of all
+            return stop is not None and stop({name: metric.fraction(name, texts) for name, texts in answered})
+
         answers = generate(
             self.model,
             self._tokenizer,
-            prompts=prompts,
+            prompts=list(prompts.values()),
             decoding=self.decoding,
             is_complete=lambda text: is_complete(text, chat=self.chat),
             progress=self.progress,
             add_special_tokens=self.add_special_tokens,
+            answered=lambda pairs: metric.judge((order[index], text) for index, text in pairs),
+            enough=enough,
         )
-        return [ModelResponse(input=prompt, text=texts) for prompt, texts in zip(prompts, answers, strict=True)]
+        texts = dict(zip(order, answers, strict=True))
+        return [ModelResponse(input=prompts[name], text=texts[name]) for name in by_id]
 
     def loglikelihood(self, docs: list[Doc]) -> list[ModelResponse]:
         """No task of ours compares likelihoods."""
@@ -243,6 +280,6 @@ def _metric(metric: PassFraction) -> SampleLevelMetric:
         higher_is_better=True,
         category=SamplingMethod.GENERATIVE,
         sample_level_fn=metric,
-        corpus_level_fn=np.mean,
+        corpus_level_fn=np.nanmean,  # over the documents that were answered
         batched_compute=True,
     )

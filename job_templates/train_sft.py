@@ -126,6 +126,7 @@ def build_trainer(args: Args, precision: Precision, train: list[Row], held_out: 
     datasets.disable_progress_bars()
     transformers.logging.disable_progress_bar()
     model, tokenizer = load_model(args, precision)
+    fingerprint = training.base_fingerprint(model)
     if not tokenizer.chat_template and not all(isinstance(value, str) for value in train[0].values()):
         raise UsageError(f"{args.model!r} has no chat template, and the rows are chats: train an instruct model")
     settings = sft_settings(args, precision, model.num_parameters())
@@ -147,6 +148,7 @@ def build_trainer(args: Args, precision: Precision, train: list[Row], held_out: 
         processing_class=tokenizer,
         peft_config=lora,
     )
+    trainer.base_fingerprint = fingerprint  # of the model as it was loaded: TRL may adapt its configuration
     if not len(trainer.train_dataset):
         raise UsageError(f"in every row the prompt alone fills --max-length {args.config.max_length}: raise it")
     return trainer
@@ -208,8 +210,10 @@ def run(trainer: "SFTTrainer", schedule: Schedule, stop: Stop, checkpoint: Check
     stop.training = False
     if stop.requested:
         say(f"stopped by SIGTERM after step {trainer.state.global_step}, with a checkpoint")
+        emit_result(training.cut_off(Path(trainer.args.output_dir), trainer.state.global_step))
         sys.exit(training.EXIT_SIGTERM)
     if watching.broken:
+        emit_result(training.cut_off(Path(trainer.args.output_dir), trainer.state.global_step))
         raise ModelError(f"training diverged: {watching.broken}; lower the learning rate")
     return time.monotonic() - started
 
@@ -246,6 +250,8 @@ def result(
         "device": precision.device,
         "dtype": precision.dtype,
         "hardware": precision.hardware,
+        "base_fingerprint": trainer.base_fingerprint,
+        **training.weight_facts(trainer.model, folder / "adapter"),
         "launched": launched(trainer, args.config),
         "trackio_project": args.project,
         "trackio_run": args.run_name,

@@ -19,6 +19,10 @@ EXIT_SIGTERM = 143
 SAVE_BY_S = 15.0
 """Seconds that a step in progress gets to end after SIGTERM; the runner kills after 20."""
 MAX_EVALUATIONS = 8
+SAMPLED = 16
+"""Values of each tensor in a fingerprint."""
+_NOT_THE_MODEL = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"})
+"""Entries of a configuration that differ between equal models."""
 
 
 def hold_out(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Row]]:
@@ -79,6 +83,17 @@ class Scheduled:
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: schedule.factor(step))  # type: ignore[attr-defined]
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """A checkpoint brings the learning rate of its run along; this run's own is what was asked for."""
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        rate = self.args.learning_rate  # type: ignore[attr-defined]
+        scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # accelerate may have wrapped it
+        scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
+        factor = self.schedule.factor(scheduler.last_epoch)
+        for group in self.optimizer.param_groups:  # type: ignore[attr-defined]
+            group["initial_lr"], group["lr"] = rate, rate * factor
+        scheduler._last_lr = [rate * factor] * len(scheduler.base_lrs)  # what is logged at the first step
 
 
 def plan_schedule(config: TrainConfig, *, rows: int, batch: int, evaluate: bool = True) -> Schedule:
@@ -173,6 +188,12 @@ class Stop:
         os._exit(EXIT_SIGTERM)
 
 
+def cut_off(folder: Path, step: int) -> dict[str, Any]:
+    """The RESULT of a training that ended without a model: how far it came and the checkpoints that it left."""
+    found = {path.name.removeprefix("checkpoint-"): str(path.resolve()) for path in folder.glob("checkpoint-*")}
+    return {"steps": step, "checkpoints": dict(sorted(found.items(), key=lambda item: int(item[0])))}
+
+
 def keep_only(folder: Path, steps: Sequence[int]) -> None:
     """Delete the checkpoints in a folder but those of these steps."""
     import shutil
@@ -201,3 +222,48 @@ def check_adapter(folder: Path) -> None:
         raise ModelError(f"the adapter's {broken[0]!r} holds NaN or infinity: lower the learning rate")
     if not any(bool(tensor.any()) for name, tensor in weights.items() if "lora_B" in name):
         raise ModelError(f"the adapter in {str(folder)!r} equals its start: nothing was learned")
+
+
+def base_fingerprint(model: Any) -> str:
+    """Hash of a base model: configuration, names and shapes of its tensors, and `SAMPLED` values of each.
+
+    The same in every process and in fp32 and bf16 alike; a copy in another folder has the same. Quick enough for any
+    size, so a change of single weights may go unseen.
+    """
+    import torch
+
+    config = {key: value for key, value in model.config.to_diff_dict().items() if key not in _NOT_THE_MODEL}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.named_parameters()):
+        values = tensor.detach().reshape(-1)
+        places = torch.linspace(0, max(values.numel() - 1, 0), min(SAMPLED, values.numel()), dtype=torch.float64)
+        sample = values[places.long().to(values.device)].to(torch.bfloat16).float().tolist()
+        digest.update(f"{name} {tuple(tensor.shape)} {sample}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def weight_change(model: Any) -> float | None:
+    """Norm of the adapter's update over the norm of the matrices that it updates; None if it is no finite number.
+
+    ||BA||^2 is the trace of (B'B)(AA'), so the product of full size is never built.
+    """
+    update = base = 0.0
+    for module in model.modules():
+        for name, b in getattr(module, "lora_B", {}).items():
+            b, a = b.weight.detach().float(), module.lora_A[name].weight.detach().float()
+            update += module.scaling[name] ** 2 * float(((b.T @ b) * (a @ a.T)).sum())
+            base += float(module.get_base_layer().weight.detach().float().square().sum())
+    change = math.sqrt(max(update, 0.0) / base) if base and math.isfinite(update) else math.nan
+    return change if math.isfinite(change) else None
+
+
+def weight_facts(model: Any, adapter: Path) -> dict[str, Any]:
+    """Which base model was trained and how far, for `hfagent.agent.integrity`."""
+    base = model.get_base_model()
+    saved = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    return {
+        "base_model": base.name_or_path,
+        "base_revision": getattr(base.config, "_commit_hash", None),
+        "adapter_base_model": saved["base_model_name_or_path"],
+        "weight_change": weight_change(model),
+    }

@@ -11,6 +11,9 @@ from hfagent.job_templates.training import Schedule, Stop, keep_only
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
+KEPT = 2
+"""Checkpoints beside the one before the decay."""
+
 
 class Watch(Protocol):
     """What is known when the training has ended."""
@@ -79,6 +82,8 @@ def watch(schedule: Schedule, stop: Stop, folder: Path) -> Watch:
         def on_save(
             self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: Any
         ) -> None:
-            keep_only(folder, (state.global_step, schedule.stable))
+            # Trouble is seen some logs after it began: the newest checkpoint may have it, the one before does not.
+            saved = sorted(int(path.name.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*"))
+            keep_only(folder, (*saved[-KEPT:], state.global_step, schedule.stable))
 
     return Watching()

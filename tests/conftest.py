@@ -1,11 +1,18 @@
 """Options and fixtures of all tests."""
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_configure() -> None:
+    """Looks of tests are not those of the person who runs them; commands inherit the variable."""
+    os.environ["HFAGENT_LOOKS_FILE"] = str(Path(tempfile.mkdtemp(prefix="hfagent-looks-")) / "looks.jsonl")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

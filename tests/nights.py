@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hfagent.agent.events import (
+    Claimed,
     Compared,
+    ContaminationChecked,
     DataPrepared,
     DatasetChecked,
     Decided,
@@ -16,8 +18,10 @@ from hfagent.agent.events import (
     JobIntended,
     JobStarted,
     JobSubmitted,
+    LookTaken,
     MetricsLogged,
     ModelPrepared,
+    NoiseMeasured,
     PlanConfirmed,
     PlanMade,
     PlannerWoke,
@@ -26,9 +30,11 @@ from hfagent.agent.events import (
     Resumed,
     Scored,
 )
+from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.records import (
     Action,
     BenchmarkRef,
+    Claim,
     ColumnMapping,
     DatasetRef,
     DatasetReport,
@@ -72,6 +78,19 @@ PLAN = Plan(
 )
 
 
+CONTAMINATION = ContaminationReport(
+    dataset="embedded:procedural-python",
+    rows=168,
+    problems=2 * N,
+    benchmarks=("procedural_python/search", "procedural_python/confirm"),
+    hits=(),
+    hit_counts={},
+    flagged=(),
+    verdict="clean",
+    ignored={"ngram": 3},
+)
+
+
 class Night:
     """Facts appended one after the other; time passes by `wait`."""
 
@@ -95,6 +114,7 @@ class Night:
         self.add(DataPrepared(path="data/procedural-python.jsonl"))
         self.wait(2)
         self.add(DatasetChecked(report=DATASET))
+        self.add(ContaminationChecked(report=CONTAMINATION))
         self.add(PlannerWoke(planner="rules", calls=2, input_tokens=None, output_tokens=None))
 
     def begin(self, run: RunSpec, *, attempt: int = 1) -> str:
@@ -291,12 +311,25 @@ def _extension(night: Night, before: tuple[Score, Score]) -> Verdict:
 
 
 def _confirmation(night: Night) -> None:
+    night.add(NoiseMeasured(n=N, flips=3, delta=-0.005))
     base = night.evaluate(
         RunSpec(name="baseline-confirm", kind="evaluate", why="the base model on fresh problems", set="confirm"), 18
     )
     why = "sft-01-x1 on the same fresh problems: the one look that the headline rests on"
     run = RunSpec(name="sft-01-x1-confirm", kind="evaluate", why=why, subject="sft-01-x1", set="confirm")
-    night.compare("sft-01-x1", (base, night.evaluate(run, 131)))
+    scored = night.evaluate(run, 131)
+    night.add(LookTaken(run="sft-01-x1", look=1, alpha=0.0304))
+    night.compare("sft-01-x1", (base, scored))
+    claim = Claim(
+        label="confirmed_better",
+        reason="one-sided p = 1e-30 on the confirm set, below 0.0304 for look 1",
+        run="sft-01-x1",
+        look=1,
+        alpha=0.0304,
+        tried=2,
+        noise=-0.005,
+    )
+    night.add(Claimed(claim=claim))
     night.add(ProjectEnded(state="finished", reason="sft-01-x1 on the confirm set: better"))
 
 

@@ -101,7 +101,7 @@ def test_mapping_of_columns(
     assert columns.items() <= check.mapping.columns.items()
     assert check.mapping.turns == turns
     assert not check.mapping.drop_rows
-    mapped = map_rows([row], check.mapping)
+    mapped = map_rows([row] * 2, check.mapping)
     assert judge_for(method, mapped).verdict == "READY"
 
 
@@ -112,14 +112,14 @@ def test_a_prompt_that_the_answers_repeat_is_left_out() -> None:
 
 
 def test_sharegpt_roles_and_keys_are_rewritten() -> None:
-    rows = [{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}]
+    rows = [{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}] * 2
     check = judge_for("sft", rows)
     assert check.mapping == ColumnMapping(
         columns={"messages": ("conversations",)},
         roles={"gpt": "assistant", "human": "user"},
         turn_keys={"from": "role", "value": "content"},
     )
-    assert map_rows(rows, check.mapping) == [{"messages": [USER, GOOD]}]
+    assert map_rows(rows, check.mapping) == [{"messages": [USER, GOOD]}] * 2
 
 
 def test_messages_as_json_text_are_parsed_and_broken_ones_dropped() -> None:
@@ -191,22 +191,23 @@ def test_a_column_of_two_kinds_cannot_be_used() -> None:
     ("method", "rows", "warning"),
     [
         ("sft", [{"messages": [USER, GOOD]}, {"messages": [USER, GOOD, USER]}], "not end with an assistant turn in 1"),
-        ("sft", [{"messages": [USER]}], "no assistant turn in 1 of 1"),
-        ("sft", [{"messages": [USER, GOOD, {"role": "judge", "content": "8"}]}], "unusual roles 'judge'"),
-        ("sft", [{"prompt": "a", "completion": "b"}], "no separator, no chat template"),
+        ("sft", {"messages": [USER, GOOD, {"role": "judge", "content": "8"}]}, "unusual roles 'judge'"),
+        ("sft", {"prompt": "a", "completion": "b"}, "no separator, no chat template; where the model"),
+        ("sft", {"text": "a"}, "split it into prompt and completion"),
+        ("dpo", {"chosen": [USER, USER], "rejected": [USER, BAD]}, "chosen has no assistant turn in 4 of 4"),
         ("sft", [{"text": "a"}, {"text": "a"}, {"text": "a"}], "2 of 3 rows are exact repeats"),
         ("dpo", [{"prompt": "q", "chosen": "a", "rejected": b} for b in "abc"], "the same in 1 of 3"),
-        ("dpo", [{"chosen": "x y", "rejected": "z y"}], "share no beginning in 1"),
-        ("kto", [{"prompt": "a", "completion": "b", "label": True}], "every label is True"),
+        ("dpo", {"chosen": "x y", "rejected": "z y"}, "share no beginning in 4"),
+        ("kto", {"prompt": "a", "completion": "b", "label": True}, "every label is True"),
         (
             "grpo",
-            [{"prompt": "a", "answer": "b"}],
-            "needs a reward function, which no dataset brings; it is given answer",
+            {"prompt": "a", "answer": "b"},
+            "which no dataset brings; it is given answer",
         ),
-        ("grpo", [{"prompt": [USER, GOOD]}], "prompt ends with an assistant turn in 1"),
+        ("grpo", {"prompt": [USER, GOOD]}, "prompt ends with an assistant turn in 4"),
     ],
 )
-def test_warnings(method: Method, rows: list[dict[str, Any]], warning: str) -> None:
+def test_warnings(method: Method, rows: list[dict[str, Any]] | dict[str, Any], warning: str) -> None:
     check = judge_for(method, rows)
     assert check.verdict == "READY"
     assert warning in "\n".join(check.warnings)
@@ -227,7 +228,7 @@ def test_lengths_are_reported_and_cut_or_dropped_rows_warned_of() -> None:
 
 
 def test_prompts_that_all_fill_max_length_are_incompatible() -> None:
-    rows = [{"prompt": "w " * 8, "completion": "w"}]
+    rows = [{"prompt": "w " * 8, "completion": "w"}] * 2
     assert judge_for("sft", rows, token_length=words, max_length=9).verdict == "READY"
     check = judge_for("sft", rows, token_length=words, max_length=8)
     assert (check.verdict, "at least 8 tokens" in check.reason) == ("INCOMPATIBLE", True)
@@ -244,6 +245,68 @@ def test_a_model_without_chat_template_gets_texts() -> None:
     assert check.mapping == ColumnMapping(columns={"prompt": ("question",), "completion": ("answer",)})
     check = judge_for("sft", {"messages": [USER, GOOD]}, chat_template=False)
     assert (check.verdict, "chat template" in check.reason) == ("INCOMPATIBLE", True)
+
+
+@pytest.mark.parametrize("role", ["user", "system"])
+def test_chats_in_which_nobody_answers_cannot_train(role: str) -> None:
+    check = judge_for("sft", {"messages": [{"role": role, "content": "hi"}]})
+    assert check.verdict == "INCOMPATIBLE"
+    assert check.reason == "none of 4 rows can train: messages has no assistant turn (4)"
+    some = judge_for("sft", [{"messages": [USER, GOOD]}, {"messages": [USER]}, {"messages": [USER, GOOD]}])
+    assert some.verdict == "NEEDS_MAPPING"
+    assert "1 of 3 rows dropped: messages has no assistant turn (1)" in some.reason
+
+
+def test_of_several_formats_in_one_file_the_one_that_trains_most_rows_is_taken() -> None:
+    pairs: list[dict[str, Any]] = [{"prompt": "a", "completion": f"b{i}"} for i in range(30)]
+    check = judge_for("sft", [*pairs, *({"messages": [USER]} for _ in range(30))])
+    assert check.mapping is not None
+    assert set(check.mapping.columns) == {"prompt", "completion"}
+    assert "30 of 60 rows dropped: prompt is null (30)" in check.reason
+    assert len(map_rows([*pairs, {"messages": [USER]}], check.mapping)) == 30
+
+
+def test_a_chat_is_not_given_up_for_a_text_that_has_a_few_rows_more() -> None:
+    rows = [{"messages": [USER, GOOD] if i else None, "text": "a"} for i in range(30)]
+    check = judge_for("sft", rows)
+    assert check.mapping is not None
+    assert set(check.mapping.columns) == {"messages"}
+
+
+def test_every_fault_is_counted_where_no_row_can_train() -> None:
+    rows = [{"prompt": "a", "completion": answer} for answer in ["", None] * 30]
+    check = judge_for("sft", rows)
+    assert check.reason == "none of 60 rows can train: completion is empty (30), completion is null (30)"
+
+
+@pytest.mark.parametrize(("sound", "verdict"), [(1, "INCOMPATIBLE"), (2, "READY"), (7, "READY"), (8, "READY")])
+def test_a_handful_of_rows_is_refused_or_warned_of(sound: int, verdict: str) -> None:
+    check = judge_for("sft", [{"prompt": "a", "completion": str(i)} for i in range(sound)])
+    assert check.verdict == verdict
+    assert any(f"only {sound} rows" in warning for warning in check.warnings) is (sound in (2, 7))
+    head = judge_for("sft", [{"prompt": "a", "completion": "b"}], total_rows=100)
+    assert head.verdict == "READY"
+
+
+def test_one_row_that_is_left_of_many_is_too_few() -> None:
+    check = judge_for("sft", [{"text": "a"}, {"text": None}, {"text": ""}])
+    assert check.verdict == "INCOMPATIBLE"
+    assert "text is null (1), text is empty (1)" in check.reason
+
+
+@pytest.mark.parametrize("names", [("prompt", "completion"), ("question", "answer")])
+def test_texts_go_through_the_models_chat_template_whatever_their_columns_are_called(names: tuple[str, str]) -> None:
+    check = judge_for("sft", dict.fromkeys(names, "a"), chat_template=True)
+    assert check.mapping is not None
+    assert check.mapping.turns == CHAT
+    assert not any("no chat template" in warning for warning in check.warnings)
+
+
+@pytest.mark.parametrize("names", [("prompt", "completion"), ("question", "answer")])
+def test_texts_that_were_templated_before_are_not_templated_twice(names: tuple[str, str]) -> None:
+    check = judge_for("sft", dict.fromkeys(names, "<|im_start|>user\nhi<|im_end|>"), chat_template=True)
+    assert check.mapping is None or check.mapping.turns == {}
+    assert any("marks already" in warning for warning in check.warnings)
 
 
 def test_the_report_counts_what_it_saw() -> None:

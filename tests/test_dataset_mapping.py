@@ -82,6 +82,8 @@ def test_sound_rows(row: dict[str, Any]) -> None:
         ({"messages": [USER, {"role": "assistant", "content": None}]}, "content is null"),
         ({"messages": [USER, {"role": "assistant", "content": ""}]}, "empty assistant turn"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}, "content is list"),
+        ({"messages": [USER, USER]}, "messages has no assistant turn"),
+        ({"prompt": [USER], "completion": [USER]}, "completion has no assistant turn"),
         ({"text": ["a"]}, "text is list"),
         ({"prompt": 3, "completion": "b"}, "prompt is int"),
         ({"prompt": "a", "completion": [ASSISTANT]}, "types do not agree"),

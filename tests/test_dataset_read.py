@@ -126,6 +126,8 @@ def test_a_saved_dataset(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("a.jsonl", '{"t": "a"}\n{"t": \n', "a.jsonl', line 2 is not JSON"),
+        ("a.jsonl", '{"t": "a\x01"}\n', "is not JSON: Invalid control character at column 9; mend"),
+        ("a.json", '[{"t": "a}]', "line 1 is not JSON: Unterminated string starting at column 8"),
         ("a.jsonl", '{"t": "a"}\n[1]\n', "a.jsonl', line 2 holds list"),
         ("a.json", '[{"t": "a"},\n {"t" "b"}]', "a.json', line 2 is not JSON"),
         ("a.json", '"words"', "holds str"),

@@ -59,7 +59,6 @@ def test_a_small_loss_of_score_is_extended_while_the_loss_falls():
         ({"extension": None}, "it cannot be continued"),
         ({"extensions": 2}, "extended 2 of 2 times"),
         ({"max_extensions": 0}, "extended 0 of 0 times"),
-        ({"best_so_far": False}, "another run scores higher"),
         ({"verdict": verdict(gain=178)}, "a score of 0.990 leaves no headroom"),
         ({"points": ()}, "fewer than 6 training losses"),
         ({"points": FALLING[:5]}, "fewer than 6 training losses"),
@@ -130,3 +129,20 @@ def test_an_extension_that_gained_is_judged_like_any_run():
     parent = Parent(run="sft-01", verdict=verdict(gain=20, base=60))
     assert decide(evidence(run="sft-01-x1", parent=parent, extensions=1)).action == "extend"
     assert decide(evidence(run="sft-01-x1", parent=parent, extensions=2)).action == "keep"
+
+
+def test_a_gain_below_that_of_another_run_is_discarded_and_not_extended() -> None:
+    decision = decide(evidence(best_other=0.99))
+    assert (decision.action, decision.rule) == ("discard", "discard-not-best")
+    assert any("another run scores higher" in other for other in decision.alternatives)
+
+
+def test_an_evaluation_ended_as_futile_discards_whatever_the_losses_say() -> None:
+    decision = decide(evidence(futility=0.01))
+    assert (decision.action, decision.rule) == ("discard", "discard-futile")
+
+
+def test_a_parent_that_is_not_the_best_is_not_kept_for_its_extension() -> None:
+    parent = Parent(run="sft-01", verdict=verdict(gain=-10, base=120))
+    assert decide(evidence(run="sft-01-x1", parent=parent)).action == "keep"
+    assert decide(evidence(run="sft-01-x1", parent=parent, best_other=0.99)).action == "discard"

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 from tiny_model import write_tiny_model
 
-from hfagent.agent.records import Score
+from hfagent.agent.errors import UsageError
+from hfagent.agent.records import BenchmarkRef, Score
+from hfagent.agent.sequential import streaming_order
+from hfagent.job_templates.futility import FutilityWatch, parse_reference
+from hfagent.tools.benchmarks import problems
 
 SCRIPT = [sys.executable, "-m", "hfagent.job_templates.evaluate"]
 
@@ -78,6 +82,30 @@ def test_an_adapter_changes_the_answers_and_not_the_harness(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_an_evaluation_ends_once_it_can_no_longer_reach_its_goal(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "model")
+    args = ("--n", "120", "--batch-size", "55", "--max-new-tokens", "4", "--output-dir")
+    full = result(run(tmp_path, *args, str(tmp_path / "a"), "--reference", "0" * 120))
+    assert (full["n"], full["planned_n"], full["futility"]) == (120, None, None)
+
+    done = run(tmp_path, *args, str(tmp_path / "b"), "--reference", "1" * 119 + ".")
+    ended = result(done)
+    assert "ended after" in done.stdout
+    score = Score.model_validate({name: ended[name] for name in Score.model_fields if name in ended})
+    asked = [problem.id for problem in problems(BenchmarkRef(name="procedural_python", set="search", n=120))]
+    first = set(streaming_order(asked, 0)[:55])
+    assert list(score.outcomes) == [name for name in asked if name in first]
+    assert (score.n, score.planned_n, score.complete) == (55, 120, False)
+    assert score.futility is not None
+    assert (score.futility["total"], score.futility["losses"]) == (119, len(first - {asked[-1]}))
+    # what was answered is what it would have been: with a reference or without, the batches are the same
+    assert ended["harness"] == full["harness"]
+    assert score.outcomes == {name: full["outcomes"][name] for name in score.outcomes}
+    whole = {detail["id"]: detail["completion"] for detail in read_details(tmp_path / "a")}
+    assert {d["id"]: d["completion"] for d in read_details(tmp_path / "b")} == {name: whole[name] for name in first}
+
+
+@pytest.mark.slow
 def test_sigterm_ends_an_evaluation_within_seconds_and_without_a_score(tmp_path: Path) -> None:
     write_tiny_model(tmp_path / "model")
     args = ("--model", str(tmp_path / "model"), "--benchmark", "procedural_python", "--set", "search", "--n", "200")
@@ -102,6 +130,10 @@ def test_sigterm_ends_an_evaluation_within_seconds_and_without_a_score(tmp_path:
     [
         (("--n", "4", "--num-samples", "3", "--output-dir", "x"), "needs a --temperature above 0"),
         (("--output-dir", "x", "--n", "2"), "model"),
+        (("--output-dir", "x", "--n", "4", "--reference", "010"), "3 characters for 4 problems"),
+        (("--output-dir", "x", "--n", "4", "--reference", "0120"), "contains '2'"),
+        (("--output-dir", "x", "--n", "4", "--lead", "3"), "--lead 3 is not a difference of scores"),
+        (("--output-dir", "x", "--n", "4", "--alpha", "0.5"), "--alpha 0.5 is not a useful error rate"),
     ],
 )
 def test_arguments_that_cannot_be_used_end_with_one_line(tmp_path: Path, args: tuple[str, ...], message: str) -> None:
@@ -110,3 +142,20 @@ def test_arguments_that_cannot_be_used_end_with_one_line(tmp_path: Path, args: t
     assert message in done.stderr.splitlines()[-1]
     assert "RESULT" not in done.stdout
     assert not (tmp_path / "x").exists()
+
+
+def test_a_reference_is_read_as_fractions() -> None:
+    ids = ["a", "b", "c", "d"]
+    assert parse_reference("0a.4", ids, num_samples=10) == {"a": 0.0, "b": 1.0, "d": 0.4}
+    with pytest.raises(UsageError, match="up to 35 samples"):
+        parse_reference("0000", ids, num_samples=36)
+
+
+def test_only_problems_that_the_reference_knows_are_weighed() -> None:
+    ids = [str(number) for number in range(200)]
+    watch = FutilityWatch(parse_reference("1" * 100 + "." * 100, ids, num_samples=1), "any_gain", lead=0.0, alpha=0.05)
+    assert not watch.futile(dict.fromkeys(ids[100:], 0.0))
+    assert not watch.futile(dict.fromkeys(ids[:60], 1.0))
+    assert watch.futile(dict.fromkeys([*ids[:60], *ids[100:]], 0.0))
+    assert watch.found is not None
+    assert (watch.found.done, watch.found.total, watch.found.losses) == (60, 100, 60)

@@ -1,6 +1,6 @@
 """Our loop gives the tokens that transformers' own `generate` gives, whatever a model keeps between tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -111,3 +111,71 @@ def test_progress_counts_every_answer_and_a_failure_reaches_the_caller(tokenizer
 )
 def test_the_shared_prefix_leaves_each_prompt_a_token(prompts: list[list[int]], shared: int) -> None:
     assert shared_prefix(prompts) == shared
+
+
+class Listener:
+    """Notes what it is told, and has enough after so many prompts."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.told: list[tuple[int, str]] = []
+        self.asked: list[list[list[str]]] = []
+
+    def answered(self, pairs: Sequence[tuple[int, str]]) -> Iterator[None]:
+        for pair in pairs:
+            self.told.append(pair)
+            yield
+
+    def enough(self, samples: list[list[str]]) -> bool:
+        self.asked.append(samples)
+        return len(samples) >= self.after
+
+
+def listened(model: Any, tokenizer: Any, listener: Listener, **changes: Any) -> list[list[str]]:
+    return generate(
+        model,
+        tokenizer,
+        prompts=PROMPTS,
+        decoding=Decoding(**{"max_new_tokens": 12, "batch_size": 1, **changes}),
+        is_complete=lambda text: False,
+        progress=lambda done, total, seconds: None,
+        answered=listener.answered,
+        enough=listener.enough,
+    )
+
+
+def test_every_answer_is_told_and_nothing_changes_while_it_is_not_enough(tokenizer: Any) -> None:
+    model = random_model("llama", tokenizer)
+    listener = Listener(after=99)
+    found = listened(model, tokenizer, listener)
+    assert found == answers(model, tokenizer, batch_size=1)
+    assert sorted(listener.told) == [(prompt, text) for prompt, [text] in enumerate(found)]
+    assert listener.asked == [found[:1], found[:2], found[:3]]  # not after the last: nothing is left to spare
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_where_it_is_enough_the_first_prompts_have_the_answers_that_they_always_have(
+    after: int, tokenizer: Any
+) -> None:
+    model = random_model("llama", tokenizer)
+    listener = Listener(after)
+    expected = answers(model, tokenizer, batch_size=1)
+    assert listened(model, tokenizer, listener) == [*expected[:after], *([[]] * (len(PROMPTS) - after))]
+    assert [len(samples) for samples in listener.asked] == list(range(1, after + 1))
+
+
+def test_a_prompt_counts_once_all_its_samples_are_there(tokenizer: Any) -> None:
+    model = random_model("llama", tokenizer)
+    listener = Listener(after=99)
+    listened(model, tokenizer, listener, num_samples=3, temperature=1.5, batch_size=4)
+    assert [[len(texts) for texts in samples] for samples in listener.asked] == [[3], [3, 3]]
+
+
+def test_a_failure_of_the_listener_reaches_the_caller(tokenizer: Any) -> None:
+    class Failing(Listener):
+        def answered(self, pairs: Iterable[tuple[int, str]]) -> Iterator[None]:
+            raise ZeroDivisionError
+            yield
+
+    with pytest.raises(ZeroDivisionError):
+        listened(random_model("llama", tokenizer), tokenizer, Failing(after=1))

@@ -13,7 +13,9 @@ FOLDERS = ("agent", "tools", "job_templates")
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 PURE = (
     "records", "errors", "events", "state", "policy", "verdict", "stats", "decide", "trend", "evidence", "estimate",
-    "jobs", "lines", "summary", "plan", "goal", "proposals", "rules",
+    "jobs", "lines", "summary", "plan", "goal", "proposals", "rules", "runs", "findings", "integrity", "claim", "setback", "watch", "remedy",
+    "sequential",
+    "space", "hypotheses", "rungs",
 )  # fmt: skip
 IMPURE_MODULES = {"time", "random", "os", "subprocess", "socket", "threading", "requests", "tempfile", "shutil"}
 INNER = {"lighteval_tasks.py", "roomy_cache.py", "sft_trainer.py"}

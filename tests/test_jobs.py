@@ -8,7 +8,7 @@ from test_night import SKILL, FakeChecker, World, make_plan, night
 
 from hfagent.agent import jobs, proposals
 from hfagent.agent.ledger import read
-from hfagent.agent.records import ColumnMapping, MethodCheck, TrainConfig
+from hfagent.agent.records import ColumnMapping, MethodCheck, RunSpec, TrainConfig
 from hfagent.agent.state import State, fold
 from hfagent.job_templates import evaluate, train_sft
 
@@ -30,7 +30,8 @@ def parsed(module: Any, spec: Any, tmp_path: Path) -> Any:
 
 
 def test_every_hyperparameter_reaches_the_training_script(state: State, tmp_path: Path) -> None:
-    run = proposals.train_run(state, "x", learning_rate=3e-4, max_steps=7, lora_dropout=0.1)
+    train = state.plan.train.model_copy(update={"learning_rate": 3e-4, "max_steps": 7, "lora_dropout": 0.1})
+    run = RunSpec(name="sft-09", kind="train", why="x", train=train)
     spec = jobs.job_spec(state, run, state.updated_at)
     job = parsed(train_sft, spec, tmp_path)
     assert isinstance(job.config, TrainConfig)

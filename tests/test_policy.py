@@ -27,7 +27,7 @@ def test_what_the_rules_propose_is_never_refused(states: list[State]) -> None:
     launches = 0
     for state in states:
         move = rules.next_move(state, state.updated_at)
-        if move is None or move.tool in ("check_dataset", "finish"):
+        if move is None or move.tool in ("check_dataset", "check_contamination", "finish"):
             continue
         spec = proposals.spec_of(state, move)
         if isinstance(spec, RunSpec):
@@ -54,7 +54,9 @@ def at(states: list[State], *, after: str) -> State:
 
 
 def test_training_needs_the_smoke_and_the_baseline(states: list[State]) -> None:
-    confirmed = next(s for s in states if s.confirmed and s.dataset is not None)
+    checked = next(s for s in states if s.confirmed and s.dataset is not None)
+    assert "check_contamination first" in refusal(checked, "train", why="x")
+    confirmed = next(s for s in states if s.confirmed and s.contamination is not None)
     assert "smoke" in refusal(confirmed, "train", why="x")
     assert "baseline first" in refusal(at(states, after="smoke"), "train", why="x")
 

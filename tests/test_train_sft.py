@@ -285,6 +285,7 @@ def runs(place: Path) -> list[dict[str, Any]]:
         command(place, "extended", *rows, "--max-steps", "20", *resumed),
         command(place, "diverged", "--max-steps", "10", "--learning-rate", "1e30"),
         command(place, "no-room", "--max-length", "8", "--dataset", str(place / "long.jsonl")),
+        command(place, "lowered", *rows, "--max-steps", "20", *resumed, "--learning-rate", "0.003"),
     ]
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL, json.dumps(commands)],
@@ -339,8 +340,16 @@ def test_an_extension_sees_the_same_rows_at_the_same_rate_as_a_run_that_was_long
     assert runs[2]["result"]["tokens"] < runs[1]["result"]["tokens"]
 
 
-def test_a_diverging_run_stops_at_once_and_gives_no_result(runs: list[dict[str, Any]]) -> None:
-    assert (runs[3]["code"], runs[3]["result"]) == (1, None)
+def test_a_run_begun_again_at_a_lower_rate_goes_on_from_the_checkpoint_at_that_rate(runs: list[dict[str, Any]]) -> None:
+    rates = {step: rate for step, (_, rate) in losses(runs[5]).items()}
+    assert list(rates) == list(range(9, 21))
+    assert rates[9] == rates[16] == pytest.approx(0.003)
+    assert rates[20] < 0.001
+
+
+def test_a_diverging_run_stops_at_once_and_leaves_no_model(runs: list[dict[str, Any]]) -> None:
+    assert runs[3]["code"] == 1
+    assert set(runs[3]["result"]) == {"steps", "checkpoints"}
     assert len(losses(runs[3])) < 10
     assert "training diverged: loss nan at step" in runs[-1]["stderr"]
 
@@ -365,7 +374,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_logged_rows(place: Path) -> None:
         code = process.wait(timeout=60)
     assert code == 143
     assert time.monotonic() - started < 20
-    assert not any(line.startswith("RESULT") for line in lines)
+    [result] = [json.loads(line.removeprefix("RESULT ")) for line in lines if line.startswith("RESULT ")]
     last = max(int(path.name.removeprefix("checkpoint-")) for path in (place / "stopped").glob("checkpoint-*"))
-    assert read_checkpoint(place / "stopped" / f"checkpoint-{last}").step == last
+    assert read_checkpoint(Path(result["checkpoints"][str(last)])).step == last == result["steps"]
     assert TrackioTracker(place / "trackio").points("tiny", "stopped")[-1].step == last

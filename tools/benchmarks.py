@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from importlib import resources
 
+from pydantic import Field
+
 from hfagent.agent.errors import PackageMissing, UsageError
 from hfagent.agent.records import BenchmarkRef, Record
 from hfagent.tools import procedural_python
@@ -31,6 +33,8 @@ class Problem(Record):
     """Name of the function that the tests call."""
     tests: str
     """Source that follows the answer and raises if it is wrong."""
+    solution: str = Field(exclude=True)
+    """A right program, whole: the prefix included. For the contamination check alone, so it is never written out."""
     max_new_tokens: int
     """Enough for any reasonable answer; an evaluation may set less."""
 
@@ -110,6 +114,7 @@ def _procedural_python(benchmark: BenchmarkRef) -> list[Problem]:
             prefix=f'{task.signature}\n    """{task.prompt}"""',
             entry_point=task.entry_point,
             tests=task.tests,
+            solution=task.solution,
             max_new_tokens=64,  # the longest solution takes 50
         )
         for number, task in enumerate(drawn)
@@ -132,6 +137,7 @@ def _openai_humaneval(benchmark: BenchmarkRef) -> list[Problem]:
             prefix=row["prompt"].rstrip(),
             entry_point=row["entry_point"],
             tests=f"{row['test']}\n\ncheck({row['entry_point']})\n",
+            solution=row["prompt"] + row["canonical_solution"],
             max_new_tokens=512,
         )
         for row in rows[: benchmark.n]

@@ -9,7 +9,7 @@ from math import ceil
 from typing import Any, get_args
 
 from hfagent.agent.records import DatasetReport, Method, MethodCheck
-from hfagent.tools.dataset_columns import Candidate, candidate
+from hfagent.tools.dataset_columns import Candidate, candidates, holds_template_marks
 from hfagent.tools.dataset_mapping import TEXT_OR_MESSAGES, flaw, map_row
 from hfagent.tools.dataset_table import Table, read_table
 
@@ -23,7 +23,25 @@ NEEDS: dict[Method, str] = {
 }
 CHAT_ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
 """Roles that chat templates know; for any other the template decides whether it fails or writes the name out."""
+FEW_ROWS = 8
+"""Fewer rows than one batch of the default size, `TrainConfig.per_device_train_batch_size`, are warned of."""
+PREFERENCE = 1.1
+"""A less preferred format must have a tenth more sound rows: for a null here and there a chat is not given up."""
 _CONTENT = frozenset({*TEXT_OR_MESSAGES, "messages", "text"})
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The rows as one format reads them."""
+
+    found: Candidate
+    sound: Sequence[Row]
+    flaws: Counter[str]
+    """Why a row cannot train -> number of rows."""
+
+    @property
+    def faults(self) -> str:
+        return ", ".join(f"{problem} ({count})" for problem, count in self.flaws.most_common(3))
 
 
 @dataclass(frozen=True)
@@ -85,31 +103,44 @@ def _judge(sample: _Sample, method: Method) -> tuple[MethodCheck, list[tuple[int
     table = sample.table
     if not table.rows:
         return _incompatible("there are no rows"), []
-    found = candidate(table, method, chat_template=sample.chat_template is not False)
-    if found is None:
+    reading = _best_reading(table, method, chat_template=sample.chat_template)
+    if reading is None:
         held = ", ".join(f"{name} ({kind})" for name, kind in table.kinds.items())
         return _incompatible(f"needs {NEEDS[method]}; the columns are {held}"), []
-    mapped = [map_row(row, found.mapping) or {} for row in table.rows]
-    flaws = [flaw(row) for row in mapped]
-    sound = [row for row, problem in zip(mapped, flaws, strict=True) if problem is None]
-    lengths = [_lengths(row, sample.token_length) for row in sound] if sample.token_length else []
-    if obstacle := _obstacle(sample, method, sound, flaws, lengths):
+    lengths = [_lengths(row, sample.token_length) for row in reading.sound] if sample.token_length else []
+    if obstacle := _obstacle(sample, method, reading, lengths):
         return _incompatible(obstacle), lengths
-    warnings = (*_row_warnings(method, sound), *_length_warnings(sample, method, lengths), *_repeats(sample))
-    return _verdict(sample, found, flaws, warnings), lengths
+    warnings = (
+        *_few_rows(sample, reading.sound),
+        *_row_warnings(method, reading.sound, chat_template=sample.chat_template),
+        *_length_warnings(sample, method, lengths),
+        *_repeats(sample),
+    )
+    return _verdict(sample, reading, warnings), lengths
 
 
-def _verdict(sample: _Sample, found: Candidate, flaws: Sequence[str | None], warnings: tuple[str, ...]) -> MethodCheck:
-    counted = Counter(problem for problem in flaws if problem)
+def _best_reading(table: Table, method: Method, *, chat_template: bool | None) -> _Reading | None:
+    """The format in which most rows can train; of about as many the one that the method prefers."""
+    best: _Reading | None = None
+    for found in candidates(table, method, chat_template=chat_template):
+        mapped = [map_row(row, found.mapping) or {} for row in table.rows]
+        flaws = [flaw(row) for row in mapped]
+        sound = [row for row, problem in zip(mapped, flaws, strict=True) if problem is None]
+        if best is None or len(sound) > PREFERENCE * len(best.sound):
+            best = _Reading(found, sound, Counter(problem for problem in flaws if problem))
+    return best
+
+
+def _verdict(sample: _Sample, reading: _Reading, warnings: tuple[str, ...]) -> MethodCheck:
+    found, dropped = reading.found, reading.flaws.total()
     changes = list(found.changes)
-    if counted:
-        some = ", ".join(f"{problem} ({count})" for problem, count in counted.most_common(3))
-        changes.append(f"{counted.total()} of {len(flaws)} rows dropped: {some}")
+    if dropped:
+        changes.append(f"{dropped} of {len(sample.table.rows)} rows dropped: {reading.faults}")
     if not changes:
         read = ", ".join(sources[0] for target, sources in found.mapping.columns.items() if target in _CONTENT)
         return MethodCheck(verdict="READY", reason=f"found {read}", warnings=warnings)
     # Rows that nobody read may be as bad as those that were; one of them would end the training.
-    mapping = found.mapping.model_copy(update={"drop_rows": bool(counted) or not sample.whole})
+    mapping = found.mapping.model_copy(update={"drop_rows": bool(dropped) or not sample.whole})
     return MethodCheck(verdict="NEEDS_MAPPING", reason="; ".join(changes), mapping=mapping, warnings=warnings)
 
 
@@ -120,14 +151,16 @@ def _incompatible(reason: str) -> MethodCheck:
 def _obstacle(
     sample: _Sample,
     method: Method,
-    sound: Sequence[Row],
-    flaws: Sequence[str | None],
+    reading: _Reading,
     lengths: Sequence[tuple[int, int]],
 ) -> str | None:
     """What keeps all rows from training."""
+    sound = reading.sound
     if not sound:
-        problem, count = Counter(problem for problem in flaws if problem).most_common(1)[0]
-        return f"no row can train: {problem} in {count} of {len(flaws)} rows"
+        return f"none of {len(sample.table.rows)} rows can train: {reading.faults}"
+    if sample.whole and len(sound) == 1:
+        rows = "there is one row" if len(sample.table.rows) == 1 else f"one row can train; dropped: {reading.faults}"
+        return f"{rows}: nothing is left to hold out, so no loss could be trusted"
     if sample.chat_template is False and any(isinstance(row.get(name), list) for row in sound for name in _CONTENT):
         return "messages need a chat template, and the model's tokenizer has none"
     if "chosen" in sound[0] and all(row["chosen"] == row["rejected"] for row in sound):
@@ -187,14 +220,23 @@ def _repeats(sample: _Sample) -> Iterator[str]:
         yield f"{sample.duplicates} of {len(sample.table.rows)} rows are exact repeats"
 
 
-def _row_warnings(method: Method, rows: Sequence[Row]) -> Iterator[str]:
+def _few_rows(sample: _Sample, rows: Sequence[Row]) -> Iterator[str]:
+    if sample.whole and len(rows) < FEW_ROWS:
+        yield f"only {len(rows)} rows to train on, less than one batch of {FEW_ROWS}: the model may learn them by heart"
+
+
+def _row_warnings(method: Method, rows: Sequence[Row], *, chat_template: bool | None) -> Iterator[str]:
     """What TRL accepts without a word and a person would want to know."""
     yield from _chat_warnings(rows)
     first = rows[0]
     if isinstance(first.get("prompt"), str) and len(first.keys() & set(TEXT_OR_MESSAGES)) > 1:
-        yield "prompt and answer are joined as they are: no separator, no chat template"
+        why = _why_plain(rows, chat_template=chat_template)
+        yield f"prompt and answer are joined as they are: no separator, no chat template{why}"
     if "text" in first and "messages" not in first and method == "sft":
-        yield "text trains on every token, the prompt's too, and no chat template is applied"
+        yield (
+            "text trains on every token, the prompt's too, and no chat template is applied: "
+            "split it into prompt and completion, or into messages, to change that"
+        )
     if "chosen" in first and (same := sum(row["chosen"] == row["rejected"] for row in rows)):
         yield f"chosen and rejected are the same in {same} of {len(rows)} rows: nothing is learned from them"
     if "chosen" in first and "prompt" not in first:
@@ -208,9 +250,19 @@ def _row_warnings(method: Method, rows: Sequence[Row]) -> Iterator[str]:
         yield f"needs a reward function, which no dataset brings; it is given {extra}"
 
 
+def _why_plain(rows: Sequence[Row], *, chat_template: bool | None) -> str:
+    """Why texts do not become turns, and what would make them."""
+    if any(holds_template_marks(value) for row in rows for value in row.values() if isinstance(value, str)):
+        return ", since the texts hold a template's marks already; take them out, and the model's own is applied"
+    if chat_template is None:
+        return "; where the model to be trained has a template, they become chat messages (see with --model)"
+    return ", since the model has none; texts that end in a line break or a space keep the answer apart"
+
+
 def _chat_warnings(rows: Sequence[Row]) -> Iterator[str]:
     for column in ("messages", "completion", "chosen"):
         chats = [row[column] for row in rows if isinstance(row.get(column), list)]
+        # In messages and completions that is a flaw, and the row is dropped.
         silent = sum(all(turn["role"] != "assistant" for turn in chat) for chat in chats)
         open_ended = sum(chat[-1]["role"] != "assistant" for chat in chats) - silent
         if silent:

@@ -15,6 +15,8 @@ Columns = dict[str, tuple[str, ...]]
 CHAT_TURNS = {"prompt": "user", "completion": "assistant", "chosen": "assistant", "rejected": "assistant"}
 """`ColumnMapping.turns` that make texts a conversation. Mappings made here use it, because TRL glues a text prompt and
 its completion together without a separator and without the model's chat template."""
+TEMPLATE_MARKS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|user|>", "[INST]")
+"""What the chat templates of ChatML (Qwen, SmolLM), Llama 3, Gemma, Phi and Zephyr, and Mistral write before a turn."""
 
 _ALWAYS_READ = frozenset({*TEXT_OR_MESSAGES, "messages", "image", "images", "tools", "chat_template_kwargs"})
 READ_BY_TRL: dict[Method, frozenset[str]] = {
@@ -71,14 +73,19 @@ class Candidate:
     """What the mapping does to the rows; empty where TRL takes them as they are."""
 
 
-def candidate(table: Table, method: Method, *, chat_template: bool = True) -> Candidate | None:
-    """The mapping that gives the columns a method needs, or None where no columns can be.
+def candidates(table: Table, method: Method, *, chat_template: bool | None = None) -> Iterator[Candidate]:
+    """The mappings that give the columns a method needs, the best format first; none where no columns can be.
 
-    Without a chat template, texts stay texts.
+    Texts become turns of a chat where the model has a template for them; where that is unknown, only those whose
+    columns are renamed anyway.
     """
-    columns = {"sft": _sft, "dpo": _dpo, "kto": _kto, "grpo": _grpo}[method](table)
-    if columns is None:
-        return None
+    found = {"sft": _sft, "dpo": _dpo, "kto": _kto, "grpo": _grpo}[method](table)
+    formats = found if isinstance(found, Iterator) else iter([found] if found else [])
+    for columns in formats:
+        yield _candidate(table, method, columns, chat_template=chat_template)
+
+
+def _candidate(table: Table, method: Method, columns: Columns, *, chat_template: bool | None) -> Candidate:
     extras = _others(table, columns) if method == "grpo" else {name: (name,) for name in _usable_extras(table)}
     chats = [name for sources in columns.values() for name in sources if table.kinds[name] in ("messages", "json")]
     turns = [turn for chat in chats for turn in table.turns(chat)]
@@ -93,23 +100,23 @@ def candidate(table: Table, method: Method, *, chat_template: bool = True) -> Ca
     return Candidate(mapping, _changes(table, method, mapping))
 
 
-def _sft(table: Table) -> Columns | None:
+def _sft(table: Table) -> Iterator[Columns]:
+    """All formats that the columns hold: rows of several formats may be mixed in one file."""
     if messages := table.find(("messages",), "messages", "json"):
-        return {"messages": (messages,)}
+        yield {"messages": (messages,)}
     if exact := _exact_pair(table):
-        return exact
-    if chat := table.find(CHATS, "messages", "json") or _other_chat(table):
-        return {"messages": (chat,)}
-    if pair := _named_pair(table):
-        return pair
+        yield exact
+    if (chat := table.find(CHATS, "messages", "json") or _other_chat(table)) not in (None, messages):
+        yield {"messages": (str(chat),)}
+    if (pair := _named_pair(table)) and pair != exact:
+        yield pair
     if text := table.find(("text",), "text"):
-        return {"text": (text,)}
+        yield {"text": (text,)}
     preference = _dpo(table) or {}
     if "prompt" in preference:
-        return {"prompt": preference["prompt"], "completion": preference["chosen"]}
-    if preference and _holds_prompt(table, preference["chosen"][0]):
-        return {"messages": preference["chosen"]}
-    return None
+        yield {"prompt": preference["prompt"], "completion": preference["chosen"]}
+    elif preference and _holds_prompt(table, preference["chosen"][0]):
+        yield {"messages": preference["chosen"]}
 
 
 def _dpo(table: Table) -> Columns | None:
@@ -197,12 +204,28 @@ def _holds_prompt(table: Table, answers: str) -> bool:
     return ROLES.get(str(role), role) != "assistant"
 
 
-def _text_turns(table: Table, columns: Columns, *, chat_template: bool) -> dict[str, str]:
-    """Texts become turns where columns are renamed anyway, or where a list of messages stands beside them."""
+def _text_turns(table: Table, columns: Columns, *, chat_template: bool | None) -> dict[str, str]:
+    """Which texts become turns. Beside a list of messages all do, since TRL takes two of one kind only.
+
+    Two texts are left alone where the model has no chat template, or where they were written for one already.
+    """
     content = {target: table.kinds[sources[0]] for target, sources in columns.items() if target in CHAT_TURNS}
     texts = {target: CHAT_TURNS[target] for target, kind in content.items() if kind == "text"}
+    if len(texts) < len(content):
+        return texts
     as_named = all(sources == (target,) for target, sources in columns.items())
-    return {} if len(texts) == len(content) and (as_named or not chat_template) else texts
+    wanted = chat_template is True or (chat_template is None and not as_named)
+    return texts if wanted and not any(map(holds_template_marks, _texts(table, columns))) else {}
+
+
+def _texts(table: Table, columns: Columns) -> Iterator[str]:
+    names = [name for target, sources in columns.items() if target in CHAT_TURNS for name in sources]
+    return (value for name in names for value in table.values(name) if isinstance(value, str))
+
+
+def holds_template_marks(text: str) -> bool:
+    """Whether a chat template was applied to the text already; a second one around it would be nonsense."""
+    return any(mark in text for mark in TEMPLATE_MARKS)
 
 
 def _turn_keys(turns: Sequence[Mapping[str, Any]]) -> dict[str, str]:

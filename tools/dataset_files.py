@@ -96,7 +96,7 @@ def _json(path: Path) -> Rows:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
-            raise DatasetError(f"{str(path)!r}, line {error.lineno} is not JSON: {error.msg}") from error
+            raise DatasetError(f"{str(path)!r}, line {error.lineno} is not JSON: {_json_problem(error)}") from error
         yield from _jsonl(path)  # JSON lines by another name
         return
     if isinstance(data, Mapping):
@@ -112,7 +112,12 @@ def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DatasetError(f"{where} is not JSON: {error.msg} at column {error.colno}; mend or remove it") from error
+        raise DatasetError(f"{where} is not JSON: {_json_problem(error)}; mend or remove it") from error
+
+
+def _json_problem(error: json.JSONDecodeError) -> str:
+    # Some of Python's messages end in "at", since it adds the place itself.
+    return f"{error.msg.removesuffix(' at')} at column {error.colno}"
 
 
 def _row(value: Any, where: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from hfagent.agent.records import ColumnMapping
 
 TEXT_OR_MESSAGES = ("prompt", "completion", "chosen", "rejected")
 """Columns that TRL takes as a text or as a list of messages."""
+TAUGHT = ("messages", "completion")
+"""Columns whose messages the model learns to write: without an assistant turn it would learn to write questions."""
 
 
 def map_row(row: Mapping[str, Any], mapping: ColumnMapping) -> dict[str, Any] | None:
@@ -87,7 +89,11 @@ def _column_flaw(column: str, value: Any) -> str | None:
         return f"{column} is {type(value).__name__}, not a text{'' if column == 'text' else ' or a list of messages'}"
     if not value:
         return f"{column} is an empty list"
-    return next((problem for turn in value if (problem := _turn_flaw(column, turn))), None)
+    if problem := next((problem for turn in value if (problem := _turn_flaw(column, turn))), None):
+        return problem
+    if column in TAUGHT and all(turn["role"] != "assistant" for turn in value):
+        return f"{column} has no assistant turn"
+    return None
 
 
 def _turn_flaw(column: str, turn: Any) -> str | None:

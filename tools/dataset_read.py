@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from hfagent.agent.errors import DatasetError, ModelError
+from hfagent.agent.errors import DatasetError, ModelNotFound
 from hfagent.agent.records import DatasetRef, DatasetReport, ModelRef
 from hfagent.tools.dataset_check import check_rows
 from hfagent.tools.dataset_files import SUFFIXES, read_file, split_files, unknown_split
@@ -52,7 +52,7 @@ class DatasetReader:
 
         Raises:
             DatasetError: it cannot be found or read.
-            ModelError: the model's tokenizer cannot be loaded.
+            ModelNotFound: the model's tokenizer cannot be loaded.
         """
         data = load_rows(dataset, limit=self._sample_rows, spread=True)
         tokenizer = self._load_tokenizer(model) if model and self._load_tokenizer else None
@@ -71,7 +71,7 @@ def auto_tokenizer(model: ModelRef) -> Tokenizer | None:
     """The model's own tokenizer, or None where transformers is not installed.
 
     Raises:
-        ModelError: no tokenizer there.
+        ModelNotFound: no tokenizer there.
     """
     try:
         from transformers import AutoTokenizer
@@ -80,7 +80,10 @@ def auto_tokenizer(model: ModelRef) -> Tokenizer | None:
     try:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(model.id, revision=model.revision)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the tokenizer of {model.id!r}: {_first_line(error)}") from error
+        raise ModelNotFound(
+            f"cannot load the tokenizer of {model.id!r}: {_first_line(error)}; check the name and the network, "
+            "or name a folder that save_pretrained wrote"
+        ) from error
     return tokenizer
 
 
@@ -104,7 +107,7 @@ def load_rows(ref: DatasetRef, *, limit: int | None, spread: bool = False) -> Da
         return _from_disk(path, ref, limit=limit, spread=spread)
     if found:
         return _from_files(path, ref, limit=limit, spread=spread)
-    if _looks_local(ref.id):
+    if looks_local(ref.id):
         raise DatasetError(f"no file or folder {ref.id!r}; a Hub dataset is written `org/name`")
     return _from_hub(ref, limit=limit)
 
@@ -266,7 +269,8 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
 
 
-def _looks_local(name: str) -> bool:
+def looks_local(name: str) -> bool:
+    """Whether a name can only be a path: no Hub id is written so."""
     return name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or name.lower().endswith(SUFFIXES)
 
 

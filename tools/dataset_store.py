@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import DatasetRef
+from hfagent.tools.dataset_read import looks_local
 from hfagent.tools.procedural_python import train_rows
 
 EMBEDDED = "embedded:procedural-python"
@@ -22,11 +23,15 @@ class LocalDatasetStore:
         """The path of an embedded dataset's file, the absolute path of a local one, or the Hub id.
 
         Raises:
-            DatasetError: an unknown embedded dataset, or the folder cannot be written.
+            DatasetError: an unknown embedded dataset, no such file, or the folder cannot be written.
         """
         if not dataset.id.startswith("embedded:"):
             path = Path(dataset.id).expanduser()
-            return str(path.resolve()) if path.exists() else dataset.id
+            if os.path.exists(path):  # noqa: PTH110 - False, too, for what may not be looked at
+                return str(path.resolve())
+            if looks_local(dataset.id):
+                raise DatasetError(f"no file or folder {dataset.id!r}; a Hub dataset is written `org/name`")
+            return dataset.id
         if dataset.id != EMBEDDED:
             raise DatasetError(f"unknown embedded dataset {dataset.id!r}; there is {EMBEDDED!r}")
         count = rows or DEFAULT_ROWS

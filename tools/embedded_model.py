@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfagent.agent.errors import HfagentError, ModelError, PackageMissing
+from hfagent.agent.errors import HfagentError, ModelError, ModelNotFound, PackageMissing
 from hfagent.agent.records import ModelRef
 from hfagent.tools.gguf_import import convert
 
@@ -82,7 +82,8 @@ class EmbeddedModelStore:
         download and 5 s more.
 
         Raises:
-            ModelError: no such embedded model or folder, or it could not be fetched or converted.
+            ModelNotFound: no such embedded model or folder.
+            ModelError: it could not be fetched or converted.
         """
         if model.id.startswith(PREFIX):
             return self._embedded(model.id.removeprefix(PREFIX))
@@ -90,7 +91,7 @@ class EmbeddedModelStore:
         if folder.is_dir():
             return _checked_folder(folder)
         if model.id.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model.id):
-            raise ModelError(f"model {model.id!r} is neither a folder here nor a Hub id like 'org/name'")
+            raise ModelNotFound(f"model {model.id!r} is neither a folder here nor a Hub id like 'org/name'")
         return model.id
 
     def _embedded(self, name: str) -> Path:
@@ -111,7 +112,8 @@ class EmbeddedModelStore:
             assert process.stdout is not None
             for line in process.stdout:
                 last = line.rstrip() or last
-                self._progress(last)
+                if last != str(folder):  # the command's result, for whoever runs it by hand
+                    self._progress(last)
         if process.returncode != 0 or not is_complete(folder):
             raise ModelError(last or f"preparing embedded model {name!r} ended with exit code {process.returncode}")
         return folder
@@ -121,14 +123,14 @@ def _checked_folder(folder: Path) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{str(folder)!r} holds a LoRA adapter, not a model: name its base model, or merge it first")
-    raise ModelError(f"{str(folder)!r} holds no config.json: name a folder written by save_pretrained")
+        raise ModelNotFound(f"{str(folder)!r} holds a LoRA adapter, not a model: name its base model, or merge it first")
+    raise ModelNotFound(f"{str(folder)!r} holds no config.json: name a folder written by save_pretrained")
 
 
 def _source(name: str) -> Source:
     if name not in SOURCES:
         known = ", ".join(PREFIX + known for known in SOURCES)
-        raise ModelError(f"unknown embedded model {name!r}: there is {known}")
+        raise ModelNotFound(f"unknown embedded model {name!r}: there is {known}")
     return SOURCES[name]
 
 

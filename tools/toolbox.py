@@ -75,9 +75,32 @@ def make_tools(desk: Desk, *, on_error: Callable[[Exception], None]) -> list[Too
             guarded(lambda a: _checked(desk)),
         ),
         DeskTool(
+            "check_contamination",
+            "Compare the training rows with every benchmark problem. Needed before anything is trained.",
+            {},
+            guarded(lambda a: _firewall(desk)),
+        ),
+        DeskTool(
             "smoke", "Launch the training template for a few steps. Needed before train.", {"why": WHY}, launch("smoke")
         ),
-        DeskTool("train", "Launch a training run with the plan's hyperparameters.", {"why": WHY}, launch("train")),
+        DeskTool(
+            "train",
+            "Launch a training run: first with the plan's hyperparameters, then with those that propose gave.",
+            {"why": WHY},
+            launch("train"),
+        ),
+        DeskTool(
+            "propose",
+            "Let the search choose the next set of hyperparameters, from all that was tried.",
+            {},
+            guarded(lambda a: desk.propose()),
+        ),
+        DeskTool(
+            "restart",
+            "Begin a broken training run again as its decision says, after decide said change.",
+            {"run": RUN, "why": WHY},
+            launch("restart"),
+        ),
         DeskTool(
             "extend",
             "Continue a training run for more epochs, after decide said extend.",
@@ -91,6 +114,12 @@ def make_tools(desk: Desk, *, on_error: Callable[[Exception], None]) -> list[Too
             launch("evaluate"),
         ),
         DeskTool(
+            "repeat_baseline",
+            "Score the base model once more with other batches. Needed before the confirm set.",
+            {"why": WHY},
+            launch("repeat_baseline"),
+        ),
+        DeskTool(
             "compare",
             "Paired verdict of a training run against the base model. Both need a score on the set.",
             {"run": RUN, "set": SET},
@@ -98,7 +127,7 @@ def make_tools(desk: Desk, *, on_error: Callable[[Exception], None]) -> list[Too
         ),
         DeskTool(
             "decide",
-            "Decide by rule about a compared training run: extend, keep or discard.",
+            "Decide by rule about a compared or a broken training run: extend, change, keep or discard.",
             {"run": RUN},
             guarded(lambda a: desk.decide(a["run"])),
         ),
@@ -118,6 +147,12 @@ def _checked(desk: Desk) -> dict[str, Any]:
     report = desk.check_dataset()
     method = desk.state.plan.method
     return {"rows": report.rows, method: report.methods[method].model_dump(exclude={"mapping"})}
+
+
+def _firewall(desk: Desk) -> dict[str, Any]:
+    """Counts alone: neither a problem's text nor a row's reaches a planner."""
+    report = desk.check_contamination()
+    return {"verdict": report.verdict, "rows": report.rows, "flagged": len(report.flagged)}
 
 
 def _text(tool: str, answer: Any) -> str:

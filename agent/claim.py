@@ -1,0 +1,65 @@
+"""What a night may claim, by the verdict on the confirm set, the look it was, and the evaluation's noise. Pure."""
+
+from hfagent.agent.events import NoiseMeasured
+from hfagent.agent.records import Claim, Score
+from hfagent.agent.state import State
+
+
+def claim(state: State) -> Claim:
+    """The claim at the end of a night; the first rule that fits.
+
+    1. No run was kept: no detectable difference was found on the search set.
+    2. The kept run was not compared on the confirm set: promising, whatever the search set says.
+    3. A comparison that misses problems of the confirm set: invalid.
+    4. Better at the look's own error rate, and by more than the base model differs from itself: confirmed better.
+    5. Otherwise as the verdict says.
+    """
+    kept = state.kept
+    tried = sum(state.comparison(run.spec.name, None, "search") is not None for run in state.trained)
+    known = {"run": kept, "tried": tried, "noise": None if state.noise is None else state.noise.delta}
+    nothing = {"look": None, "alpha": None}
+    if kept is None:
+        return Claim(
+            label="no_detectable_difference",
+            reason="no training run was above the base model on the search set",
+            **known,
+            **nothing,
+        )
+    comparison = state.comparison(kept, None, "confirm")
+    look = next((taken for taken in state.looks if taken.run == kept), None)
+    if comparison is None or look is None:
+        return Claim(
+            label="promising",
+            reason=f"{kept} is above the base model on the search set, which chose it; the confirm set was not asked",
+            **known,
+            **nothing,
+        )
+    known |= {"look": look.look, "alpha": look.alpha}
+    found = comparison.fact.verdict
+    base = state.scored(None, "confirm")
+    planned = base.score.n if base is not None and base.score is not None else None
+    if found.n != planned:
+        return Claim(label="invalid", reason=f"{found.n} of {planned} problems of the confirm set", **known)
+    if found.label == "worse":
+        return Claim(label="worse", reason="worse than the base model on the confirm set", **known)
+    noise_level = abs(state.noise.delta) if state.noise is not None else 0.0
+    if found.label == "better" and found.delta > noise_level:
+        return Claim(
+            label="confirmed_better",
+            reason=f"one-sided p = {found.p_value:.2g} on the confirm set, below {look.alpha:.4f} for look {look.look}",
+            **known,
+        )
+    if found.label == "better":
+        reason = f"the gain is not above {100 * noise_level:.1f} points, by which the base model differs from itself"
+    else:
+        reason = (
+            f"one-sided p = {found.p_value:.2g} on the confirm set, not below {look.alpha:.4f} for look {look.look}"
+        )
+    return Claim(label="no_detectable_difference", reason=reason, **known)
+
+
+def noise(first: Score, second: Score) -> NoiseMeasured:
+    """How far two evaluations of the same weights differ."""
+    both = first.outcomes.keys() & second.outcomes.keys()
+    moved = [second.outcomes[problem] - first.outcomes[problem] for problem in sorted(both)]
+    return NoiseMeasured(n=len(moved), flips=sum(abs(d) > 1e-9 for d in moved), delta=sum(moved) / max(len(moved), 1))

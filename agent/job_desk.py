@@ -1,0 +1,237 @@
+"""An open project and its jobs: intents are submitted once, and the ledger is kept up to date with what they do."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from hfagent.agent import jobs, thresholds
+from hfagent.agent.claim import noise
+from hfagent.agent.errors import EvaluationError, JobError
+from hfagent.agent.events import (
+    CancelRequested,
+    EpochOpened,
+    Event,
+    Fact,
+    Flagged,
+    JobEnded,
+    JobRejected,
+    JobStarted,
+    JobSubmitted,
+    MetricsLogged,
+    Scored,
+)
+from hfagent.agent.evidence import watched
+from hfagent.agent.integrity import check_trained
+from hfagent.agent.ledger import Ledger
+from hfagent.agent.ports import Ports
+from hfagent.agent.records import Job, JobSpec, RunSpec, Score
+from hfagent.agent.remedy import respond
+from hfagent.agent.runs import Attempt, Run
+from hfagent.agent.state import State, apply, fold
+from hfagent.agent.watch import flags
+
+LOG_TAIL = 50
+ERROR_LINE = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt)\b.*|error: .*|[\w.]+: error: .*)$")
+"""The line by which a Python traceback or a command's usage message ends."""
+ERROR_CHARS = 300
+
+
+class JobDesk:
+    """Holds a project. The state is always the fold of what the ledger has on disk."""
+
+    def __init__(self, ledger: Ledger, ports: Ports):
+        state = fold(ledger.events)
+        if state is None:
+            raise ValueError("a desk needs a ledger with a plan")
+        self.state: State = state
+        self.ports = ports
+        self.ledger = ledger
+        ledger.subscribe(self._follow)
+
+    def _follow(self, event: Event) -> None:
+        state = apply(self.state, event)
+        if state is not None:
+            self.state = state
+
+    def append(self, fact: Fact) -> None:
+        """Write a fact; the state follows."""
+        self.ledger.append(fact)
+
+    @property
+    def now(self) -> datetime:
+        """The clock's time."""
+        return self.ports.clock.now()
+
+    def reconcile(self) -> None:
+        """Adopt or submit jobs that were intended and of which nothing more is known, e.g. after a restart."""
+        for attempt in self.state.open_attempts:
+            if attempt.job_id is None:
+                self._submit(attempt.job)
+
+    def adopt(self) -> None:
+        """Before a stop: learn the ids of jobs that were submitted but not recorded; start nothing."""
+        for attempt in self.state.open_attempts:
+            if attempt.job_id is None:
+                self._record(attempt.job, self.ports.runner.find(attempt.job.key))
+
+    def observe(self) -> None:
+        """Bring the ledger up to date with the jobs and their metrics."""
+        for run in self.state.runs.values():
+            attempt = run.last
+            if attempt.open and attempt.job_id is not None:
+                self._look_at(run, attempt, attempt.job_id)
+        for run in self.state.runs.values():
+            if run.spec.kind == "evaluate" and run.done and run.score is None:
+                self._record_score(run.spec, _score(run.result))
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until a job ends, at most so long."""
+        ids = [attempt.job_id for attempt in self.state.open_attempts if attempt.job_id is not None]
+        self.ports.runner.wait(ids, timeout_s=timeout_s)
+
+    def cancel(self, attempt: Attempt, why: str) -> None:
+        """Ask a job to stop; its end is observed like any other."""
+        self.append(CancelRequested(key=attempt.job.key, why=why))
+        if attempt.job_id is not None and self.ports.runner.find(attempt.job.key) is not None:
+            self.ports.runner.cancel(attempt.job_id)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _record_score(self, spec: RunSpec, score: Score) -> None:
+        """The harness that counts is known before the score; another one begins a new epoch."""
+        problems = score.benchmark.set
+        counts = self.state.harness.get(problems)
+        if not spec.repeat and counts not in (None, score.harness):
+            if self.state.epochs[problems] >= thresholds.MAX_EPOCHS:
+                raise EvaluationError(
+                    f"the harness of the {problems} set has changed {thresholds.MAX_EPOCHS} times in this project, now "
+                    f"to {score.harness!r}: packages, templates or machines differ from job to job; pin them"
+                )
+            self.append(EpochOpened(set=problems, harness=score.harness, before=str(counts)))
+        self.append(Scored(run=spec.name, score=score))
+        base = self.state.scored(None, problems)
+        if spec.repeat and base is not None and base.score is not None:
+            self.append(noise(base.score, score))
+
+    def _submit(self, job: JobSpec) -> None:
+        try:
+            self._record(job, self.ports.runner.submit(job))
+        except JobError as error:
+            if self.ports.runner.find(job.key) is not None:
+                raise
+            self.append(JobRejected(key=job.key, message=str(error)))
+
+    def _record(self, job: JobSpec, found: Job | None) -> None:
+        if found is None:
+            self.append(JobRejected(key=job.key, message="never started"))
+        else:
+            self.append(JobSubmitted(key=job.key, job_id=found.id, url=found.url))
+
+    def _look_at(self, run: Run, attempt: Attempt, job_id: str) -> None:
+        try:
+            job = self.ports.runner.inspect(job_id)
+        except JobError as error:
+            if self.ports.runner.find(attempt.job.key) is not None:
+                raise
+            job = Job(
+                id=job_id, key=attempt.job.key, stage="DELETED", url=attempt.url or "", flavor=attempt.job.flavor,
+                started_at=attempt.started_at, finished_at=self.now, message=f"its files are gone: {error}",
+            )  # fmt: skip
+        self._observe(run, attempt, job)
+
+    def _observe(self, run: Run, attempt: Attempt, job: Job) -> None:
+        if job.started_at is not None and attempt.started_at is None:
+            self.append(JobStarted(key=attempt.job.key, started_at=job.started_at))
+        if run.spec.kind in ("train", "smoke"):
+            self._observe_metrics(run)
+        if not job.ended:
+            if run.spec.kind == "train" and attempt.cancel_why is None:
+                self._watch(run.spec.name)
+            return
+        ended = JobEnded(
+            key=attempt.job.key,
+            stage=job.stage,
+            finished_at=job.finished_at,
+            running_s=job.running_s,
+            cost_micro_usd=_cost(attempt.job, job),
+            exit_code=job.exit_code,
+            message=job.message,
+            result=job.result,
+        )
+        if job.stage == "ERROR" and (cause := last_error(self.ports.runner.logs(job.id, tail=LOG_TAIL))):
+            ended = ended.model_copy(update={"message": f"{job.message or 'failed'}: {cause}"})
+        if run.spec.kind == "evaluate" and job.stage == "COMPLETED" and (flaw := _flaw(job)):
+            ended = ended.model_copy(
+                update={"stage": "ERROR", "message": f"the evaluation's result is unusable: {flaw}"}
+            )
+        if run.spec.kind == "train" and job.stage == "COMPLETED" and (flaw := self._mistrained(job)):
+            ended = ended.model_copy(update={"stage": "ERROR", "message": f"the trained model is unusable: {flaw}"})
+        self.append(ended)
+
+    def _mistrained(self, job: Job) -> str | None:
+        """What is wrong with a trained model: another base than planned, or weights that never moved."""
+        earlier = [run.result.get("base_fingerprint") for run in self.state.trained if run.done]
+        return check_trained(
+            planned_model=self.state.model_path or self.state.plan.model.id,
+            result=job.result or {},
+            base_fingerprint=earlier[0] if earlier else None,
+        )
+
+    def _watch(self, name: str) -> None:
+        """Record what is wrong with a training job for the first time; cancel it where that is the answer."""
+        run = self.state.runs[name]
+        attempt, train = run.last, run.spec.train or self.state.plan.train
+        known = {flagged.flag.name for flagged in run.flags}
+        for flag in flags(watched(self.state, run, self.now)):
+            if flag.name in known:
+                continue
+            # Which checkpoint is good is known once the job has ended and told what it left.
+            response = respond(
+                (flag,),
+                restarts=self.state.restarts(name),
+                learning_rate=train.learning_rate,
+                good_checkpoint_step=None,
+            )
+            self.append(Flagged(run=name, key=attempt.job.key, flag=flag, response=response))
+            if response.action != "go_on":
+                self.cancel(attempt, response.reason)
+                return
+
+    def _observe_metrics(self, run: Run) -> None:
+        known = {point.step: point.values for point in run.points}
+        name = jobs.tracker_run(run.spec, len(run.attempts))
+        # One step back: a step's evaluation row comes after its training row.
+        rows = self.ports.tracker.points(self.state.plan.label, name, after_step=max(known, default=0) - 1)
+        new = tuple(row for row in rows if known.get(row.step) != row.values)
+        if new:
+            self.append(MetricsLogged(run=run.spec.name, points=new))
+
+
+def _score(result: Mapping[str, Any]) -> Score:
+    return Score.model_validate({name: result[name] for name in Score.model_fields if name in result})
+
+
+def _flaw(job: Job) -> str | None:
+    """What is wrong with an evaluation's result; None when it is a score."""
+    try:
+        _score(job.result or {})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return None
+
+
+def last_error(lines: Sequence[str]) -> str | None:
+    """The last line of a log that states an error, cut to a bounded length; None when none does."""
+    return next((line.strip()[:ERROR_CHARS] for line in reversed(lines) if ERROR_LINE.match(line.strip())), None)
+
+
+def _cost(spec: JobSpec, job: Job) -> int | None:
+    """Price times billed seconds, rounded up; None when the seconds are unknown and not free."""
+    if spec.price_micro_usd_per_hour == 0:
+        return 0
+    return None if job.running_s is None else math.ceil(spec.price_micro_usd_per_hour * job.running_s / 3600)

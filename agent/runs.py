@@ -1,0 +1,91 @@
+"""Runs and their jobs, as far as a ledger tells of them. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from hfagent.agent.events import Flagged
+from hfagent.agent.records import JobSpec, JobStage, MetricPoint, RunSpec, Score
+
+SIGNALED = 128
+"""Exit codes from here on: 128 + the signal that ended the process."""
+OUT_OF_MEMORY = 137
+"""SIGKILL, as the kernel sends it when memory runs out."""
+OOM_SIGNS = ("outofmemoryerror", "out of memory", "cannot allocate memory")
+"""Of torch and of the kernel."""
+TIMED_OUT = "Job timeout"
+"""How Hugging Face Jobs and the local runner begin the message of a job that ran out of time."""
+
+Stage = JobStage | Literal["INTENDED", "REJECTED"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One job of a run."""
+
+    job: JobSpec
+    intended_at: datetime
+    stage: Stage = "INTENDED"
+    job_id: str | None = None
+    url: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    running_s: float | None = None
+    cost_micro_usd: int | None = None
+    exit_code: int | None = None
+    message: str | None = None
+    result: Mapping[str, Any] | None = None
+    cancel_why: str | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the machine failed and not the script: no exit code, or one of a signal from outside.
+
+        Too little time or memory would be too little again; what hfagent itself cancelled is not lost.
+        """
+        if self.cancel_why is not None:
+            return False
+        if self.exit_code == OUT_OF_MEMORY or (self.message or "").startswith(TIMED_OUT):
+            return False
+        return self.exit_code is None or self.exit_code >= SIGNALED
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it failed for want of memory, by its exit code or its own words."""
+        text = (self.message or "").lower()
+        return self.exit_code == OUT_OF_MEMORY or (self.stage == "ERROR" and any(sign in text for sign in OOM_SIGNS))
+
+    @property
+    def open(self) -> bool:
+        """Whether it runs, waits, or may have been submitted: its reserve is held."""
+        return self.stage in ("INTENDED", "SCHEDULING", "RUNNING")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with its attempts, the metrics it logged and the score it gave."""
+
+    spec: RunSpec
+    attempts: tuple[Attempt, ...]
+    points: tuple[MetricPoint, ...] = ()
+    progress: tuple[tuple[datetime, int], ...] = ()
+    """When new rows of the last attempt were seen, and the last step of each time."""
+    flags: tuple[Flagged, ...] = ()
+    """What watching the last attempt found."""
+    score: Score | None = None
+
+    @property
+    def last(self) -> Attempt:
+        """The newest attempt."""
+        return self.attempts[-1]
+
+    @property
+    def done(self) -> bool:
+        """Whether it completed."""
+        return self.last.stage == "COMPLETED"
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """What the job script reported; empty while there is nothing."""
+        return self.last.result or {}

@@ -1,0 +1,249 @@
+"""Nights with several sets of hyperparameters, and nights in which something breaks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_night import N, World, make_plan, night
+
+from hfagent.agent import ledger, thresholds
+from hfagent.agent.errors import EvaluationError
+from hfagent.agent.events import EpochOpened, JobIntended, LookTaken, Proposed
+from hfagent.agent.fakes import Ending, FakeFirewall
+from hfagent.agent.records import Claim, JobSpec, TrainConfig
+from hfagent.agent.report import render
+from hfagent.agent.state import State
+
+TRIALS = {"baseline": 0.1, "sft-01": 0.4, "sft-02": 0.6, "sft-03": 0.5}
+LOST = Ending(running_s=5, stage="ERROR", exit_code=None, message="the machine is gone")
+
+
+def world(**skill: float) -> World:
+    return World({**TRIALS, **{name.replace("_", "-"): value for name, value in skill.items()}}, falling=False)
+
+
+def run(path: Path, there: World, **plan: Any) -> State:
+    return night(path / "night.jsonl", there, plan=make_plan(**plan))
+
+
+def configs(path: Path) -> dict[str, TrainConfig]:
+    facts = [event.fact for event in ledger.read(path / "night.jsonl")]
+    return {f.run.name: f.run.train for f in facts if isinstance(f, JobIntended) and f.run.train is not None}
+
+
+def claimed(state: State) -> Claim:
+    assert state.claim is not None
+    return state.claim
+
+
+def failing(there: World, ending: Ending, *runs: str) -> None:
+    there.endings = lambda spec: ending if spec.kind == "train" and spec.run in runs else None
+
+
+def test_the_best_of_three_sets_is_kept_and_confirmed(tmp_path: Path) -> None:
+    there = world()
+    state = run(tmp_path, there, max_trials=3)
+    assert state.kept == "sft-02"
+    assert [key for key in there.runner.submits if key.endswith("-confirm-a1")] == [
+        "night-baseline-confirm-a1",
+        "night-sft-02-confirm-a1",
+    ]
+    rates = {name: config.learning_rate for name, config in configs(tmp_path).items()}
+    assert rates["sft-02"] == rates["sft-01"] / 2
+    assert state.ended is not None
+    assert "3 of 3 sets" in state.ended.reason
+    claim = claimed(state)
+    assert (claim.label, claim.run, claim.look, claim.tried) == ("confirmed_better", "sft-02", 1, 3)
+
+
+def test_a_later_set_that_is_above_the_base_but_not_the_best_is_discarded(tmp_path: Path) -> None:
+    state = run(tmp_path, world(), max_trials=3)
+    decision = state.decision_on("sft-03")
+    assert decision is not None
+    assert (decision.action, decision.rule) == ("discard", "discard-not-best")
+    assert decision.version == thresholds.VERSION
+    assert decision.alternatives
+    assert "sft-03-eval" in decision.inputs
+
+
+def test_a_reached_target_ends_the_search(tmp_path: Path) -> None:
+    state = run(tmp_path, world(), max_trials=3, target_delta=0.2)
+    assert state.ended is not None
+    assert [r.spec.name for r in state.trained] == ["sft-01"]
+    assert "target" in state.ended.reason
+
+
+def test_a_search_without_a_new_best_ends(tmp_path: Path) -> None:
+    there = world(**{f"sft_{i:02d}": 0.3 for i in range(2, 30)})
+    state = run(tmp_path, there, max_trials=29)
+    assert state.ended is not None
+    assert len(state.trials) == 1 + thresholds.MAX_STAGNATION
+    assert "without a new best" in state.ended.reason
+
+
+def test_time_for_the_confirmation_is_kept_back(tmp_path: Path) -> None:
+    state = run(tmp_path, world(sft_04=0.5, sft_05=0.5, sft_06=0.5), max_trials=6, max_hours=0.17)
+    assert state.ended is not None
+    assert len(state.trials) < 6
+    assert claimed(state).label == "confirmed_better"
+    assert "are left" in state.ended.reason
+
+
+def test_a_run_that_diverges_is_begun_again_with_a_lower_rate(tmp_path: Path) -> None:
+    there = world(sft_01_r1=0.5)
+    failing(there, Ending(running_s=5, stage="ERROR", exit_code=1, message="training diverged: NaN loss"), "sft-01")
+    state = run(tmp_path, there)
+    rates = {name: config.learning_rate for name, config in configs(tmp_path).items()}
+    assert rates["sft-01-r1"] == pytest.approx(0.3 * rates["sft-01"])
+    assert state.kept == "sft-01-r1"
+    decision = state.decision_on("sft-01")
+    assert decision is not None
+    assert (decision.action, decision.rule) == ("change", "restart-lower")
+
+
+def test_a_set_that_diverges_again_and_again_is_given_up(tmp_path: Path) -> None:
+    there = world()
+    broken = [f"sft-01{end}" for end in ("", "-r1", "-r2", "-r3", "-r4")]
+    failing(there, Ending(running_s=5, stage="ERROR", exit_code=1, message="training diverged: NaN loss"), *broken)
+    state = run(tmp_path, there, max_trials=2)
+    names = [r.spec.name for r in state.trained]
+    assert names == ["sft-01", "sft-01-r1", "sft-01-r2", "sft-02"]
+    assert state.kept == "sft-02"
+
+
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_effective_one(tmp_path: Path) -> None:
+    there = world(sft_01_r1=0.5)
+    failing(
+        there,
+        Ending(running_s=5, stage="ERROR", exit_code=1, message="torch.OutOfMemoryError: CUDA out of memory"),
+        "sft-01",
+    )
+    run(tmp_path, there)
+    found = configs(tmp_path)
+    before, after = found["sft-01"], found["sft-01-r1"]
+    assert after.per_device_train_batch_size == before.per_device_train_batch_size // 2
+    assert after.gradient_accumulation_steps == before.gradient_accumulation_steps * 2
+    assert after.learning_rate == before.learning_rate
+
+
+def test_three_jobs_in_a_row_lost_by_their_machine_end_the_night(tmp_path: Path) -> None:
+    there = world()
+    there.endings = lambda spec: LOST if spec.kind == "train" else None
+    state = run(tmp_path, there, max_trials=5)
+    assert state.ended is not None
+    assert state.ended.state == "failed"
+    assert len([key for key in there.runner.submits if "sft-" in key]) <= 3
+
+
+def test_another_harness_begins_a_new_epoch_with_a_new_baseline(tmp_path: Path) -> None:
+    there = world()
+
+    def change(spec: JobSpec) -> Ending | None:
+        if spec.run == "sft-01":
+            there.harness = "other"
+        return None
+
+    there.endings = change
+    state = run(tmp_path, there)
+    facts = [event.fact for event in ledger.read(tmp_path / "night.jsonl")]
+    assert [f.set for f in facts if isinstance(f, EpochOpened)] == ["search"]
+    assert "baseline-e2" in state.runs
+    comparison = state.comparison("sft-01", None, "search")
+    assert comparison is not None
+    assert claimed(state).label == "confirmed_better"
+
+
+def test_a_harness_that_changes_with_each_job_is_an_error(tmp_path: Path) -> None:
+    there = world()
+    count = iter(range(100))
+
+    def change(spec: JobSpec) -> Ending | None:
+        there.harness = f"h{next(count)}"
+        return None
+
+    there.endings = change
+    with pytest.raises(EvaluationError, match="changed"):
+        run(tmp_path, there)
+
+
+def test_a_gain_within_the_noise_of_the_evaluation_is_no_claim(tmp_path: Path) -> None:
+    there = world(sft_01=0.2)
+    there.flips = 60
+    state = run(tmp_path, there)
+    claim = claimed(state)
+    assert claim.noise is not None
+    assert abs(claim.noise) > 0.1
+    assert claim.label == "no_detectable_difference"
+    assert "differs from itself" in claim.reason
+
+
+def test_looks_are_counted_over_projects_and_each_spends_less(tmp_path: Path) -> None:
+    there = world()
+    run(tmp_path, there)
+    second = world()
+    second.looks = there.looks
+    state = night(tmp_path / "again.jsonl", second, plan=make_plan(project="again"))
+    [look] = [e.fact for e in ledger.read(tmp_path / "again.jsonl") if isinstance(e.fact, LookTaken)]
+    assert look.look == 2
+    assert look.alpha < 0.01
+    assert claimed(state).alpha == look.alpha
+
+
+def test_nothing_kept_is_no_detectable_difference_and_spends_no_look(tmp_path: Path) -> None:
+    there = world(sft_01=0.1, sft_02=0.05)
+    state = run(tmp_path, there, max_trials=2)
+    assert claimed(state).label == "no_detectable_difference"
+    assert there.looks.taken == []
+
+
+def test_rows_that_hold_benchmark_problems_are_left_out_before_anything_is_trained(tmp_path: Path) -> None:
+    there = world()
+    there.firewall = FakeFirewall(flagged=(3, 7))
+    state = run(tmp_path, there)
+    facts = [event.fact for event in ledger.read(tmp_path / "night.jsonl")]
+    jobs = [fact.job for fact in facts if isinstance(fact, JobIntended) and "--dataset" in fact.job.args]
+    assert {job.args[job.args.index("--dataset") + 1] for job in jobs} == {"org/data-clean"}
+    assert claimed(state).label == "confirmed_better"
+    assert "2 of 1000 rows" in render(state)
+
+
+@pytest.mark.parametrize(
+    ("firewall", "word"), [(FakeFirewall(flagged=(3,)), "1 of 1000"), (FakeFirewall(denied=True), "known")]
+)
+def test_nothing_is_trained_where_the_rows_may_not_be_left_out(
+    tmp_path: Path, firewall: FakeFirewall, word: str
+) -> None:
+    there = world()
+    there.firewall = firewall
+    state = run(tmp_path, there, contaminated_rows="refuse")
+    assert there.runner.submits == []
+    assert state.ended is not None
+    assert state.ended.state == "failed"
+    assert word in state.ended.reason
+
+
+def test_a_model_trained_from_another_base_is_never_evaluated(tmp_path: Path) -> None:
+    there = world()
+    there.trains = "org/stronger-model"
+    state = run(tmp_path, there)
+    assert state.ended is not None
+    assert state.ended.state == "failed"
+    assert "org/stronger-model" in state.ended.reason
+    assert not any("sft-01-eval" in key for key in there.runner.submits)
+
+
+def test_a_stuck_job_is_cancelled_and_started_once_more(tmp_path: Path) -> None:
+    there = world()
+    there.endings = lambda spec: Ending(running_s=20_000) if spec.key.endswith("sft-01-a1") else None
+    state = run(tmp_path, there)
+    assert [a.stage for a in state.runs["sft-01"].attempts] == ["CANCELED", "COMPLETED"]
+    assert claimed(state).label == "confirmed_better"
+
+
+def test_the_report_tells_proposals_looks_noise_and_what_was_not_done(tmp_path: Path) -> None:
+    state = run(tmp_path, world(), max_trials=2)
+    text = render(state)
+    proposed = [e.fact for e in ledger.read(tmp_path / "night.jsonl") if isinstance(e.fact, Proposed)]
+    assert proposed[0].why in text
+    for words in ("confirmed better", "Not done:", "look 1 at the confirm set", f"0 of {N} outcomes changed"):
+        assert words in text
