@@ -3,6 +3,8 @@
 from hfagent.agent.events import NoiseMeasured
 from hfagent.agent.records import Claim, Score
 from hfagent.agent.state import State
+from hfagent.agent.stats import NORMAL, given_significant
+from hfagent.agent.verdict import Verdict
 
 
 def claim(state: State) -> Claim:
@@ -16,7 +18,7 @@ def claim(state: State) -> Claim:
     """
     kept = state.kept
     tried = sum(state.comparison(run.spec.name, None, "search") is not None for run in state.trained)
-    known = {"run": kept, "tried": tried, "noise": None if state.noise is None else state.noise.delta}
+    known = {"gain": None, "run": kept, "tried": tried, "noise": None if state.noise is None else state.noise.delta}
     nothing = {"look": None, "alpha": None}
     if kept is None:
         return Claim(
@@ -47,7 +49,7 @@ def claim(state: State) -> Claim:
         return Claim(
             label="confirmed_better",
             reason=f"one-sided p = {found.p_value:.2g} on the confirm set, below {look.alpha:.4f} for look {look.look}",
-            **known,
+            **{**known, "gain": given_significant(found.delta, _error(found), alpha=look.alpha)},
         )
     if found.label == "better":
         reason = f"the gain is not above {100 * noise_level:.1f} points, by which the base model differs from itself"
@@ -63,3 +65,8 @@ def noise(first: Score, second: Score) -> NoiseMeasured:
     both = first.outcomes.keys() & second.outcomes.keys()
     moved = [second.outcomes[problem] - first.outcomes[problem] for problem in sorted(both)]
     return NoiseMeasured(n=len(moved), flips=sum(abs(d) > 1e-9 for d in moved), delta=sum(moved) / max(len(moved), 1))
+
+
+def _error(verdict: Verdict) -> float:
+    """Standard error of the difference, from its interval."""
+    return (verdict.ci_high - verdict.ci_low) / (2 * NORMAL.inv_cdf(1 - verdict.alpha / 2))

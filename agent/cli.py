@@ -133,14 +133,16 @@ def report(
 
 @app.command()
 def logs(
-    job: Annotated[str, typer.Argument(help="Job id, as in `hfagent status`.")],
+    name: Annotated[str, typer.Argument(help="Run, as in `hfagent status` (its newest job), or a job's id.")],
+    project: Annotated[str | None, typer.Option(help="Project of the run; the newest one when left out.")] = None,
     tail: Annotated[int, typer.Option(min=1, help="Number of lines.")] = 100,
+    reports_dir: ReportsDir = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Print the last lines of a job's log."""
+    """Print the last lines of a run's log."""
     from hfagent.agent import commands
 
-    _exit(commands.logs(job, _settings(state_dir=state_dir), tail=tail))
+    _exit(commands.logs(name, project, _settings(reports_dir=reports_dir, state_dir=state_dir), tail=tail))
 
 
 @app.command()

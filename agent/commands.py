@@ -1,15 +1,20 @@
 """What each command does. Every function returns the exit code and prints its result on stdout."""
 
 import json
+import os
+import re
 import secrets
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hfagent.agent import console as terminal
 from hfagent.agent import estimate, wiring
-from hfagent.agent.errors import HfagentError, SettingsError, UsageError
+from hfagent.agent.errors import HfagentError, JobError, SettingsError, UsageError
 from hfagent.agent.ledger import is_confirmed, is_held, read
 from hfagent.agent.plan import Flags, Surroundings, make_plan
 from hfagent.agent.records import DatasetRef, DatasetReport, ModelRef, Plan
@@ -18,14 +23,22 @@ from hfagent.agent.state import State, fold
 from hfagent.agent.summary import phase, summary
 from hfagent.agent.wiring import Paths
 
-EXIT = {"finished": 0, "running": 0, "waiting": 0, "failed": 1, "stopped": 3}
+EXIT = {"finished": 0, "running": 0, "waiting": 0, "failed": 1, "stopped": 3, "interrupted": 130, "terminated": 143}
+"""The last two as a shell reports SIGINT and SIGTERM: 128 + the signal."""
+IMAGE = re.compile(r"^!\[(.*)\]\((.*)\)$", re.MULTILINE)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, e.g. of `timeout` or of a machine that shuts down: the night ends as by Ctrl-C."""
 
 
 def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: bool) -> int:
     """Plan a goal and reach it."""
     plan = _plan(goal, flags, settings).model_copy(update={"token": secrets.token_hex(2)})
     if dry_run:
-        _show_plan(plan, None, as_json=as_json)
+        from hfagent.tools.sources import rough_size
+
+        _show_plan(plan, None, rough_size(plan.dataset), as_json=as_json)
         return 0
     ask = None if settings.confirm_yes else _asker(as_json=as_json)
     wiring.preflight(settings)
@@ -43,6 +56,7 @@ def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: 
 def resume(project: str | None, settings: Settings, *, as_json: bool) -> int:
     """Go on with a project."""
     wiring.preflight(settings)
+    _hub()
     from hfagent.agent.night import resume as take_over
 
     paths = wiring.find_project(settings.reports_dir, project)
@@ -63,8 +77,9 @@ def status(project: str | None, settings: Settings, *, as_json: bool) -> int:
         return 0
     console = terminal.stdout_console()
     console.print(f"{state.plan.project}  {phase(state, held=held)}", style="name")
-    console.print(terminal.run_table(state))
-    console.print(terminal.closing(state, paths, held=held))
+    now = datetime.now(UTC)
+    console.print(terminal.run_table(state, now))
+    console.print(terminal.closing(state, paths, now, held=held), soft_wrap=True)
     return 0
 
 
@@ -76,15 +91,36 @@ def report(project: str | None, settings: Settings, *, show: bool) -> int:
         return 0
     from rich.markdown import Markdown
 
-    from hfagent.agent.report import render
+    from hfagent.agent.report import current
 
-    terminal.stdout_console().print(Markdown(render(_state(paths))))
+    # A terminal shows no pictures: their files are named instead.
+    text = IMAGE.sub(lambda found: f"{found[1]}: `{paths.reports / found[2]}`", current(_state(paths), paths.report))
+    terminal.stdout_console().print(Markdown(text))
     return 0
 
 
-def logs(job: str, settings: Settings, *, tail: int) -> int:
-    """Print the end of a job's log."""
-    for line in wiring.local_runner(settings).logs(job, tail=tail):
+def logs(name: str, project: str | None, settings: Settings, *, tail: int) -> int:
+    """Print the end of a log: of the newest job of a run, or of the job with this id.
+
+    Raises:
+        UsageError: no such run and no such job; the message lists the runs.
+    """
+    paths = wiring.find_project(settings.reports_dir, project)
+    runs = _state(paths).runs
+    job = runs[name].last.job_id if name in runs else name
+    if job is None:
+        raise UsageError(f"the run {name!r} has no job yet; see `hfagent status {paths.project}`")
+    try:
+        lines = wiring.local_runner(_as_begun(settings, paths)).logs(job, tail=tail)
+    except JobError as error:
+        if name in runs:
+            raise
+        known = ", ".join(runs) or "none yet"
+        raise UsageError(
+            f"no run and no job {name!r} in the project {paths.project!r}: its runs are {known}; "
+            "another project is chosen with --project"
+        ) from error
+    for line in lines:
         print(line)  # noqa: T201 - the result
     return 0
 
@@ -98,7 +134,7 @@ def cancel(project: str | None, settings: Settings) -> int:
     state = _state(paths)
     if state.ended is not None:
         raise UsageError(f"the project {paths.project!r} is already {state.ended.state}")
-    elsewhere = ask_to_stop(paths, wiring.local_ports(settings), settings, "stopped by `hfagent cancel`")
+    elsewhere = ask_to_stop(paths, wiring.local_ports(settings), settings, "on request, by hfagent cancel")
     print(f"{paths.project}: {'will stop within seconds' if elsewhere else 'stopped'}")  # noqa: T201 - the result
     return 0
 
@@ -114,14 +150,20 @@ def check(
     max_length: int | None,
     as_json: bool,
 ) -> int:
-    """Judge a dataset."""
+    """Judge a dataset; exit code 1 where no method that was asked about can train on it."""
     from hfagent.tools.dataset_read import DatasetReader, auto_tokenizer
     from hfagent.tools.dataset_store import LocalDatasetStore
+    from hfagent.tools.embedded_model import EmbeddedModelStore
 
+    if max_length is not None and model is None:
+        terminal.stderr_console().print("note: --max-length has no effect without --model, whose tokenizer counts")
+    models = EmbeddedModelStore(settings.cache_dir)
+    base = None if model is None else ModelRef(id=str(models.prepare(ModelRef(id=model))))
+    _hub()
     ref = DatasetRef(id=dataset, config=config, split=split)
     path = LocalDatasetStore(settings.state_dir / "data").prepare(ref, rows=None, seed=settings.seed)
     found = DatasetReader(load_tokenizer=auto_tokenizer).check(
-        ref.model_copy(update={"id": path}), model=ModelRef(id=model) if model else None, max_length=max_length
+        ref.model_copy(update={"id": path}), model=base, max_length=max_length
     )
     found = found.model_copy(update={"dataset": dataset})
     if method is not None:
@@ -133,7 +175,7 @@ def check(
         _print_json(found.model_dump(mode="json"))
     else:
         terminal.stdout_console().print(terminal.dataset_view(found))
-    return 0
+    return int(all(item.verdict == "INCOMPATIBLE" for item in found.methods.values()))
 
 
 def rehearse(goal: str, *, scenario: str, nights: int, seed: int, planner: str, as_json: bool) -> int:
@@ -180,14 +222,26 @@ def _plan(goal: str, flags: Flags, settings: Settings) -> Plan:
     from hfagent.agent.goal import parse_goal
     from hfagent.agent.recipes import load
     from hfagent.tools.benchmarks import names
+    from hfagent.tools.sources import require_dataset, require_model
 
     hints = parse_goal(goal)
     ledgers = settings.reports_dir.glob("*.jsonl") if settings.reports_dir.is_dir() else ()
     taken = tuple(path.stem for path in ledgers if is_confirmed(path))
-    here = Surroundings(hub=wiring.hub_reachable(), gpu=wiring.has_gpu(), benchmarks=names(), taken=taken)
-    return make_plan(
+    here = Surroundings(hub=_hub(), gpu=wiring.has_gpu(), benchmarks=names(), taken=taken)
+    plan = make_plan(
         goal, hints=hints, flags=flags, recipe=load(hints.task_area or "code"), settings=settings, here=here
     )
+    require_model(plan.model, hub=here.hub)
+    require_dataset(plan.dataset, hub=here.hub)
+    return plan
+
+
+def _hub() -> bool:
+    """Whether the Hub answers. If not, neither this process nor its jobs try it again: each would for half a minute."""
+    reachable = wiring.hub_reachable()
+    if not reachable:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    return reachable
 
 
 def _asker(*, as_json: bool) -> Callable[[State], Plan | bool]:
@@ -199,39 +253,49 @@ def _asker(*, as_json: bool) -> Callable[[State], Plan | bool]:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError("there is no terminal to ask on: add --yes to start, or --dry-run to see plan and cost")
     from hfagent.agent.confirm import ask
+    from hfagent.tools.sources import context_length
 
     def asked(state: State) -> Plan | bool:
-        _show_plan(state.plan, state.dataset, as_json=False, to=sys.stderr)
-        return ask(state.plan, sys.stdin, sys.stderr)
+        _show_plan(state.plan, state.dataset, estimate.data_size(state.dataset), as_json=False, to=sys.stderr)
+        return ask(state.plan, sys.stdin, sys.stderr, context=context_length(state.model_path or state.plan.model.id))
 
     return asked
 
 
-def _show_plan(plan: Plan, dataset: DatasetReport | None, *, as_json: bool, to: Any = None) -> None:
-    seconds = estimate.night_s(plan)
+def _show_plan(
+    plan: Plan, dataset: DatasetReport | None, size: estimate.DataSize, *, as_json: bool, to: Any = None
+) -> None:
+    seconds = estimate.night_s(plan, size)
     if as_json:
         cost = estimate.cost_micro_usd(plan, seconds) / 1e6
         _print_json({"plan": plan.model_dump(mode="json"), "estimate_s": round(seconds), "estimate_usd": cost})
         return
-    print(terminal.plan_text(plan, dataset), file=to or sys.stdout)
+    print(terminal.plan_text(plan, dataset, seconds=seconds), file=to or sys.stdout)
 
 
 def _worked(night: Callable[[], State | None], paths: Paths, *, as_json: bool) -> int:
     """Run a night and print what came of it, also when it was interrupted or crashed."""
+    with _terminable():
+        return _closed(night, paths, as_json=as_json)
+
+
+def _closed(night: Callable[[], State | None], paths: Paths, *, as_json: bool) -> int:
     console = terminal.stderr_console()
     try:
         state = night()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as signaled:
+        said = "terminated" if isinstance(signaled, Terminated) else "interrupted"
         if not paths.ledger.exists():
-            console.print("interrupted; nothing was started")
+            console.print(f"{said}; nothing was started")
         else:
-            console.print(f"interrupted; a running job goes on: take it up with `hfagent resume {paths.project}`")
+            console.print(f"{said}; a running job goes on: take it up with `hfagent resume {paths.project}`")
             console.print(f"or stop it with `hfagent cancel {paths.project}`")
             if as_json:
                 _close(_state(paths), paths, as_json=True)
-        return 130
+        return EXIT[said]
     except HfagentError as error:
-        if not paths.ledger.exists():
+        # Held by another process now: the error is about this attempt, and that process tells how the project stands.
+        if not paths.ledger.exists() or is_held(paths.ledger):
             raise
         console.print(f"hfagent: {error}")
         _close(_state(paths), paths, as_json=as_json)
@@ -240,6 +304,21 @@ def _worked(night: Callable[[], State | None], paths: Paths, *, as_json: bool) -
         console.print("nothing was started")
         return 0
     return _close(state, paths, as_json=as_json)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Make SIGTERM an exception, once: `timeout` sends it twice, to the process and to its group."""
+
+    def terminate(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _as_begun(settings: Settings, paths: Paths) -> Settings:
@@ -252,7 +331,7 @@ def _close(state: State, paths: Paths, *, as_json: bool) -> int:
     if as_json:
         _print_json(summary(state, report=paths.report, ledger=paths.ledger, held=False))
     else:
-        print(terminal.closing(state, paths, held=False))  # noqa: T201 - the result
+        print(terminal.closing(state, paths, datetime.now(UTC), held=False))  # noqa: T201 - the result
     return EXIT[phase(state, held=False)]
 
 

@@ -29,6 +29,8 @@ THEME = Theme({"name": "bold", "detail": "dim", "keep": "green", "extend": "yell
 HEARTBEAT_S = 60.0
 """Without events, a line at least this often."""
 STAGE_STYLE = {"COMPLETED": "keep", "ERROR": "fail", "REJECTED": "fail", "CANCELED": "fail", "RUNNING": "name"}
+MAPPED = "a run rewrites the rows so by itself, your files stay as they are"
+"""What becomes of the verdict `NEEDS_MAPPING`."""
 RECENT = 6
 PIPE_WIDTH = 200
 """Columns where nobody looks on: lines are for grep, not for a window."""
@@ -113,32 +115,34 @@ class Progress:
         cost = f"{money_text(state.spent_micro_usd)} spent, {money_text(state.held_micro_usd)} held"
         title = Text.assemble((state.plan.project, "name"), ("  " + state.plan.goal.splitlines()[0][:80], "detail"))
         footer = Text("\n".join(text[: self._console.width - 1] for text in self._recent), style="detail")
-        return Group(title, run_table(state), Text(cost, style="detail"), footer)
+        return Group(title, run_table(state, datetime.now(UTC)), Text(cost, style="detail"), footer)
 
 
-def run_table(state: State) -> Table:
-    """The runs of a project."""
+def run_table(state: State, now: datetime) -> Table:
+    """The runs of a project; what runs counts its time to now."""
     table = Table(box=None, pad_edge=False, header_style="detail")
     for name in ("run", "kind", "stage", "progress", "score", "vs baseline", "time", "decision"):
         table.add_column(name)
     for run in state.runs.values():
-        table.add_row(*_row(run, state))
+        table.add_row(*_row(run, state, now))
     return table
 
 
-def _row(run: Run, state: State) -> list[Text | str]:
+def _row(run: Run, state: State, now: datetime) -> list[Text | str]:
     decision = state.decision_on(run.spec.name)
     action = decision.action if decision else ""
     style = {"keep": "keep", "extend": "extend", "discard": "fail"}.get(action, "")
-    took = run.last.running_s
+    took, started = run.last.running_s, run.last.started_at
+    if run.last.stage == "RUNNING" and started is not None:
+        took = max((now - started).total_seconds(), 0.0)
     return [
         Text(run.spec.name, style="name"),
         run.spec.kind,
         Text(run.last.stage, style=STAGE_STYLE.get(run.last.stage, "")),
-        lines.progress(run, state).replace("step=", "").replace("loss=", "loss "),
+        lines.progress(run, state).replace("step=", "").replace(" loss=", ", loss "),
         f"{run.score.value:.3f} (n={run.score.n})" if run.score else "",
         _versus(run, state),
-        "" if took is None else f"{took:.0f} s",
+        "" if took is None else time_text(took),
         Text(action, style=style),
     ]
 
@@ -170,12 +174,12 @@ def stdout_console() -> Console:
     return Console(highlight=False, markup=False, theme=THEME, width=width)
 
 
-def plan_text(plan: Plan, dataset: DatasetReport | None) -> str:
-    """What a person confirms."""
-    seconds = estimate.night_s(plan)
+def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> str:
+    """What a person confirms; `seconds` is the estimate of the whole night."""
     price = f"${plan.price_micro_usd_per_hour / 1e6:.2f}/h"
     train = plan.train
-    length = f"{train.max_steps} steps" if train.max_steps is not None else f"{train.num_train_epochs:g} epochs"
+    epochs = "1 epoch" if train.num_train_epochs == 1 else f"{train.num_train_epochs:g} epochs"
+    length = epochs if train.max_steps is None else f"{train.max_steps} steps"
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
     cap = "no cap" if plan.budget_micro_usd is None else f"cap {money_text(plan.budget_micro_usd)}"
     limit = "no limit" if plan.max_hours is None else f"limit {plan.max_hours:g} h"
@@ -208,17 +212,18 @@ def _dataset_text(plan: Plan, dataset: DatasetReport | None) -> str:
         return name
     check = dataset.methods[plan.method]
     rows = "unknown number of" if dataset.rows is None else dataset.rows
-    return f"{name}, {rows} rows, {check.verdict.replace('_', ' ')}: {check.reason}"
+    applied = f" ({MAPPED})" if check.verdict == "NEEDS_MAPPING" else ""
+    return f"{name}, {rows} rows, {check.verdict.replace('_', ' ')}: {check.reason}{applied}"
 
 
 def _benchmark_text(benchmark: BenchmarkRef) -> str:
     return f"{benchmark.name}, {benchmark.n or 'all'} problems"
 
 
-def closing(state: State, paths: Paths, *, held: bool) -> str:
-    """The last block of a run: verdict, numbers, time, cost, report, and how to go on."""
+def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
+    """The last block of a run: verdict, numbers, time (to now while unfinished), cost, report, and how to go on."""
     rows = [("verdict", _verdict_text(state)), ("state", _phase_text(state, held=held))]
-    end = state.ended_at or state.updated_at
+    end = state.ended_at or now
     held_text = f", {money_text(state.held_micro_usd)} held" if state.held_micro_usd else ""
     rows += [
         ("time", time_text((end - state.started_at).total_seconds())),
@@ -228,7 +233,9 @@ def closing(state: State, paths: Paths, *, held: bool) -> str:
     adapter = kept_adapter(state)
     if adapter is not None:
         shown = _from_here(Path(adapter))
-        rows += [("model", shown), ("load", f'AutoPeftModelForCausalLM.from_pretrained("{shown}")  # from peft')]
+        # The path has a line of its own, so that a narrow terminal does not break it; the lines are one statement.
+        rows += [("model", shown), ("load", "AutoPeftModelForCausalLM.from_pretrained(  # from peft")]
+        rows += [("", f'    "{shown}"'), ("", ")")]
     if state.ended is None and not held:
         rows.append(("go on", f"hfagent resume {paths.project}"))
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
@@ -270,6 +277,8 @@ def dataset_view(found: DatasetReport) -> Group:
                 Text(f"{method} mapping: {check.mapping.model_dump_json(exclude_defaults=True)}", style="detail")
             )
         notes += [Text(f"{method} warning: {warning}") for warning in check.warnings]
+    if any(check.verdict == "NEEDS_MAPPING" for check in found.methods.values()):
+        notes.append(Text(f"NEEDS MAPPING: {MAPPED}", style="detail"))
     return Group(head, table, *notes)
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from hfagent.agent import thresholds, trend
 from hfagent.agent.records import Action, Decision, MetricPoint, Record
+from hfagent.agent.rungs import promote
 from hfagent.agent.verdict import Verdict
 
 EQUAL = 1e-9
@@ -57,6 +58,8 @@ class Evidence(Record):
     max_extensions: int = Field(default=2, ge=0)
     best_other: float | None = None
     """Score of the best run of another line on the search set; None where there is none."""
+    rung: tuple[float, ...] = ()
+    """Scores of the other runs that were extended as often, on the whole search set."""
     parent: Parent | None = None
     futility: float | None = None
     """Probability of a gain by which the evaluation was ended early; None where it was not."""
@@ -66,8 +69,9 @@ def decide(evidence: Evidence) -> Decision:
     """Apply the rules, the first that fits.
 
     0. An evaluation that was ended as futile: discard.
-    1. An extension that did not raise the score of its parent: the parent is kept (the decision names it), or the
-       extension discarded where the parent is no gain over the baseline either.
+    1. An extension that scores lower than its parent by more than the noise: the parent is kept (the decision names
+       it), or the extension discarded where the parent is no gain over the baseline either. Within the noise the
+       falling losses, for which it was extended, are the better evidence.
     2. Extend: not significantly worse, the best so far, headroom, losses still falling and not overfit, a forecast of
        at least `thresholds.MIN_GAIN`, extensions, time and money left beyond the reserve.
     3. Keep any gain over the baseline and over the best of the other lines. 4. Stop where even the reserve is gone.
@@ -100,7 +104,7 @@ def decide(evidence: Evidence) -> Decision:
     result = f"{_points(verdict.delta)} on {verdict.n} search problems (one-sided p = {verdict.p_value:.2g})"
     if evidence.futility is not None:
         return decision("discard", "discard-futile", f"{result}: ended early, a gain had {evidence.futility:.1%} left")
-    if parent is not None and parent.verdict.delta <= EQUAL:
+    if parent is not None and parent.verdict.delta < -thresholds.SEARCH_NOISE:
         change = f"the extension changed the score of {parent.run} by {_points(parent.verdict.delta)}"
         best_other = evidence.best_other if evidence.best_other is not None else verdict.base_score
         if parent.verdict.base_score - max(best_other, verdict.base_score) > EQUAL:
@@ -141,8 +145,11 @@ def _blocked(evidence: Evidence, outlook: trend.Outlook | None) -> str | None:
         return f"extended {evidence.extensions} of {evidence.max_extensions} times"
     if verdict.label == "worse":
         return "it is worse than the baseline"
-    if evidence.best_other is not None and verdict.candidate_score < evidence.best_other:
-        return f"another run scores higher, {evidence.best_other:.3f}"
+    best = max(evidence.rung, default=0.0)
+    if best - verdict.candidate_score > thresholds.SEARCH_NOISE:
+        return f"another run of its length scores clearly higher, {best:.3f}"
+    if not promote(verdict.candidate_score, evidence.rung):
+        return f"it is not among the best of the {len(evidence.rung) + 1} runs of its length"
     if verdict.candidate_score >= thresholds.HEADROOM_SCORE:
         return f"a score of {verdict.candidate_score:.3f} leaves no headroom"
     return _blocked_by_losses(evidence, outlook) or _short_of(

@@ -3,10 +3,13 @@
 Every act appends what it is about to do before it does it, and what came of it afterwards.
 """
 
+import json
+from pathlib import Path
+
 from hfagent.agent import jobs, policy, rules, thresholds
 from hfagent.agent.claim import claim
 from hfagent.agent.decide import decide
-from hfagent.agent.errors import EvaluationError
+from hfagent.agent.errors import EvaluationError, PlanRejected
 from hfagent.agent.events import (
     Claimed,
     Compared,
@@ -33,6 +36,7 @@ from hfagent.agent.records import (
     RunSpec,
     Score,
 )
+from hfagent.agent.rules import SEARCH_EXHAUSTED
 from hfagent.agent.setback import setback
 from hfagent.agent.verdict import Verdict, compare
 
@@ -47,7 +51,8 @@ class Desk(JobDesk):
         """Make model and data loadable, then judge the data for every method."""
         plan = self.state.plan
         if self.state.model_path is None:
-            self.append(ModelPrepared(path=str(self.ports.models.prepare(plan.model))))
+            model = str(self.ports.models.prepare(plan.model))
+            self.append(ModelPrepared(path=model, vocab_size=_vocab_size(Path(model))))
         if self.state.data_path is None:
             path = self.ports.datasets.prepare(plan.dataset, rows=plan.train.max_rows, seed=plan.train.seed)
             self.append(DataPrepared(path=str(path)))
@@ -103,7 +108,10 @@ class Desk(JobDesk):
         refusal = policy.check_propose(self.state, self.now)
         if refusal is not None:
             return self.refuse(refusal)
-        fact = self.ports.searcher.propose(self.state.plan, trials(self.state))
+        try:
+            fact = self.ports.searcher.propose(self.state.plan, trials(self.state))
+        except PlanRejected as error:
+            return self.refuse(Refusal(what=SEARCH_EXHAUSTED, why=str(error)))
         self.append(fact)
         return fact
 
@@ -170,3 +178,12 @@ class Desk(JobDesk):
         if run is None or run.score is None:
             raise EvaluationError(f"{subject or 'the base model'} has no score on the {problems} set")
         return run.score
+
+
+def _vocab_size(model: Path) -> int | None:
+    """By the configuration in the model's folder; None where there is none."""
+    try:
+        found = json.loads((model / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, int) and found > 1 else None

@@ -57,6 +57,8 @@ class ModelPrepared(Record):
     kind: Literal["model_prepared"] = "model_prepared"
     path: str
     """What `from_pretrained` takes."""
+    vocab_size: int | None = None
+    """Tokens that it chooses from; None while its configuration is not on this machine."""
 
 
 class DataPrepared(Record):

@@ -22,8 +22,7 @@ def evidence(state: State, name: str, now: datetime) -> Evidence:
     if comparison is None:
         raise ValueError(f"{name} is not compared on the search set")
     line = state.line(name)
-    others = [run.spec.name for run in state.trained if run.spec.name not in line]
-    scored = [run.score for other in others if (run := state.scored(other, "search")) is not None]
+    others = [score for other, score in state.search_scores().items() if other not in line]
     mine = state.scored(name, "search")
     futility = mine.score.futility if mine is not None and mine.score is not None else None
     verdict = comparison.fact.verdict
@@ -35,7 +34,8 @@ def evidence(state: State, name: str, now: datetime) -> Evidence:
         extension=extension(state, name, now),
         extensions=state.extensions(name),
         max_extensions=state.plan.max_extensions,
-        best_other=max((score.value for score in scored if score is not None and score.complete), default=None),
+        best_other=max(others, default=None),
+        rung=tuple(state.rung(name).values()),
         parent=_parent(state, name),
         futility=None if futility is None else futility.get("probability"),
     )
@@ -139,6 +139,7 @@ def watched(state: State, run: Run, now: datetime) -> Watched:
         method=train.method,
         total_steps=steps_planned(run, state),
         warmup_steps=train.warmup_steps,
+        vocab_size=state.vocab_size,
         running_s=None if started is None else max((now - started).total_seconds(), 0.0),
         progress=tuple((max(at, 0.0), step) for at, step in seen),
         timeout_s=attempt.job.timeout_s,

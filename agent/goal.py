@@ -111,7 +111,6 @@ def _without_denied(rest: str) -> tuple[str, tuple[Method, ...]]:
     return rest, tuple(dict.fromkeys(excluded))
 
 
-
 def _stages(rest: str) -> tuple[Method, ...]:
     if match := re.search(rf"\b(?:{UNKNOWN_METHODS})\b", rest, re.IGNORECASE):
         raise UsageError(f"the method {match[0]!r} is not known: the methods are {', '.join(METHOD_WORDS)}")
@@ -122,9 +121,7 @@ def _stages(rest: str) -> tuple[Method, ...]:
     if len(order) == 2 and re.fullmatch(r"\s+after\s+", links[0]):
         return order[::-1]
     if not all(re.search(r"\bthen\b|\bfollowed by\b|->|→|\bafterwards\b|\bfinally\b", link) for link in links):
-        raise UsageError(
-            f"the goal names several methods: {', '.join(order)}; keep one of them"
-        )
+        raise UsageError(f"the goal names several methods: {', '.join(order)}; keep one of them")
     return order
 
 

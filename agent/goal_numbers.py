@@ -7,6 +7,9 @@ from typing import TypeVar
 from hfagent.agent.errors import UsageError
 from hfagent.agent.records import Record
 
+MAX_LENGTH = 131_072
+"""Tokens of a row, at most: no small model reads more, and a larger number is a slip."""
+
 T = TypeVar("T", bound=str | float)
 
 _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
@@ -26,7 +29,7 @@ _MONEY = (
 )
 _OTHER_MONEY = r"[€£]\s?\d+|\d+\s?(?:[€£]|(?:euros?|eur|pounds?|gbp|cents?)\b)"
 _PER_HOUR = rf"(?:\$\s?{_NUMBER}|{_NUMBER}\s?(?:\$|dollars?|usd))\s?(?:/|per |an? )\s?h(?:our|r)?\b"
-_WORDS = dict(zip("one two three four five six seven eight nine ten eleven twelve".split(), range(1, 13), strict=True))
+_WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "eight": 8, "ten": 10, "twelve": 12}
 _HOURS = {"h": 1.0, "m": 1 / 60, "d": 24.0}
 _TIME = re.compile(
     rf"(?<![\w.,$])(?P<n>{_NUMBER}|half an|an?|{'|'.join(_WORDS)})[- ]?(?:gpu[- ])?"
@@ -120,8 +123,8 @@ def _max_length(text: str) -> int | None:
     pattern = rf"\b(?:max(?:imum)?[- _](?:sequence[- _])?length|sequence[- _]length|context length){_IS}(\d[\d,]*k?)"
     found = [_value(n.rstrip("kK,")) * (1024 if n[-1] in "kK" else 1) for n in re.findall(pattern, text, re.IGNORECASE)]
     length = _positive("maximum length", found)
-    if length is not None and length < 8:
-        raise UsageError(f"a maximum length of {length:g} tokens is too short: it must be 8 or more")
+    if length is not None and not 8 <= length <= MAX_LENGTH:
+        raise UsageError(f"a maximum length of {length:.0f} tokens cannot be: it must be from 8 to {MAX_LENGTH}")
     return None if length is None else int(length)
 
 
@@ -131,7 +134,10 @@ def _seed(text: str) -> int | None:
 
 
 def _target(text: str) -> float | None:
-    pattern = rf"\b(?:by|gain of|improvement of)\s+(?:at least |about )?({_NUMBER})\s?(?:(?:percentage )?points?\b|pp\b|%|percent\b)"
+    pattern = (
+        rf"\b(?:by|gain of|improvement of)\s+(?:at least |about )?({_NUMBER})\s?"
+        r"(?:(?:percentage )?points?\b|pp\b|%|percent\b)"
+    )
     points = _positive("target", _floats(pattern, text))
     if points is not None and points > 100:
         raise UsageError(f"a gain of {points:g} points cannot be reached: it must be at most 100")

@@ -16,7 +16,7 @@ UNKNOWN_METHODS = r"ppo|orpo|rloo|rlhf|cpo|simpo|gspo|reward model(?:l?ing)?|dis
 DENIAL = (
     r"(?:\b(?:not|never|no|without|avoid(?:ing)?|skip(?:ping)?|instead of|rather than|neither|nor)|n['’]t)"
     r"(?:\s+(?:use|using|do|doing|run|running|try|train|training|evaluate|evaluating|apply|it|its|the|an?|any|to|with|on|"
-    r"by|for|in|or|nor|convert|conversion|upload))*\s+[\"'`*]*$"
+    r"by|for|in|or|nor|convert|conversion|upload|model|adapter|results?|weights))*\s+[\"'`*]*$"
 )
 """What stands before something that is not wanted."""
 
@@ -55,10 +55,11 @@ OTHER_BENCHMARKS = (
     r"\w{2,}-?bench|mmlu(?:[-_ ]pro)?|hellaswag|gpqa|truthfulqa|winogrande|bbh|ds-?1000|cruxeval|multipl-e|mt-bench"
 )
 """Benchmarks that people ask for and that must not quietly become another one."""
-PLAIN_BENCHMARK_WORDS = r"""(?x: the | an? | any | all | some | this | that | these | those | its? | same | standard |
-    public | usual | common | default | popular | known | other | another | my | our | your | good | better | best | each |
-    every | own | embedded | built-in | held-out | search | confirm | final | new | hidden | official | right | solving |
-    relevant | reasoning | chosen | following )"""
+PLAIN_BENCHMARK_WORDS = (
+    r"the|an?|any|all|some|this|that|these|those|its?|same|standard|public|usual|common|default|popular|known|other|"
+    r"another|my|our|your|good|better|best|each|every|own|embedded|built-in|held-out|search|confirm|final|new|hidden|"
+    r"official|right|solving|relevant|reasoning|chosen|following"
+)
 """What may stand before the word benchmark without being the name of one."""
 
 FLAVORS = (

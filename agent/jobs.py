@@ -67,12 +67,13 @@ def hyperparameter_args(train: TrainConfig) -> list[str]:
 
 def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
     """Arguments of the evaluation template."""
-    plan, evaluation = state.plan, state.plan.evaluation
+    plan = state.plan
+    problems = plan.search if run.set == "search" else plan.confirm
+    evaluation = plan.decoding(problems.set)
     if run.repeat:
         # Other batches, and other draws where answers are drawn: what moves then is no merit of a model.
         changes = {"batch_size": max(1, evaluation.batch_size // 2), "seed": evaluation.seed + 1}
         evaluation = evaluation.model_copy(update=changes)
-    problems = plan.search if run.set == "search" else plan.confirm
     args = ["--model", _model_path(state)]
     if plan.model.revision:
         args += ["--revision", plan.model.revision]
@@ -85,10 +86,12 @@ def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
         args += [f"--{name.replace('_', '-')}", str(value)]
     if plan.unsafe_exec:
         args += ["--unsafe-exec"]
-    best = state.scored(state.best_on_search, "search")
-    if run.subject is not None and run.set == "search" and best is not None and evaluation.num_samples < len(DIGITS):
-        # Once it cannot beat what is best so far, the rest of the problems would tell nothing that counts.
-        args += ["--reference", reference(best.score, evaluation.num_samples), "--futility-goal", "any_gain"]
+    if run.subject is not None and run.set == "search" and evaluation.num_samples < len(DIGITS):
+        # Once it cannot beat the best run of its length, the rest of the problems would tell nothing that counts.
+        rung = state.rung(run.subject)
+        best = state.scored(max(rung, key=lambda name: rung[name], default=None), "search")
+        if best is not None:
+            args += ["--reference", reference(best.score, evaluation.num_samples), "--futility-goal", "any_gain"]
     return tuple(args)
 
 

@@ -5,6 +5,7 @@ from hfagent.agent.events import (
     CancelRequested,
     Claimed,
     Compared,
+    ContaminationChecked,
     Crashed,
     DataPrepared,
     DatasetChecked,
@@ -31,7 +32,6 @@ from hfagent.agent.events import (
 )
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
-
 
 SMOKE_STEPS = 3
 """Optimizer steps of a smoke run, as the training templates cut it."""
@@ -61,6 +61,8 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
         case DatasetChecked(report=report):
             check = report.methods[state.plan.method]
             return f"rows={report.rows} {state.plan.method}={check.verdict} reason={check.reason!r}"
+        case ContaminationChecked(report=found):
+            return f"verdict={found.verdict} rows={found.rows} flagged={len(found.flagged)} problems={found.problems}"
         case JobIntended(run=run, job=job):
             return f"run={run.name} flavor={job.flavor} timeout={job.timeout_s}s why={run.why!r}"
         case JobSubmitted(job_id=job_id):
@@ -111,7 +113,7 @@ def progress(run: Run, state: State) -> str:
     if not run.points:
         return ""
     step = run.points[-1].step
-    total = steps_planned(run, state)
+    total = SMOKE_STEPS if run.spec.kind == "smoke" else steps_planned(run, state)
     losses = [p.values["train/loss"] for p in run.points if p.values.get("train/loss") is not None]
     loss = f" loss={losses[-1]:.3f}" if losses else ""
     return f"step={step}{f'/{total}' if total else ''}{loss}"
@@ -120,9 +122,7 @@ def progress(run: Run, state: State) -> str:
 def steps_planned(run: Run, state: State) -> int | None:
     """Optimizer steps that a training run will take; None while the number of rows is unknown."""
     train = run.spec.train
-    if run.spec.kind == "smoke":
-        return SMOKE_STEPS
-    if train is None:
+    if train is None or run.spec.kind == "smoke":
         return None
     rows = state.dataset.rows if state.dataset else None
     if train.max_steps is None and rows is None:

@@ -65,6 +65,7 @@ def make_plan(
         PlanRejected: something asked for cannot be done here; the message says what can.
     """
     method = _method(flags, hints)
+    settings, limit_notes = _with_wishes(settings, hints.numbers, hints.flavor)
     _check_built(goal, settings)
     embedded = recipe.embedded if recipe.embedded and not (here.hub and here.gpu) else None
     wanted_model, wanted_dataset = flags.model or hints.model, flags.dataset or hints.dataset
@@ -77,10 +78,10 @@ def make_plan(
         )
     model = ModelRef(id=wanted_model) if wanted_model not in (None, base.model.id) else base.model
     dataset = _dataset(flags, wanted_dataset, base.dataset)
-    numbers = hints.numbers
-    seed = numbers.seed if numbers.seed is not None and "seed" not in settings.model_fields_set else settings.seed
-    limits = _limits(numbers, settings)
-    train = configure(base.train.model_copy(update={"method": method, "seed": seed}), _asked(numbers))
+    changes: dict[str, Any] = {"method": method, "seed": settings.seed}
+    if embedded is not None:
+        changes |= _own_parts(recipe, embedded, model, dataset)
+    train = _as_said(base.train.model_copy(update=changes), hints.numbers)
     return Plan(
         project=_project(flags, model.id, dataset, method, here.taken),
         goal=goal,
@@ -90,7 +91,7 @@ def make_plan(
         dataset=dataset,
         search=search,
         confirm=confirm,
-        train=base.train.model_copy(update=changes),
+        train=train.model_copy(update=QUICK) if flags.quick else train,
         evaluation=base.evaluation.model_copy(update={"seed": settings.seed}),
         backend=settings.backend,
         gpu=here.gpu,
@@ -104,19 +105,59 @@ def make_plan(
         target_delta=None if settings.target_points is None else settings.target_points / 100,
         contaminated_rows=settings.contaminated_rows,
         unsafe_exec=settings.unsafe_exec,
-        notes=_notes(recipe, model, dataset, here) if embedded else (),
+        notes=(
+            *(_notes(recipe, model, dataset, confirm, here) if embedded else ()),
+            *limit_notes,
+            *_gpu_notes(goal, here),
+        ),
     )
 
 
 def _method(flags: Flags, hints: GoalHints) -> Method:
     stages = (flags.method.lower(),) if flags.method else hints.stages
     if len(stages) > 1:
-        raise PlanRejected(f"stages ({' then '.join(stages)}) are not available yet: ask for one of {', '.join(BUILT)}")
+        raise PlanRejected(
+            f"stages ({' then '.join(stages)}) are not available yet: ask for {' or '.join(BUILT)} alone"
+        )
     method = stages[0] if stages else "sft"
+    if not flags.method and method in hints.excluded:
+        raise PlanRejected(f"the goal rules out {method!r}, and no other method is available yet")
     for built in BUILT:
         if method == built:
             return built
     raise PlanRejected(f"the method {method!r} is not available yet; there is {', '.join(BUILT)}")
+
+
+def _gpu_notes(goal: str, here: Surroundings) -> tuple[str, ...]:
+    asked = not here.gpu and any(
+        not denied(goal, match.start())
+        for match in re.finditer(r"\b(?:on|with|using) (?:\w+ )?gpu\b", goal, re.IGNORECASE)
+    )
+    return ("the goal asks for a GPU and there is none here: all runs on the processor",) if asked else ()
+
+
+def _with_wishes(settings: Settings, numbers: GoalNumbers, flavor: str | None) -> tuple[Settings, tuple[str, ...]]:
+    """The settings with what the sentence alone says, and a note wherever it is overruled or a night is meant."""
+    said = {name: getattr(numbers, name) for name in ("max_hours", "budget_usd", "target_points", "max_trials", "seed")}
+    said = {name: value for name, value in {**said, "flavor": flavor}.items() if value is not None}
+    set_before = {name for name in said if name in settings.model_fields_set}
+    notes = [
+        f"{name} is set to {getattr(settings, name):g}, so the {said[name]:g} of the goal does not count"
+        for name in sorted(set_before - {"flavor"})
+        if getattr(settings, name) != said[name]
+    ]
+    new = {name: value for name, value in said.items() if name not in set_before}
+    if numbers.overnight and settings.max_hours is None:
+        new["max_hours"] = OVERNIGHT_HOURS
+        notes.append(f"overnight is read as a limit of {OVERNIGHT_HOURS:g} h; --max-hours sets another")
+    return settings.model_copy(update=new), tuple(notes)
+
+
+def _as_said(train: TrainConfig, numbers: GoalNumbers) -> TrainConfig:
+    """The hyperparameters with those that the sentence says."""
+    names = ("max_rows", "num_train_epochs", "max_steps", "learning_rate", "max_length", "lora_r")
+    changes = {name: getattr(numbers, name) for name in names} | {EFFECTIVE_BATCH: numbers.batch_size}
+    return configure(train, {name: value for name, value in changes.items() if value is not None})
 
 
 def _own_parts(recipe: Recipe, embedded: Choices, model: ModelRef, dataset: DatasetRef) -> dict[str, Any]:
@@ -135,12 +176,12 @@ def _own_parts(recipe: Recipe, embedded: Choices, model: ModelRef, dataset: Data
 
 def _check_built(goal: str, settings: Settings) -> None:
     for what, pattern in UNBUILT.items():
-        if re.search(pattern, goal, re.IGNORECASE):
+        if any(not denied(goal, match.start()) for match in re.finditer(pattern, goal, re.IGNORECASE)):
             raise PlanRejected(f"{what} is not available yet: leave it out of the goal")
+    if any(denied(goal, match.start()) for match in re.finditer(r"\blora\b", goal, re.IGNORECASE)):
+        raise PlanRejected(f"{NOT_LORA} is not available yet: leave it out of the goal")
     if settings.planner != "rules":
         raise PlanRejected(f"the planner {settings.planner!r} is not available yet; there is 'rules'")
-    if settings.backend != "local":
-        raise PlanRejected(f"the backend {settings.backend!r} is not available yet; there is 'local'")
     if settings.flavor not in (None, "local"):
         raise PlanRejected(f"unknown flavor {settings.flavor!r} for the backend 'local'; its only flavor is 'local'")
 
@@ -200,7 +241,9 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\.(jsonl|json|parquet|csv)$", "", last).lower()).strip("-")
 
 
-def _notes(recipe: Recipe, model: ModelRef, dataset: DatasetRef, here: Surroundings) -> tuple[str, ...]:
+def _notes(
+    recipe: Recipe, model: ModelRef, dataset: DatasetRef, confirm: BenchmarkRef, here: Surroundings
+) -> tuple[str, ...]:
     """Plain words about what the embedded parts replace."""
     embedded = recipe.embedded
     if embedded is None:
@@ -213,4 +256,8 @@ def _notes(recipe: Recipe, model: ModelRef, dataset: DatasetRef, here: Surroundi
     if dataset.id == embedded.dataset.id:
         name = dataset.id.removeprefix("embedded:")
         notes.append(f"{why}: the embedded dataset {name}, generated here, replaces {recipe.dataset.id}")
-    return (*notes, embedded.notice) if len(notes) == 2 else tuple(notes)
+    if len(notes) < 2:
+        return tuple(notes)
+    if confirm.name == embedded.confirm.name:
+        return (*notes, embedded.notice)
+    return (*notes, f"the embedded data are of another kind than {confirm.name}: expect little or no gain there")

@@ -152,8 +152,9 @@ def draw_loss(curves: Sequence[Curve], *, unit: str | None) -> "Figure":
         )  # fmt: skip
         if curve.evaluation:
             steps, losses = zip(*curve.evaluation, strict=True)
+            # Not filled: an extension's mark may lie on its parent's last one.
             axes.plot(
-                steps, losses, linestyle="none", marker=marker, markersize=9, markerfacecolor="white",
+                steps, losses, linestyle="none", marker=marker, markersize=9, markerfacecolor="none",
                 markeredgecolor=colour, markeredgewidth=1.5, zorder=3, label=_label(f"{curve.run}, held-out rows"),
             )  # fmt: skip
     axes.set_xlabel("optimizer step")

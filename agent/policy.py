@@ -3,14 +3,12 @@
 from datetime import datetime, timedelta
 from itertools import takewhile
 
-from hfagent.agent import estimate
+from hfagent.agent import estimate, thresholds
 from hfagent.agent.proposals import evaluate_run, extend_run
 from hfagent.agent.records import ProblemSet, Refusal, RunSpec
 from hfagent.agent.setback import setback
 from hfagent.agent.state import State
 
-MAX_ATTEMPTS = 2
-"""Jobs for one run whose machine was lost; a script that failed by itself would fail the same way again."""
 MIN_RUN_S = 60.0
 """Less time than this is not worth a job."""
 DONE = "already done"
@@ -143,7 +141,7 @@ def check_duplicate(state: State, spec: RunSpec, now: datetime) -> str | None:
         return DONE
     if run.last.stage == "ERROR" and not run.last.lost:
         return f"its job failed: {run.last.message}"
-    if len(run.attempts) >= MAX_ATTEMPTS:
+    if len(run.attempts) >= thresholds.MAX_ATTEMPTS:
         return f"{len(run.attempts)} attempts failed: {run.last.message}"
     return None
 
@@ -162,7 +160,11 @@ def _check_train(state: State, spec: RunSpec) -> str | None:
     if state.scored(None, "search") is None:
         return "the base model has no score on the search set: baseline first"
     undecided = [
-        run.spec.name for run in state.trained if run.spec.name != spec.name and not state.decision_on(run.spec.name)
+        run.spec.name
+        for run in state.trained
+        if run.spec.name != spec.name
+        and not state.decision_on(run.spec.name)
+        and (run.done or setback(state, run) is not None)
     ]
     if undecided:
         return f"{undecided[0]} is not decided"

@@ -197,6 +197,17 @@ class Plan(Record):
     notes: tuple[str, ...] = ()
     """What a person should know before saying yes, e.g. that embedded data replaces the recipe's."""
 
+    def decoding(self, problems: ProblemSet) -> EvalConfig:
+        """How answers are generated on a set.
+
+        On the search set each problem is answered once, by the likeliest tokens: among ten answers to a problem those
+        of one model resemble each other, so other problems tell more than further answers, at a tenth of the time.
+        Scores of the two sets are never compared.
+        """
+        if problems == "confirm":
+            return self.evaluation
+        return self.evaluation.model_copy(update={"num_samples": 1, "temperature": 0.0})
+
     @property
     def label(self) -> str:
         """Project and token: the prefix of job keys and the project's name in Trackio."""
@@ -317,6 +328,8 @@ class Claim(Record):
     reason: str
     run: str | None
     """The training run that it is about; None where none was kept."""
+    gain: float | None
+    """Published gain, in score units: corrected for being published only when significant; None without a claim."""
     look: int | None
     """How often this confirm set was looked at for this base model, this look included; None without a look."""
     alpha: float | None

@@ -5,15 +5,15 @@ the share of false claims is measured for the code that will make them, not for 
 """
 
 import hashlib
-import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
 
+from hfagent.agent import thresholds
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import HfagentError, UsageError
 from hfagent.agent.events import PlanConfirmed, PlanMade
@@ -25,13 +25,15 @@ from hfagent.agent.planner import StalledError, rule_planner
 from hfagent.agent.recipes import load as load_recipe
 from hfagent.agent.records import Plan, Record, TrainConfig
 from hfagent.agent.report import render
+from hfagent.agent.runs import Run
 from hfagent.agent.search import OptunaSearcher
 from hfagent.agent.settings import Settings
-from hfagent.agent.simulated_jobs import SimulatedJobs, simulated_ports
+from hfagent.agent.simulated_jobs import SimulatedJobs
+from hfagent.agent.simulated_ports import simulated_ports
 from hfagent.agent.simulated_scenario import Scenario, load
 from hfagent.agent.simulator import World
 from hfagent.agent.state import State
-from hfagent.agent.stats import NORMAL
+from hfagent.agent.stats import wilson
 
 PLANNERS = ("rules",)
 CHUNKS_PER_PROCESS = 8
@@ -75,11 +77,17 @@ class NightResult(Record):
     """None without a claim."""
     true_gain: float | None
     """Of the claimed run."""
+    chosen_gain: float
+    """True gain of the run that was kept, claimed or not; 0 where none was."""
     billed_s: float
     bad_full_s: float
-    """Of training and evaluating all models without a true gain to the end."""
+    """Of training all sets of hyperparameters without a true gain to the longest length and evaluating them in full."""
     bad_spent_s: float
     """What was spent on them."""
+    good: int
+    """Runs that were truly better than the best before them, by more than the noise of the search set."""
+    good_lost: int
+    """Those whose evaluation was ended as futile."""
 
 
 def rehearse(
@@ -141,15 +149,6 @@ def text(found: Rehearsal) -> str:
         rows.append(("saved", f"{found.saved_fraction:.0%} of the hours of models without a true gain, by early ends"))
     lines = [f"{name:<14}{value}" for name, value in rows]
     return "\n".join([f"{found.scenario}: {scenario.description}", *lines, f"expected: {scenario.expected}"])
-
-
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share; Wilson (1927)."""
-    z = NORMAL.inv_cdf(0.975)
-    share, spread = count / total, z * z / total
-    centre = share + spread / 2
-    reach = math.sqrt(spread * (share * (1 - share) + spread / 4))
-    return (centre - reach) / (1 + spread), (centre + reach) / (1 + spread)
 
 
 def night_seed(seed: int, number: int) -> int:
@@ -223,25 +222,48 @@ def rehearse_night(plan: Plan, scenario: Scenario, seed: int, folder: Path) -> N
 def _held_against(state: State, jobs: SimulatedJobs) -> NightResult:
     base, claim = jobs.world.base.skill, state.claim
     claimed = claim.run if claim is not None and claim.label == "confirmed_better" else None
-    comparison = state.comparison(claimed, None, "confirm") if claimed is not None else None
     gains = {run.spec.name: jobs.skill(run.last.job.key) - base for run in state.trained if jobs.ended_sound(run.last)}
-    bad = [_spent(state, jobs, name) for name, gain in gains.items() if gain <= 0]
+    bad = [_spent(state, jobs, run) for run in state.trials if gains.get(run.spec.name, 1.0) <= 0]
+    good, lost = _good(state, gains)
     return NightResult(
         outcome=state.ended.state if state.ended is not None else "running",
-        claimed_gain=None if comparison is None else comparison.fact.verdict.delta,
+        claimed_gain=None if claimed is None or claim is None else claim.gain,
         true_gain=None if claimed is None else gains[claimed],
+        chosen_gain=gains.get(state.kept or "", 0.0),
         billed_s=sum(a.running_s or 0.0 for run in state.runs.values() for a in run.attempts),
         bad_full_s=sum(full for full, _ in bad),
         bad_spent_s=sum(spent for _, spent in bad),
+        good=good,
+        good_lost=lost,
     )
 
 
-def _spent(state: State, jobs: SimulatedJobs, name: str) -> tuple[float, float]:
-    """Seconds of training and evaluating a run on the search set: to the end, and as it was."""
-    training, evaluation = state.runs[name].last, state.scored(name, "search")
-    full_s = jobs.full_s[training.job.key] + jobs.evaluation_s(state.plan.search, state.plan.evaluation.num_samples)
-    spent_s = (training.running_s or 0.0) + ((evaluation.last.running_s or 0.0) if evaluation is not None else 0.0)
-    return full_s, spent_s
+def _spent(state: State, jobs: SimulatedJobs, first: Run) -> tuple[float, float]:
+    """Seconds of a set of hyperparameters without a true gain: with all extensions in full, and as it was."""
+    lengths = 1 + state.plan.max_extensions
+    evaluation_s = jobs.evaluation_s(state.plan.search, state.plan.decoding("search").num_samples)
+    line = [run for run in state.trained if state.line(run.spec.name)[-1] == first.spec.name]
+    subjects = {run.spec.name for run in line}
+    done = [*line, *(run for run in state.runs.values() if run.spec.subject in subjects and run.spec.set == "search")]
+    spent_s = sum(attempt.running_s or 0.0 for run in done for attempt in run.attempts)
+    return lengths * jobs.full_s[first.last.job.key] + evaluation_s, spent_s
+
+
+def _good(state: State, gains: Mapping[str, float]) -> tuple[int, int]:
+    """How many runs were truly better than the best kept before them, and how many of these were ended as futile."""
+    best, good, lost = 0.0, 0, 0
+    for run in state.trained:
+        name = run.spec.name
+        scored = state.scored(name, "search")
+        if name not in gains or scored is None or scored.score is None:
+            continue
+        if gains[name] > best + thresholds.SEARCH_NOISE:
+            good += 1
+            lost += scored.score.futility is not None
+        decision = state.decision_on(name)
+        if decision is not None and decision.action == "keep" and decision.run is not None and decision.run in gains:
+            best = gains[decision.run]
+    return good, lost
 
 
 def _all_nights(plan: Plan, scenario: Scenario, seeds: Sequence[int], processes: int) -> Iterator[NightResult]:

@@ -1,5 +1,6 @@
 """The report of a project: Markdown as a pure function of the state, and its file with the plots beside it."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,13 +22,8 @@ _ALT = {
 }
 
 
-def local_tracker(project: str, run: str) -> str:
-    """The command that shows a project's metrics where jobs run on this machine."""
-    return f"TRACKIO_DIR=.hfagent/trackio trackio show --project {project}"
-
-
 def render(
-    state: State, *, plots: Sequence[str] = (), notes: str = EMPTY_NOTES, tracker_url: TrackerUrl = local_tracker
+    state: State, *, plots: Sequence[str] = (), notes: str = EMPTY_NOTES, tracker_url: TrackerUrl | None = None
 ) -> str:
     """The report. The same state gives the same text: no clock, no disk.
 
@@ -35,8 +31,10 @@ def render(
         state: the project, at any time after its plan was made.
         plots: links of the plots, relative to the report.
         notes: what people wrote between the two markers, kept as it is.
-        tracker_url: project and run -> the address or command that shows a run's metrics.
+        tracker_url: Trackio's project and run -> the address or command that shows the run's metrics; None is the
+            command for jobs on this machine.
     """
+    shown = tracker_url or _local_tracker(state)
     parts = [
         title(state),
         verdict(state),
@@ -48,11 +46,19 @@ def render(
         sections.decision_log(state),
         ["## Notes", "", "Text between the two markers in the source of this file is kept."],
     ]
-    rest = [*(section(state, run, tracker_url) for run in state.runs.values()), sections.experiment_evaluations(state)]
+    rest = [*(section(state, run, shown) for run in state.runs.values()), sections.experiment_evaluations(state)]
     return f"{_joined(parts)}\n{NOTES_START}{notes}{NOTES_END}\n\n{_joined(rest)}"
 
 
-def write(state: State, path: Path, *, tracker_url: TrackerUrl = local_tracker) -> None:
+def current(state: State, path: Path) -> str:
+    """The report with the plots and the notes that lie at its path; nothing is written."""
+    folder = path.with_suffix("")
+    notes = _notes(path.read_bytes()) if path.is_file() else None
+    text = EMPTY_NOTES if notes is None else notes.decode(errors="replace")
+    return render(state, plots=_links(folder, [name for name in _ALT if (folder / name).is_file()]), notes=text)
+
+
+def write(state: State, path: Path) -> None:
     """Bring the report's file and its plots up to date.
 
     The plots lie in the folder of the file's name without its suffix. The notes in the file stay, byte for byte; a file
@@ -70,8 +76,7 @@ def write(state: State, path: Path, *, tracker_url: TrackerUrl = local_tracker) 
             path.replace(path.with_name(f"{path.name}.bak"))
         # Notes in another encoding than UTF-8 pass through unchanged.
         text = EMPTY_NOTES if notes is None else notes.decode(errors="surrogateescape")
-        links = [quoted(f"{folder.name}/{name}") for name in names]
-        new = render(state, plots=links, notes=text, tracker_url=tracker_url).encode(errors="surrogateescape")
+        new = render(state, plots=_links(folder, names), notes=text).encode(errors="surrogateescape")
         if new != old:
             drawings.replace_file(path, new)
     except OSError as error:
@@ -79,6 +84,15 @@ def write(state: State, path: Path, *, tracker_url: TrackerUrl = local_tracker) 
         raise ReportError(
             f"cannot write the report {str(path)!r}: {why}; free the disk or choose another --reports-dir"
         ) from error
+
+
+def _local_tracker(state: State) -> TrackerUrl:
+    folder = shlex.quote(f"{state.plan.state_dir or '.hfagent'}/trackio")
+    return lambda project, run: f"TRACKIO_DIR={folder} trackio show --project {project}"
+
+
+def _links(folder: Path, names: Sequence[str]) -> list[str]:
+    return [quoted(f"{folder.name}/{name}") for name in names]
 
 
 def _plots(links: Sequence[str]) -> list[str]:

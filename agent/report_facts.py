@@ -10,7 +10,7 @@ from typing import Any
 from hfagent.agent.records import BenchmarkRef, Score, TrainConfig
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
-from hfagent.agent.stats import NORMAL, student_quantile
+from hfagent.agent.stats import student_quantile, wilson
 from hfagent.agent.verdict import Verdict
 
 LEVEL = 0.95
@@ -31,7 +31,7 @@ def score_interval(score: Score) -> tuple[float, float]:
     """95 % interval of a score: Wilson (1927) for outcomes of 0 or 1, Student's t over the problems for fractions."""
     outcomes = list(score.outcomes.values())
     if set(outcomes) <= {0.0, 1.0} or len(outcomes) < 2:
-        return _wilson(score.value, score.n)
+        return wilson(score.value * score.n, score.n)
     reach = student_quantile((1 + LEVEL) / 2, len(outcomes) - 1) * stdev(outcomes) / math.sqrt(len(outcomes))
     return max(score.value - reach, 0.0), min(score.value + reach, 1.0)
 
@@ -113,11 +113,3 @@ def deviations(plan: TrainConfig, asked: TrainConfig, real: Mapping[str, Any]) -
         if planned != wanted or (reported and used != wanted):
             found.append(Deviation(name, planned, wanted, used))
     return found
-
-
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    z = NORMAL.inv_cdf((1 + LEVEL) / 2)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # At shares of 0 and 1 rounding may push a bound past the share itself.
-    return min(max(centre - reach, 0.0), share), max(min(centre + reach, 1.0), share)

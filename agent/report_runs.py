@@ -22,7 +22,7 @@ from hfagent.agent.runs import Attempt, Run
 from hfagent.agent.state import State
 
 TrackerUrl = Callable[[str, str], str]
-"""Project and run -> the address, or the command, that shows the run's metrics."""
+"""Trackio's project and run -> the address, or the command, that shows the run's metrics."""
 
 _CHECKS = ("first", "second", "third", "fourth", "fifth")
 _SHOWN = frozenset(
@@ -93,7 +93,7 @@ def _parameters(state: State, run: Run) -> list[list[str]]:
         ["Seed", value(train["seed"])],
         ["Precision", _reported(run, "dtype")],
         ["Hardware", f"flavor {code(run.last.job.flavor)}, {_reported(run, 'hardware')}"],
-        ["Trackio project / run", f"{code(plan.project)} / {code(_tracker_run(run))}"],
+        ["Trackio project / run", f"{code(plan.label)} / {code(_tracker_run(run))}"],
     ]
     return rows + [[prose(name), value(thing)] for name, thing in train.items() if name not in _SHOWN]
 
@@ -171,11 +171,11 @@ def _status(state: State, run: Run) -> list[str]:
 
 
 def _evaluated(state: State, run: Run) -> list[list[str]]:
-    how = state.plan.evaluation
+    how = state.plan.decoding(run.spec.set or "confirm")
     answers = [
         f"{how.num_samples} a problem",
         f"temperature {value(how.temperature)}",
-        f"up to {how.max_new_tokens} tokens",
+        "as many tokens as a problem needs" if how.max_new_tokens is None else f"up to {how.max_new_tokens} tokens",
         f"batch size {how.batch_size}",
         f"seed {how.seed}",
     ]
@@ -211,7 +211,7 @@ def _logs(run: Run) -> list[str]:
 
 def _tracker(state: State, run: Run, tracker_url: TrackerUrl) -> str:
     name = _tracker_run(run)
-    shown = tracker_url(state.plan.project, name)
+    shown = tracker_url(state.plan.label, name)
     where = link("open the dashboard", shown) if shown.startswith(("http://", "https://")) else code(shown)
     return f"{where}, run {code(name)}"
 

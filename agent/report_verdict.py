@@ -101,6 +101,10 @@ def _claim_facts(state: State) -> list[list[str]]:
     rows = []
     if claim is not None:
         rows.append(["Claim", f"**{claim.label.replace('_', ' ')}**: {prose(claim.reason)}"])
+    if claim is not None and claim.gain is not None:
+        rows.append(
+            ["Gain to expect", f"{points(claim.gain)} points: corrected for being claimed only when significant"]
+        )
     if claim is not None and claim.alpha is not None:
         rows.append(
             [

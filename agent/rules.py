@@ -9,6 +9,9 @@ from hfagent.agent.runs import Run
 from hfagent.agent.setback import setback
 from hfagent.agent.state import State
 
+SEARCH_EXHAUSTED = "search on"
+"""What the desk refuses once the search has nothing left to propose."""
+
 
 def next_move(state: State, now: datetime) -> Move | None:
     """The next call, or None while jobs run or the project is over."""
@@ -43,7 +46,8 @@ def search_over(state: State, now: datetime) -> str | None:
     since = _trials_since_best(state)
     if since >= thresholds.MAX_STAGNATION:
         return f"{since} sets of hyperparameters in a row without a new best"
-    return policy.check_reserve(state, now)
+    exhausted = next((refusal.why for refusal in state.refusals if refusal.what == SEARCH_EXHAUSTED), None)
+    return exhausted or policy.check_reserve(state, now)
 
 
 def _trials_since_best(state: State) -> int:

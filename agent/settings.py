@@ -20,7 +20,7 @@ SECRETS = {"hf_token": "HF_TOKEN", "openai_api_key": "OPENAI_API_KEY"}
 class Settings(Record):
     """Made by `load`; never changed afterwards."""
 
-    backend: Literal["local", "hf"] = "local"
+    backend: Literal["local"] = "local"
     """Where jobs run."""
     flavor: str | None = Field(default=None, min_length=1)
     """Hardware of a job; None lets the backend choose."""
@@ -90,8 +90,8 @@ def load(flags: Mapping[str, Any], *, cwd: Path, env: Mapping[str, str]) -> Sett
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(problem, sources) for problem in error.errors())) from None
-    folders = {name: cwd / getattr(settings, name).expanduser() for name in ("reports_dir", "state_dir", "cache_dir", "looks_file")}
-    return settings.model_copy(update=folders)
+    places = ("reports_dir", "state_dir", "cache_dir", "looks_file")
+    return settings.model_copy(update={name: cwd / getattr(settings, name).expanduser() for name in places})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class World:
             first_step=first_step,
             last_step=last,
             fate=fate,
-            points=self._points(name, config, schedule, range(first_step + 1, last + 1), broken_at, per_step),
+            points=self._points(name, config, schedule, range(first_step + 1, last + 1), fate, broken_at, per_step),
             epochs=last * per_step,
             trained=self._trained(config, last * per_step, broken=fate != "completes", contaminated=contaminated),
         )
@@ -162,6 +162,7 @@ class World:
         config: TrainConfig,
         schedule: Schedule,
         steps: range,
+        fate: Fate,
         broken_at: int | None,
         epochs_per_step: float,
     ) -> tuple[MetricPoint, ...]:
@@ -169,7 +170,7 @@ class World:
         points = []
         for step in steps:
             values: dict[str, float | None] = {}
-            excess = self._excess(config, step, broken_at)
+            excess = self._excess(config, step, fate, broken_at)
             curve = numbers.floor + numbers.start * step**-numbers.alpha
             if step % config.logging_steps == 0 or step == steps[-1]:
                 loss = curve * math.exp(noise.gauss(0, numbers.noise))
@@ -185,10 +186,12 @@ class World:
                 points.append(MetricPoint(step=step, values=values))
         return tuple(points)
 
-    def _excess(self, config: TrainConfig, step: int, broken_at: int | None) -> float | None:
+    def _excess(self, config: TrainConfig, step: int, fate: Fate, broken_at: int | None) -> float | None:
         """What breaking adds to the loss, up to that of uniform guessing; None is NaN."""
-        if broken_at is None or step < broken_at:
+        if broken_at is None or step < broken_at or fate == "out_of_memory":
             return 0.0
+        if fate == "nan":
+            return None
         logs = (step - broken_at) / (BREAK_LOGS * config.logging_steps)
         return math.log(self.scenario.losses.vocab_size) * -math.expm1(-logs)
 

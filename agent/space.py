@@ -59,7 +59,8 @@ def space(plan: Plan) -> Space:
     """The levers for the plan's method and model."""
     train = plan.train
     levers = [_rates(plan)]
-    if train.max_steps is None:
+    if train.max_steps is None and plan.max_extensions == 0:
+        # Where runs may be extended, that is how long each is trained: by its own losses and scores, not by a guess.
         levers.append(_chosen("num_train_epochs", thresholds.EPOCHS, train.num_train_epochs))
     levers.append(_chosen("lora_r", thresholds.RANKS, train.lora_r))
     # GRPO's batch holds whole groups of completions, KTO estimates a divergence within it: no free choice there.

@@ -69,6 +69,7 @@ class State:
     versions: Mapping[str, str] = field(default_factory=dict)
     confirmed: bool = False
     model_path: str | None = None
+    vocab_size: int | None = None
     data_path: str | None = None
     data_cleaned: bool = False
     """Whether the path is a copy without the rows that hold benchmark problems."""
@@ -132,6 +133,21 @@ class State:
                 return taken.decision.run
         return None
 
+    def search_scores(self) -> dict[str, float]:
+        """Training run -> its score on the whole search set, by the harness that counts."""
+        found = {run.spec.name: self.scored(run.spec.name, "search") for run in self.trained}
+        scores = {name: run.score for name, run in found.items() if run is not None}
+        return {name: score.value for name, score in scores.items() if score is not None and score.complete}
+
+    def rung(self, name: str) -> dict[str, float]:
+        """Search scores of the other runs that were extended as often as this one: only they had as much training."""
+        depth, line = self.extensions(name), self.line(name)
+        return {
+            other: score
+            for other, score in self.search_scores().items()
+            if other not in line and self.extensions(other) == depth
+        }
+
     def extensions(self, name: str) -> int:
         """How many times the line of a training run was extended up to this run."""
         return sum(self.runs[run].spec.parent is not None for run in self.line(name))
@@ -145,12 +161,6 @@ class State:
     def trials(self) -> list[Run]:
         """First runs of each set of hyperparameters, oldest first."""
         return [run for run in self.trained if run.spec.parent is None and run.spec.instead_of is None]
-
-    @property
-    def best_on_search(self) -> str | None:
-        """The kept run if all of the search set was answered by the harness that counts; None is the base model."""
-        run = self.scored(self.kept, "search") if self.kept is not None else None
-        return self.kept if run is not None and run.score is not None and run.score.complete else None
 
     @property
     def pending(self) -> Proposed | None:
@@ -216,8 +226,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
     match event.fact:
         case PlanConfirmed():
             return replace(state, confirmed=True)
-        case ModelPrepared(path=path):
-            return replace(state, model_path=path)
+        case ModelPrepared(path=path, vocab_size=vocab_size):
+            return replace(state, model_path=path, vocab_size=vocab_size)
         case DataPrepared(path=path, cleaned=cleaned):
             return replace(state, data_path=path, data_cleaned=cleaned)
         case ContaminationChecked(report=contamination):

@@ -5,7 +5,7 @@ No flag rests on one noisy value: healthy runs of few logs or small batches must
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import dropwhile, pairwise
+from itertools import dropwhile, pairwise, takewhile
 from statistics import median
 
 from pydantic import Field
@@ -179,10 +179,11 @@ def _diverged(watched: Watched) -> Flag | None:
     limit, floor = loss_limit(before), floor_of(before)
     numbers = {"loss": loss, "limit": limit, "floor": floor}
     if watched.method == "sft" and watched.vocab_size is not None and last > watched.warmup_steps:
-        chance = limits.CHANCE_FACTOR * math.log(watched.vocab_size)
-        if loss > chance:
-            reason = f"train/loss {loss:.3g} at step {last}: above {chance:.3g}, twice the loss of uniform guessing"
-            return _flag("diverged", last, reason, {**numbers, "limit": chance})
+        chance = math.log(watched.vocab_size)
+        worse = [step for step, value in takewhile(lambda item: item[1] > chance, reversed(losses))]
+        if loss > limits.CHANCE_FACTOR * chance or len(worse) >= limits.CHANCE_LOGS:
+            reason = f"train/loss {loss:.3g} at step {last}: uniform guessing has {chance:.3g}"
+            return _flag("diverged", worse[-1], reason, {**numbers, "limit": chance})
     start = diverging_since(values)
     if start is None:
         return None

@@ -283,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         emit_result(train(args, stop))
     except HfagentError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"error: {error}\n")
         return 2 if isinstance(error, UsageError) else 1
     return 0
 

@@ -323,6 +323,7 @@ def _confirmation(night: Night) -> None:
     claim = Claim(
         label="confirmed_better",
         reason="one-sided p = 1e-30 on the confirm set, below 0.0304 for look 1",
+        gain=0.56,
         run="sft-01-x1",
         look=1,
         alpha=0.0304,

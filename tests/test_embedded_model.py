@@ -1,7 +1,9 @@
+import fcntl
 import hashlib
 import json
 import subprocess
 import sys
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -194,6 +196,21 @@ def test_a_model_in_the_cache_is_used_at_once(store: EmbeddedModelStore, built: 
     cached.parent.mkdir()
     cached.symlink_to(built)
     assert store.prepare(ModelRef(id="embedded:SmolLM2-135M-Instruct")) == cached
+
+
+def test_the_progress_does_not_repeat_the_folder(built: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    cached = model_folder(tmp_path, "SmolLM2-135M-Instruct")
+    cached.parent.mkdir()
+    with (cached.parent / f".{cached.name}.lock").open("w") as lock, ThreadPoolExecutor() as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        store = EmbeddedModelStore(tmp_path, progress=said.append)
+        prepared = pool.submit(store.prepare, ModelRef(id="embedded:SmolLM2-135M-Instruct"))
+        time.sleep(0.5)  # the command waits for the lock by now; what it finds then is whole
+        cached.symlink_to(built)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert prepared.result() == cached
+    assert said == []
 
 
 def test_a_local_folder_and_a_hub_id_pass_through(store: EmbeddedModelStore, built: Path) -> None:

@@ -4,11 +4,16 @@ import pytest
 
 from hfagent.agent.errors import UsageError
 from hfagent.agent.goal import GoalHints, parse_goal
+from hfagent.agent.goal_numbers import MAX_LENGTH, GoalNumbers
 
 BULLETS = """Start a new fine-tuning experiment to improve code solving abilities using SFT.
 - Maintain a report for the experiment in training_reports/my-report.md
 - Evaluate models with the openai_humaneval benchmark
 - Use the open-r1/codeforces-cots dataset"""
+
+
+def read(goal):
+    return parse_goal(goal).numbers
 
 
 @pytest.mark.parametrize(
@@ -28,7 +33,7 @@ BULLETS = """Start a new fine-tuning experiment to improve code solving abilitie
             "Fine-tune Qwen3-0.6B on the dataset open-r1/codeforces-cots",
             {"task_area": "code", "model": "Qwen/Qwen3-0.6B", "dataset": "open-r1/codeforces-cots"},
         ),
-        ("Do a quick test run on 100 examples.", {"max_rows": 100}),
+        ("Do a quick test run on 100 examples.", {"numbers": GoalNumbers(max_rows=100)}),
         (
             "SFT Qwen/Qwen2.5-0.5B on trl-lib/Capybara",
             {
@@ -96,18 +101,138 @@ def test_stages_keep_their_order(goal, stages):
 
 
 def test_numbers_are_read_with_their_units():
-    hints = parse_goal(
-        "math on the first 1,500 training examples for 2.5 epochs, learning rate 2e-4, 10 samples per problem"
-    )
+    hints = read("math on the first 1,500 training examples for 2.5 epochs, learning rate 2e-4, 10 samples per problem")
     assert (hints.max_rows, hints.num_train_epochs, hints.learning_rate) == (1500, 2.5, 2e-4)
-    assert parse_goal("math, 5k rows, one epoch").max_rows == 5000
-    assert parse_goal("math, 5k rows, one epoch").num_train_epochs == 1
+    assert read("math, 5k rows, one epoch") == GoalNumbers(max_rows=5000, num_train_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        ("on 1M examples", 1_000_000),
+        ("on 1k", 1000),
+        ("on the first 2k, please", 2000),
+        ("with 10k rows", 10_000),
+        ("on 1.5 million records", 1_500_000),
+        ("on one thousand rows", 1000),
+        ("with a 135M model", None),
+        ("with 2k tokens", None),
+    ],
+)
+def test_large_numbers_of_rows(words, rows):
+    assert read(f"improve code {words}").max_rows == rows
+
+
+@pytest.mark.parametrize(
+    ("words", "hours"),
+    [
+        ("overnight but at most 2 hours", 2),
+        ("in 20 minutes", 1 / 3),
+        ("within 1h30m", 1.5),
+        ("for 1 hour and 15 minutes", 1.25),
+        ("for half an hour", 0.5),
+        ("in an hour", 1),
+        ("in two hours", 2),
+        ("no more than 3 h", 3),
+        ("at most 2 GPU hours", 2),
+        ("2 days, at most 48 hours", 48),
+        ("and say where it stands every 30 minutes", None),
+        ("on the chats of the last 2 days", None),
+        ("on 3 hours of audio", None),
+        ("once a day", None),
+        ("on 1k hard tasks", None),
+    ],
+)
+def test_a_time_is_a_limit_unless_it_is_about_something_else(words, hours):
+    found = read(f"improve code {words}").max_hours
+    assert found == (None if hours is None else pytest.approx(hours, abs=1e-4))
+
+
+def test_a_night_without_a_number_is_told_from_one_with():
+    assert read("improve code overnight").overnight
+    assert read("improve code by the morning").overnight
+    assert not read("improve code overnight, 3 hours").overnight
+    assert not read("improve code").overnight
+
+
+@pytest.mark.parametrize(
+    ("words", "dollars"),
+    [
+        ("budget 5 dollars", 5),
+        ("for under $2.50", 2.5),
+        ("with a budget of 20", 20),
+        ("USD 7", 7),
+        ("at most 12 USD, so $12", 12),
+        ("at most $1,500", 1500),
+        ("with a budget of 12 hours", None),
+    ],
+)
+def test_money_is_a_budget(words, dollars):
+    assert read(f"improve code {words}").budget_usd == dollars
+
+
+def test_hyperparameters_and_the_size_of_the_search_are_read():
+    said = read(
+        "improve code by 5 points, 3 trials, batch size 16, LoRA rank 64, sequence length 4k, 200 training steps, "
+        "seed 3, lr=1e-4"
+    )
+    assert said == GoalNumbers(
+        target_points=5, max_trials=3, batch_size=16, lora_r=64, max_length=4096, max_steps=200, seed=3,
+        learning_rate=1e-4,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "flavor"),
+    [
+        ("on an a100-large GPU", "a100-large"),
+        ("on 4 GPUs", "4 GPUs"),
+        ("on a10g-largex2", "a10g-largex2"),
+        ("with an L4", "L4"),
+        ("not on an A100", None),
+        ("on a GPU", None),
+        ("with SFT", None),
+    ],
+)
+def test_hardware_is_read_as_it_is_spelled(words, flavor):
+    assert parse_goal(f"improve code {words}").flavor == flavor
+
+
+@pytest.mark.parametrize(
+    ("goal", "stages", "excluded"),
+    [
+        ("improve code with SFT, do not use DPO", ("sft",), ("dpo",)),
+        ("improve code with SFT, don't use DPO or GRPO", ("sft",), ("dpo", "grpo")),
+        ("improve code with SFT instead of KTO", ("sft",), ("kto",)),
+        ("improve code without PPO", (), ()),
+        ("improve code, no SFT", (), ("sft",)),
+        ("improve code, not only with SFT", ("sft",), ()),
+        ("do not touch the data; SFT for code", ("sft",), ()),
+    ],
+)
+def test_a_method_that_is_not_wanted_is_not_asked_for(goal, stages, excluded):
+    hints = parse_goal(goal)
+    assert (hints.stages, hints.excluded) == (stages, excluded)
+
+
+def test_other_things_that_are_not_wanted_are_not_asked_for_either():
+    hints = parse_goal("improve code, not math, and do not use Qwen/Qwen3-0.6B or evaluate on HumanEval")
+    assert (hints.task_area, hints.model, hints.benchmark) == ("code", None, None)
 
 
 def test_another_benchmark_is_not_taken_for_a_known_one():
     assert parse_goal("improve code, measured by HumanEval+").benchmark == "humaneval_plus"
     assert parse_goal("improve code, use the my_tasks benchmark").benchmark == "my_tasks"
     assert parse_goal("improve code; evaluate on Human Eval").benchmark == "openai_humaneval"
+    assert parse_goal("improve code; evaluate with the foobar benchmark").benchmark == "foobar"
+    assert parse_goal("improve code; evaluate on LiveCodeBench").benchmark == "LiveCodeBench"
+
+
+@pytest.mark.parametrize(
+    "words", ["use the best benchmark", "evaluate with the coding benchmark", "on public benchmarks"]
+)
+def test_a_benchmark_without_a_name_is_none(words):
+    assert parse_goal(f"improve code; {words}").benchmark is None
 
 
 @pytest.mark.parametrize(
@@ -126,6 +251,17 @@ def test_another_benchmark_is_not_taken_for_a_known_one():
         ("improve code and math", "more than one task area: code, math"),
         ("math on 100 rows, or 200 rows", "more than one number of rows: 100, 200"),
         ("math on 0 rows", "must be above 0"),
+        ("improve code, budget 5 dollars, max $10", "more than one budget in dollars: 10, 5"),
+        ("improve code in 2 hours or 3 hours", "more than one time limit in hours: 2, 3"),
+        ("improve code for at least 3 hours", "e.g. 'at most 3 hours'"),
+        ("improve code over the weekend", "give hours"),
+        ("improve code until 7 am", "give hours"),
+        ("improve code for 5 euros", "counted in dollars, not '5 euros'"),
+        ("improve code for $2 per hour", "is a price, not a limit"),
+        ("improve code by 150 %", "must be at most 100"),
+        ("improve code, max length 4", "it must be from 8"),
+        ("improve code, max length 200000", f"to {MAX_LENGTH}"),
+        ("improve code on an A100 or an H100", "more than one flavor"),
         ("fine-tune Qwen on trl-lib/Capybara", "'Qwen' is not a complete model name"),
     ],
 )

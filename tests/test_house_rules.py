@@ -13,8 +13,8 @@ FOLDERS = ("agent", "tools", "job_templates")
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 PURE = (
     "records", "errors", "events", "state", "policy", "verdict", "stats", "decide", "trend", "evidence", "estimate",
-    "jobs", "lines", "summary", "plan", "goal", "proposals", "rules", "runs", "findings", "integrity", "claim", "setback", "watch", "remedy",
-    "sequential",
+    "jobs", "lines", "summary", "plan", "goal", "proposals", "rules", "runs", "findings",
+    "integrity", "claim", "setback", "watch", "remedy", "sequential",
     "space", "hypotheses", "rungs",
 )  # fmt: skip
 IMPURE_MODULES = {"time", "random", "os", "subprocess", "socket", "threading", "requests", "tempfile", "shutil"}

@@ -5,7 +5,7 @@ import pytest
 
 from hfagent.agent.errors import PlanRejected
 from hfagent.agent.goal import parse_goal
-from hfagent.agent.plan import Flags, Surroundings, make_plan
+from hfagent.agent.plan import OVERNIGHT_HOURS, Flags, Surroundings, make_plan
 from hfagent.agent.recipes import load as load_recipe
 from hfagent.agent.records import BenchmarkRef, DatasetRef, Plan
 from hfagent.agent.settings import load
@@ -100,8 +100,14 @@ def test_a_project_is_named_after_model_data_and_method_and_numbered_when_taken(
     [
         ("'dpo' is not available yet", {"goal": "improve code with DPO"}),
         ("stages", {"goal": "improve code with SFT then DPO"}),
-        ("'hf' is not available yet", {"settings": {"backend": "hf"}}),
+        ("ask for sft alone", {"goal": "improve code, first SFT, then DPO"}),
+        ("rules out 'sft'", {"goal": "improve code, but do not use SFT"}),
         ("unknown flavor 'a10g-large'", {"settings": {"flavor": "a10g-large"}}),
+        ("unknown flavor 'a100-large'", {"goal": "train on an a100-large GPU to improve code"}),
+        ("full fine-tuning", {"goal": "improve code by full fine-tuning"}),
+        ("full fine-tuning", {"goal": "improve code, no LoRA"}),
+        ("quantized", {"goal": "improve code with QLoRA"}),
+        ("benchmark 'foobar' is not available", {"goal": "improve code, evaluate with the foobar benchmark"}),
         ("benchmark 'mbpp' is not available", {"benchmark": "mbpp"}),
         ("the area that works is code", {"goal": "improve math with SFT"}),
         ("conversion to GGUF is not available", {"goal": "improve code with SFT and convert it to GGUF"}),
@@ -114,6 +120,57 @@ def test_what_cannot_be_done_is_said_before_anything_starts(message: str, argume
     goal = arguments.pop("goal", "improve code solving with SFT")
     with pytest.raises(PlanRejected, match=message):
         plan(goal, **arguments)
+
+
+def test_what_the_goal_does_not_want_is_not_refused() -> None:
+    made = plan("improve code with SFT; do not push to the Hub, no conversion to GGUF, no full fine-tuning")
+    assert made.method == "sft"
+
+
+def test_limits_of_the_sentence_are_kept() -> None:
+    made = plan(
+        "improve code by 5 points overnight but at most 2 hours, under $10, 3 trials, seed 4, on local hardware"
+    )
+    assert (made.max_hours, made.budget_micro_usd, made.max_trials) == (2, 10_000_000, 3)
+    assert (made.target_delta, made.train.seed, made.search.seed) == (0.05, 4, 4)
+
+
+def test_settings_win_over_the_limits_of_the_sentence_and_that_is_told() -> None:
+    made = plan("improve code in 2 hours for $5", settings={"max_hours": 3, "budget_usd": 5, "flavor": "local"})
+    assert (made.max_hours, made.budget_micro_usd) == (3, 5_000_000)
+    told = [note for note in made.notes if "does not count" in note]
+    assert len(told) == 1
+    assert "max_hours is set to 3, so the 2 " in told[0]
+
+
+def test_overnight_is_a_limit_that_is_told_unless_another_is_given() -> None:
+    made = plan("improve code overnight")
+    assert made.max_hours == OVERNIGHT_HOURS
+    assert any("overnight" in note for note in made.notes)
+    for other in (plan("improve code overnight", settings={"max_hours": 3}), plan("improve code")):
+        assert not any("overnight" in note for note in other.notes)
+        assert other.max_hours != OVERNIGHT_HOURS
+
+
+def test_hyperparameters_of_the_sentence_reach_the_training() -> None:
+    made = plan("improve code, batch size 32, rank 4, sequence length 512, max 50 steps", here=GPU_BOX).train
+    assert made.per_device_train_batch_size * made.gradient_accumulation_steps == 32
+    assert made.per_device_train_batch_size <= load_recipe("code").train.per_device_train_batch_size
+    assert (made.lora_r, made.max_length, made.max_steps) == (4, 512, 50)
+
+
+def test_a_gpu_that_is_asked_for_and_not_here_is_told() -> None:
+    assert any("no" in note and "GPU" in note for note in plan("improve code on a GPU").notes)
+    assert not any("GPU" in note for note in plan("improve code on a GPU", here=GPU_BOX).notes)
+
+
+def test_the_note_about_humaneval_is_left_out_where_humaneval_is_the_confirm_set() -> None:
+    notice = load_recipe("code").embedded
+    assert notice is not None
+    assert notice.notice in plan().notes
+    notes = plan("improve code, evaluate on HumanEval").notes
+    assert notice.notice not in notes
+    assert any("openai_humaneval" in note for note in notes)
 
 
 def test_a_project_that_exists_is_not_overwritten() -> None:

@@ -143,6 +143,7 @@ def test_a_running_training_run_shows_where_it_is() -> None:
             r"crashed as of 2026-03-02 21:30:11 UTC: ValueError: a\|b; `hfagent resume improve-code-sft`",
         ),
         (finished("the dataset cannot train", "failed"), "failed: the dataset cannot train"),
+        (finished("on request, by hfagent cancel", "stopped"), "stopped: on request, by hfagent cancel"),
         (finished("the time limit of 8 h is reached", "stopped"), "stopped: the time limit of 8 h is reached"),
     ],
 )
@@ -325,6 +326,26 @@ def test_models_and_datasets_are_linked_where_they_are_on_the_hub() -> None:
 @pytest.mark.parametrize("name", ["./data/rows", "/data/rows", "data/rows.jsonl", "a/b/c"])
 def test_local_data_is_shown_as_a_path(name: str) -> None:
     assert f"- Dataset: `{name}` (split `train`)" in with_sources(dataset=DatasetRef(id=name).model_dump())
+
+
+def test_the_metrics_of_a_project_are_found_under_its_name_in_trackio() -> None:
+    plan = PLAN.model_copy(update={"token": "a1b2", "state_dir": "/my work/.hfagent"})
+    night = Night(plan)
+    night.prepare()
+    night.train(FIRST, first_step=1, last_step=20, seconds=60, eval_loss=0.4)
+    text = section(rendered(night.events), "## sft-01:")
+
+    assert row(text, "Trackio project / run")[1] == "`improve-code-sft-a1b2` / `sft-01`"
+    assert "`TRACKIO_DIR='/my work/.hfagent/trackio' trackio show --project improve-code-sft-a1b2`, run" in text
+
+
+def test_a_length_that_the_benchmark_sets_is_said_so() -> None:
+    evaluation = PLAN.evaluation.model_copy(update={"max_new_tokens": None})
+    night = Night(PLAN.model_copy(update={"evaluation": evaluation}))
+    night.prepare()
+    night.evaluate(BASELINE, BASE)
+
+    assert "as many tokens as a problem needs" in row(rendered(night.events), "Answers")[1]
 
 
 def test_the_tracker_says_where_metrics_are() -> None:

@@ -1,31 +1,11 @@
 """Rungs: which runs go on."""
 
 import random
-from itertools import pairwise
 
 import pytest
 
-from hfagent.agent.rungs import promote, rungs
+from hfagent.agent.rungs import promote
 from hfagent.agent.thresholds import MIN_AT_RUNG, RUNG_ETA, SEARCH_NOISE
-
-
-def test_rungs_grow_by_eta_and_end_with_the_whole_run() -> None:
-    steps = rungs(1000, r_min=64)
-    assert steps[0] == 64
-    assert steps[-1] == 1000
-    assert all(b == a * RUNG_ETA for a, b in pairwise(steps[:-1]))
-    assert steps[-2] * RUNG_ETA >= 1000
-
-
-def test_a_run_shorter_than_the_first_rung_has_only_its_end() -> None:
-    assert rungs(10, r_min=64) == (10,)
-    assert rungs(64, r_min=64) == (64,)
-
-
-@pytest.mark.parametrize("wrong", [{"max_steps": 0, "r_min": 1}, {"max_steps": 5, "r_min": 0}])
-def test_steps_below_one_have_no_rungs(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="no rungs"):
-        rungs(**wrong)
 
 
 def test_nothing_is_stopped_before_enough_runs_reached_the_rung() -> None:

@@ -1,6 +1,10 @@
 """The sandbox tells a finished program from a cheating one, and lets neither out."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +99,31 @@ def test_the_probe_notices_a_level_that_does_not_isolate() -> None:
 
 def test_a_launcher_that_is_missing_is_a_reason_and_no_crash() -> None:
     assert "absent" in (probe(Sandbox(Level("broken", ("/absent",)))) or "")
+
+
+CLOSED = """
+import os, sys
+from hfagent.agent.errors import EvaluationError
+from hfagent.tools.sandbox import Sandbox
+sys.executable = sys.argv[1]
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    Sandbox.choose()
+except EvaluationError as error:
+    print(error)
+"""
+
+
+def test_a_python_that_this_user_may_not_run_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    program = tmp_path / "closed" / "python3"
+    command = [sys.executable, "-c", CLOSED, str(program)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd="/", env={**os.environ, "TMPDIR": "/"}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"may not run the Python below this environment, '{program}'" in done.stdout
 
 
 def test_without_a_working_level_it_refuses_unless_told_otherwise() -> None:

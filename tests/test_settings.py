@@ -49,7 +49,7 @@ def test_absolute_folders_stay_where_they_are(tmp_path):
             'backend = "locl"',
             {},
             {},
-            ("backend in ", "hfagent.toml is 'locl'", "'local' or 'hf'", "did you mean 'local'?"),
+            ("backend in ", "hfagent.toml is 'locl'", "'local'", "did you mean 'local'?"),
         ),
         ('bakend = "hf"', {}, {}, ("unknown setting 'bakend'", "hfagent.toml", "did you mean 'backend'?")),
         ("[budget]\nusd = 1", {}, {}, ("unknown setting 'budget'", "did you mean 'budget_usd'?")),

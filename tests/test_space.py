@@ -15,7 +15,7 @@ LLAMA_8B = ModelRef(id="meta-llama/Llama-3.1-8B", parameters=8_030_261_248)
 
 
 def plan(**changes: object) -> Plan:
-    return make_plan(**{"model": QWEN, **changes})
+    return make_plan(**{"model": QWEN, "max_extensions": 0, **changes})
 
 
 def names(of: Plan) -> list[str]:
@@ -64,9 +64,10 @@ def test_the_plan_is_within_every_lever_and_the_seed_is_none() -> None:
     assert "seed" not in [lever.name for lever in found.levers]
 
 
-def test_epochs_are_no_lever_where_steps_decide_and_a_batch_none_where_it_holds_groups() -> None:
+def test_epochs_are_no_lever_where_steps_or_extensions_decide_and_a_batch_none_where_it_holds_groups() -> None:
     assert "num_train_epochs" in names(plan())
     assert "num_train_epochs" not in names(plan(train=TrainConfig(max_steps=6)))
+    assert "num_train_epochs" not in names(plan(max_extensions=1))
     assert EFFECTIVE_BATCH in names(plan(method="dpo"))
     assert EFFECTIVE_BATCH not in names(plan(method="grpo"))
 

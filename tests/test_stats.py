@@ -1,11 +1,13 @@
 """Tail probabilities against scipy, far into the tail."""
 
 import math
+import random
+from statistics import fmean
 
 import pytest
 from scipy import stats as reference
 
-from hfagent.agent.stats import binomial_mid_p, sign_flip_p, student_quantile, student_sf
+from hfagent.agent.stats import NORMAL, binomial_mid_p, given_significant, sign_flip_p, student_quantile, student_sf
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 0), (16, 26), (0, 5), (5, 5), (95, 107), (600, 900)])
@@ -33,3 +35,16 @@ def test_sign_flip_counts_the_sums_at_least_as_large():
     assert sign_flip_p([0.1, 0.2, -0.3]) == sum(
         a * 1 + b * 2 + c * 3 >= 0 for a in (1, -1) for b in (1, -1) for c in (1, -1)
     ) / math.prod((2, 2, 2))
+
+
+def test_the_gain_corrected_for_significance_is_nearly_unbiased_among_significant_ones() -> None:
+    rng, error, alpha = random.Random(0), 2.6, 0.0304
+    threshold = NORMAL.inv_cdf(1 - alpha) * error
+    for truth in (5.0, 7.0, 10.0):
+        seen = [x for x in (rng.gauss(truth, error) for _ in range(20_000)) if x > threshold]
+        corrected = fmean(given_significant(x, error, alpha=alpha) for x in seen[:3000])
+        assert abs(corrected - truth) < abs(fmean(seen) - truth) + 0.1
+        assert abs(corrected - truth) < 0.6
+    assert given_significant(30.0, error, alpha=alpha) == pytest.approx(30.0, abs=1e-3)
+    assert given_significant(threshold + 1e-6, error, alpha=alpha) == pytest.approx(0.0, abs=1e-6)
+    assert given_significant(5.0, 0.0, alpha=alpha) == 5.0

@@ -172,6 +172,9 @@ def test_a_loss_far_above_uniform_guessing_is_flagged_at_once_after_warm_up():
     assert "diverged" not in found(losses)
     mild = points("train/loss", [3.0, 2.5, 1.9 * math.log(VOCABULARY)])
     assert "diverged" not in found(mild, vocab_size=VOCABULARY)
+    # One sound loss, then a learning rate of 0.3 on SmolLM2-135M, as logged.
+    assert found(points("train/loss", [0.62, 13.7, 25.3]), vocab_size=VOCABULARY, warmup_steps=2)["diverged"].step == 2
+    assert found(points("train/loss", [0.62, 13.7, 15.3]), vocab_size=VOCABULARY, warmup_steps=2)["diverged"].step == 2
 
 
 def test_the_loss_of_grpo_has_no_level():

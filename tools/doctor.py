@@ -117,9 +117,8 @@ def _sandbox() -> Check:
     try:
         return Check(name="sandbox", status="ok", detail=Sandbox.choose().name)
     except HfagentError as error:
-        return Check(
-            name="sandbox", status="broken", detail=str(error), mend="install bubblewrap, or accept --unsafe-exec"
-        )
+        mend = "install bubblewrap, use a Python that this user may run, or accept --unsafe-exec"
+        return Check(name="sandbox", status="broken", detail=str(error), mend=mend)
 
 
 def _trackio() -> Check:
@@ -151,4 +150,5 @@ def _token() -> Check:
 def _existing(folder: Path) -> Path:
     """The folder, or its nearest parent that exists."""
     folder = folder.resolve()
-    return next(path for path in (folder, *folder.parents) if path.exists())
+    # os.path.exists is False, where Path.exists raises, for what this user may not look at.
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110

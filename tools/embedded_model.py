@@ -123,7 +123,9 @@ def _checked_folder(folder: Path) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if (folder / "adapter_config.json").is_file():
-        raise ModelNotFound(f"{str(folder)!r} holds a LoRA adapter, not a model: name its base model, or merge it first")
+        raise ModelNotFound(
+            f"{str(folder)!r} holds a LoRA adapter, not a model: name its base model, or merge it first"
+        )
     raise ModelNotFound(f"{str(folder)!r} holds no config.json: name a folder written by save_pretrained")
 
 

@@ -80,8 +80,13 @@ class Sandbox:
             levels: What to try, in this order; None means those of the platform.
 
         Raises:
-            EvaluationError: no level works and `unsafe` is False.
+            EvaluationError: no level works and `unsafe` is False, or this user may not start the interpreter.
         """
+        if not os.access(_interpreter(), os.X_OK):
+            raise EvaluationError(
+                f"the user {os.getuid()} may not run the Python below this environment, {_interpreter()!r}: "
+                "use an environment whose Python every user may read, e.g. the system's"
+            )
         reasons = []
         for level in known_levels() if levels is None else levels:
             reason = probe(cls(level))
@@ -263,7 +268,8 @@ def _visible_paths() -> list[str]:
     wanted = [_interpreter(), sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
     wanted += [str(path) for path in Path(sys.base_prefix, "lib").glob("lib*python*")]
     wanted += ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/nix/store"]
-    return list(dict.fromkeys(path for path in wanted if Path(path).exists()))
+    # os.path.exists is False, where Path.exists raises, for what this user may not look at.
+    return list(dict.fromkeys(path for path in wanted if os.path.exists(path)))  # noqa: PTH110
 
 
 @cache
