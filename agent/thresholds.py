@@ -15,11 +15,9 @@ MAX_EPOCHS = 3
 
 # --- looks and futility (sequential, looks) --------------------------------------------------------------------------
 
-FUTILITY = 0.02
-"""Predictive probability below which an evaluation is ended. Simulated (fifth of the problems changed, looks every 50,
-164 to 500 problems, 6,000 nights each): of candidates 3.4 points better 0.4 to 1.5 % end early though they would have
-reached the goal, at 0.03 up to 2.6 %; of candidates 3.4 points worse it spares 21 to 45 % of the problems where any
-gain is asked for, and 48 to 70 % where significance is."""
+FUTILITY = 0.003
+"""Predictive probability below which an evaluation ends. Of runs that are truly better by more than the noise 5 % are
+lost with 0.02, 3 % with 0.01 and 2 % with 0.005, for the same hours (rehearsed: benchmarks/decisions.py)."""
 FUTILITY_MIN_PROBLEMS = 50
 """Problems before the first look: looks at 25 add losses and find only what is far worse."""
 
