@@ -28,6 +28,7 @@ from hfagent.agent.evidence import evidence, inputs, trials
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.job_desk import JobDesk
 from hfagent.agent.records import (
+    DatasetRef,
     DatasetReport,
     Decision,
     JobSpec,
@@ -69,6 +70,8 @@ class Desk(JobDesk):
         """Compare the training rows with every benchmark problem; the plan may have such rows left out."""
         plan = self.state.plan
         data = plan.dataset.model_copy(update={"id": self.state.data_path or plan.dataset.id})
+        if self.state.data_cleaned:  # hfagent was killed between the copy and the report
+            data = DatasetRef(id=data.id)
         report = self.ports.firewall.check(
             data, name=plan.dataset.id, benchmarks=(plan.search, plan.confirm), max_rows=plan.train.max_rows
         )

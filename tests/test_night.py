@@ -77,6 +77,7 @@ class World:
         self.checker = FakeChecker()
         self.firewall = FakeFirewall()
         self.looks = FakeLooks()
+        self.searcher = FakeSearcher()
         self.harness = "h"
         self.trains = "org/model"
         """The base model that the training job really takes."""
@@ -93,7 +94,7 @@ class World:
             datasets=FakeStore(),
             clock=self.clock,
             firewall=self.firewall,
-            searcher=FakeSearcher(),
+            searcher=self.searcher,
             looks=self.looks,
         )
 

@@ -1,5 +1,6 @@
 """Nights with several sets of hyperparameters, and nights in which something breaks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ import pytest
 from test_night import N, World, make_plan, night
 
 from hfagent.agent import ledger, thresholds
-from hfagent.agent.errors import EvaluationError
+from hfagent.agent.errors import EvaluationError, PlanRejected
 from hfagent.agent.events import EpochOpened, JobIntended, LookTaken, Proposed
-from hfagent.agent.fakes import Ending, FakeFirewall
-from hfagent.agent.records import Claim, JobSpec, TrainConfig
+from hfagent.agent.fakes import Ending, FakeFirewall, FakeSearcher
+from hfagent.agent.findings import Trial
+from hfagent.agent.records import Claim, JobSpec, Plan, TrainConfig
 from hfagent.agent.report import render
 from hfagent.agent.state import State
 
@@ -237,6 +239,36 @@ def test_a_stuck_job_is_cancelled_and_started_once_more(tmp_path: Path) -> None:
     there.endings = lambda spec: Ending(running_s=20_000) if spec.key.endswith("sft-01-a1") else None
     state = run(tmp_path, there)
     assert [a.stage for a in state.runs["sft-01"].attempts] == ["CANCELED", "COMPLETED"]
+    assert claimed(state).label == "confirmed_better"
+
+
+def test_an_extension_that_never_ends_well_gives_way_to_its_parent_and_the_search_goes_on(tmp_path: Path) -> None:
+    there = World({**TRIALS, "sft-01-x1": 0.5, "sft-02-x1": 0.6}, falling=True)
+
+    def broken(spec: JobSpec) -> Ending | None:
+        if spec.run != "sft-01-x1":
+            return None
+        return LOST if spec.key.endswith("a1") else Ending(running_s=20_000)
+
+    there.endings = broken
+    state = run(tmp_path, there, max_trials=2, max_extensions=1)
+    assert state.ended is not None
+    assert state.ended.state == "finished"
+    assert [a.stage for a in state.runs["sft-01-x1"].attempts] == ["ERROR", "CANCELED"]
+    assert "sft-02" in state.runs
+
+
+def test_a_search_with_nothing_left_to_propose_ends_and_confirms_what_it_has(tmp_path: Path) -> None:
+    there = world()
+
+    class Exhausted(FakeSearcher):
+        def propose(self, plan: Plan, past: Sequence[Trial]) -> Proposed:
+            raise PlanRejected("no set of hyperparameters is left that fits in memory")
+
+    there.searcher = Exhausted()
+    state = run(tmp_path, there, max_trials=3)
+    assert state.ended is not None
+    assert "fits in memory" in state.ended.reason
     assert claimed(state).label == "confirmed_better"
 
 
