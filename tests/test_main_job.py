@@ -89,5 +89,5 @@ def test_cancel_ends_a_running_night_and_its_job(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 3
     shown = json.loads(out)
-    assert (shown["state"], shown["stop_reason"]) == ("stopped", "stopped by `hfagent cancel`")
+    assert (shown["state"], shown["stop_reason"]) == ("stopped", "on request, by hfagent cancel")
     assert shown["runs"][-1]["stage"] == "CANCELED"
