@@ -10,7 +10,8 @@ from hfagent.agent.verdict import Verdict
 def claim(state: State) -> Claim:
     """The claim at the end of a night; the first rule that fits.
 
-    1. No run was kept: no detectable difference was found on the search set.
+    1. No run was kept. Promising where one that was not given up is above the base model on the search set; invalid
+       where none was compared; otherwise no detectable difference.
     2. The kept run was not compared on the confirm set: promising, whatever the search set says.
     3. A comparison that misses problems of the confirm set: invalid.
     4. Better at the look's own error rate, and by more than the base model differs from itself: confirmed better.
@@ -20,6 +21,15 @@ def claim(state: State) -> Claim:
     tried = sum(state.comparison(run.spec.name, None, "search") is not None for run in state.trained)
     known = {"gain": None, "run": kept, "tried": tried, "noise": None if state.noise is None else state.noise.delta}
     nothing = {"look": None, "alpha": None}
+    if kept is None and (best := _best_undecided(state)) is not None:
+        return Claim(
+            label="promising",
+            reason=f"{best} is above the base model on the search set; the night ended before anything was kept",
+            **{**known, "run": best},
+            **nothing,
+        )
+    if kept is None and tried == 0:
+        return Claim(label="invalid", reason="no training run was compared with the base model", **known, **nothing)
     if kept is None:
         return Claim(
             label="no_detectable_difference",
@@ -58,6 +68,17 @@ def claim(state: State) -> Claim:
             f"one-sided p = {found.p_value:.2g} on the confirm set, not below {look.alpha:.4f} for look {look.look}"
         )
     return Claim(label="no_detectable_difference", reason=reason, **known)
+
+
+def _best_undecided(state: State) -> str | None:
+    """The run with the largest gain on the search set that was not given up; None where there is none."""
+    gains = {}
+    for run in state.trained:
+        comparison, decision = state.comparison(run.spec.name, None, "search"), state.decision_on(run.spec.name)
+        given_up = decision is not None and decision.action == "discard"
+        if comparison is not None and comparison.fact.verdict.delta > 0 and not given_up:
+            gains[run.spec.name] = comparison.fact.verdict.delta
+    return max(gains, key=lambda name: gains[name], default=None)
 
 
 def noise(first: Score, second: Score) -> NoiseMeasured:

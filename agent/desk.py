@@ -23,12 +23,12 @@ from hfagent.agent.events import (
     ProjectEnded,
     Proposed,
     Refused,
+    SearchEnded,
 )
 from hfagent.agent.evidence import evidence, inputs, trials
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.job_desk import JobDesk
 from hfagent.agent.records import (
-    DatasetRef,
     DatasetReport,
     Decision,
     JobSpec,
@@ -70,15 +70,13 @@ class Desk(JobDesk):
         """Compare the training rows with every benchmark problem; the plan may have such rows left out."""
         plan = self.state.plan
         data = plan.dataset.model_copy(update={"id": self.state.data_path or plan.dataset.id})
-        if self.state.data_cleaned:  # hfagent was killed between the copy and the report
-            data = DatasetRef(id=data.id)
         report = self.ports.firewall.check(
             data, name=plan.dataset.id, benchmarks=(plan.search, plan.confirm), max_rows=plan.train.max_rows
         )
-        if report.verdict == "contaminated" and plan.contaminated_rows == "drop":
+        self.append(ContaminationChecked(report=report))  # before the copy, which holds no evidence any more
+        if policy.uncleaned(self.state):
             copy = self.ports.firewall.clean(data, report, max_rows=plan.train.max_rows)
             self.append(DataPrepared(path=copy.id, cleaned=True))
-        self.append(ContaminationChecked(report=report))
         return report
 
     def launch(self, run: RunSpec | Refusal) -> Refusal | JobSpec:
@@ -88,6 +86,9 @@ class Desk(JobDesk):
         refusal = policy.check_launch(self.state, run, self.now)
         if refusal is not None:
             return self.refuse(refusal)
+        if run.repeat and self.state.search_ended is None:
+            over = rules.search_over(self.state, self.now)
+            self.append(SearchEnded(reason=over or "what is kept is confirmed instead"))
         job = jobs.job_spec(self.state, run, self.now)
         self.append(JobIntended(run=run, job=job))
         self._submit(job)
@@ -101,10 +102,12 @@ class Desk(JobDesk):
         if problems == "search":
             return self._compare(run, None, problems, alpha=thresholds.ALPHA)
         plan = self.state.plan
-        look = self.ports.looks.take(plan.model, plan.confirm, project=plan.label, candidate=run)
-        if all(taken.run != run for taken in self.state.looks):
-            self.append(LookTaken(run=run, look=look.number, alpha=look.alpha))
-        return self._compare(run, None, problems, alpha=look.alpha)
+        taken = next((look for look in self.state.looks if look.run == run), None)
+        if taken is None:
+            look = self.ports.looks.take(plan.model, plan.confirm, project=plan.label, candidate=run)
+            taken = LookTaken(run=run, look=look.number, alpha=look.alpha)
+            self.append(taken)
+        return self._compare(run, None, problems, alpha=taken.alpha)
 
     def propose(self) -> Refusal | Proposed:
         """Let the search choose the next set of hyperparameters."""

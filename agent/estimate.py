@@ -79,12 +79,12 @@ def run_s(state: State, spec: RunSpec) -> float:
         return _evaluation_run_s(state, spec.set or "search")
     if spec.kind == "smoke":
         return START_S * 2
-    trained = [run for run in state.runs.values() if run.spec.kind == spec.kind]
-    measured, train = _last_running_s(trained), spec.train or state.plan.train
-    if spec.parent is not None and measured is not None:
-        before = state.runs[spec.parent].spec.train or train
-        return measured * max(1.0, train.num_train_epochs / before.num_train_epochs)
-    return measured or training_s(state.plan, train, data_size(state.dataset))
+    data, train = data_size(state.dataset), spec.train or state.plan.train
+    last = _last_whole([run for run in state.runs.values() if run.spec.kind == spec.kind])
+    expected = training_s(state.plan, train, data)
+    if last is None or last.last.running_s is None:
+        return expected
+    return last.last.running_s * expected / training_s(state.plan, last.spec.train or state.plan.train, data)
 
 
 def _evaluation_run_s(state: State, problems: ProblemSet) -> float:
@@ -93,9 +93,9 @@ def _evaluation_run_s(state: State, problems: ProblemSet) -> float:
     other: ProblemSet = "confirm" if problems == "search" else "search"
     expected = evaluation_s(state.plan, sets[problems])
     for name in (problems, other):
-        measured = _last_running_s([run for run in state.runs.values() if run.spec.set == name])
-        if measured is not None:
-            return measured * expected / evaluation_s(state.plan, sets[name])
+        last = _last_whole([run for run in state.runs.values() if run.spec.set == name])
+        if last is not None and last.last.running_s is not None:
+            return last.last.running_s * expected / evaluation_s(state.plan, sets[name])
     return expected
 
 
@@ -118,9 +118,10 @@ def cost_micro_usd(plan: Plan, seconds: float) -> int:
     return math.ceil(plan.price_micro_usd_per_hour * seconds / 3600)
 
 
-def _last_running_s(runs: list[Run]) -> float | None:
-    times = [run.last.running_s for run in runs if run.done]
-    return times[-1] if times else None
+def _last_whole(runs: list[Run]) -> Run | None:
+    """The last of these runs that did all of its work: a part tells nothing of the whole."""
+    whole = [run for run in runs if run.done and run.spec.resume_from is None and run.spec.parent is None]
+    return next((run for run in reversed(whole) if run.score is None or run.score.complete), None)
 
 
 def _parameters(plan: Plan) -> int:

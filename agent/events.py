@@ -180,6 +180,13 @@ class Proposed(Record):
     source: Literal["recipe", "optuna", "planner"]
 
 
+class SearchEnded(Record):
+    """No further set of hyperparameters is tried: the confirmation begins."""
+
+    kind: Literal["search_ended"] = "search_ended"
+    reason: str
+
+
 class Flagged(Record):
     """Watching a training job found something, and this is the answer to it."""
 
@@ -283,6 +290,7 @@ Fact = Annotated[
     | Scored
     | Compared
     | Proposed
+    | SearchEnded
     | Flagged
     | EpochOpened
     | NoiseMeasured

@@ -1,5 +1,6 @@
 """What a decision about a training run rests on, gathered from the state. Pure."""
 
+import math
 from datetime import datetime
 
 from hfagent.agent import estimate, policy, proposals
@@ -83,8 +84,8 @@ def extension(state: State, name: str, now: datetime) -> Extension | None:
 
 
 def remaining(state: State, now: datetime) -> Remaining:
-    """Time and money left, and the reserve for both evaluations on the confirm set."""
-    reserve_s = 2 * _evaluation_s(state)
+    """Time and money left, and the reserve for the confirmation."""
+    reserve_s = policy.confirmation_s(state)
     return Remaining(
         seconds=policy.time_left_s(state, now),
         micro_usd=policy.money_left_micro_usd(state),
@@ -107,26 +108,34 @@ def _parent(state: State, name: str) -> Parent | None:
 
 def trials(state: State) -> list[Trial]:
     """Every set of hyperparameters that was tried, with the best score that its runs reached on the search set."""
-    found = []
+    found, whole = [], state.search_scores()
     for number, first in enumerate(state.trials, 1):
         proposed = next((p for p in state.proposals if p.number == number), None)
         line = [run for run in state.trained if state.line(run.spec.name)[-1] == first.spec.name]
-        scored = [run.score for one in line if (run := state.scored(one.spec.name, "search")) is not None]
-        value = max((score.value for score in scored if score is not None), default=None)
-        outcome: Outcome = "scored" if value is not None else "failed"
-        if value is None and line[-1].last.out_of_memory:
-            outcome = "out_of_memory"
+        scores = {run.spec.name: whole[run.spec.name] for run in line if run.spec.name in whole}
+        best = max(line, key=lambda run: scores.get(run.spec.name, -math.inf)) if scores else line[-1]
         found.append(
             Trial(
                 number=number,
-                config=line[-1].spec.train or state.plan.train,
+                config=best.spec.train or state.plan.train,
                 why=first.spec.why,
                 source="recipe" if proposed is None else proposed.source,
-                value=value,
-                outcome=outcome,
+                value=scores.get(best.spec.name),
+                outcome="scored" if scores else _unscored(state, line),
             )
         )
     return found
+
+
+def _unscored(state: State, line: list[Run]) -> Outcome:
+    """What came of a set of hyperparameters none of whose runs has a score on the whole search set that counts."""
+    names = {run.spec.name for run in line}
+    evaluated = [run for run in state.runs.values() if run.spec.subject in names and run.score is not None]
+    if any(state.scored(name, "search") for name in names):
+        return "pruned"
+    if evaluated:
+        return "outdated"
+    return "out_of_memory" if line[-1].last.out_of_memory else "failed"
 
 
 def watched(state: State, run: Run, now: datetime) -> Watched:

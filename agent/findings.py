@@ -7,8 +7,9 @@ from pydantic import Field
 from hfagent.agent.records import Record, TrainConfig
 
 FlagName = Literal["nan", "diverged", "hung", "no_start", "overfit", "plateau", "too_slow", "dead_reward"]
-Outcome = Literal["open", "scored", "failed", "out_of_memory", "pruned"]
-"""`failed`: it diverged or its script ended with an error; a job whose machine was lost leaves it open."""
+Outcome = Literal["open", "scored", "failed", "out_of_memory", "pruned", "outdated"]
+"""`failed`: it diverged or its script ended with an error; a job whose machine was lost leaves it open. `pruned`: a
+part of the problems showed that it is no better. `outdated`: scored by a harness that does not count any more."""
 
 
 class Flag(Record):

@@ -87,6 +87,7 @@ class JobDesk:
         for run in self.state.runs.values():
             if run.spec.kind == "evaluate" and run.done and run.score is None:
                 self._record_score(run.spec, _score(run.result))
+        self._measure_noise()
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until a job ends, at most so long."""
@@ -113,9 +114,12 @@ class JobDesk:
                 )
             self.append(EpochOpened(set=problems, harness=score.harness, before=str(counts)))
         self.append(Scored(run=spec.name, score=score))
-        base = self.state.scored(None, problems)
-        if spec.repeat and base is not None and base.score is not None:
-            self.append(noise(base.score, score))
+
+    def _measure_noise(self) -> None:
+        base = self.state.scored(None, "search")
+        repeated = next((run.score for run in self.state.runs.values() if run.spec.repeat), None)
+        if self.state.noise is None and base is not None and base.score is not None and repeated is not None:
+            self.append(noise(base.score, repeated))
 
     def _submit(self, job: JobSpec) -> None:
         try:
@@ -149,7 +153,9 @@ class JobDesk:
         if run.spec.kind in ("train", "smoke"):
             self._observe_metrics(run)
         if not job.ended:
-            if run.spec.kind == "train" and attempt.cancel_why is None:
+            if attempt.cancel_why is not None:
+                self.ports.runner.cancel(job.id)  # again: hfagent may have been killed before it came to that
+            elif run.spec.kind == "train":
                 self._watch(run.spec.name)
             return
         ended = JobEnded(
@@ -186,6 +192,10 @@ class JobDesk:
         run = self.state.runs[name]
         attempt, train = run.last, run.spec.train or self.state.plan.train
         known = {flagged.flag.name for flagged in run.flags}
+        for flagged in run.flags:
+            if flagged.response.action != "go_on":
+                self.cancel(attempt, flagged.response.reason)
+                return
         for flag in flags(watched(self.state, run, self.now)):
             if flag.name in known:
                 continue

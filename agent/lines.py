@@ -29,6 +29,7 @@ from hfagent.agent.events import (
     Refused,
     Resumed,
     Scored,
+    SearchEnded,
 )
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
@@ -89,6 +90,8 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
             return f"set={number} by={source} why={why!r}"
         case Flagged(run=name, flag=flag, response=response):
             return f"run={name} flag={flag.name} step={flag.step} action={response.action} reason={flag.reason!r}"
+        case SearchEnded(reason=reason):
+            return f"reason={reason!r}"
         case EpochOpened(set=problems, harness=harness, before=before):
             return f"set={problems} harness={harness} before={before}"
         case NoiseMeasured(n=n, flips=flips, delta=delta):

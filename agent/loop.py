@@ -41,9 +41,11 @@ def run_night(
             desk.append(Resumed(pid=resumed_by))
         while desk.state.ended is None:
             desk.reconcile()
-            desk.observe()
-            on_tick(desk.state)
-            why = stop_asked() or _out_of_time(desk)
+            why = stop_asked()  # before the look at the jobs, which may fail
+            if why is None:
+                desk.observe()
+                on_tick(desk.state)
+                why = _out_of_time(desk)
             if why is not None:
                 desk.stop(why)
             elif desk.state.open_attempts:

@@ -14,7 +14,7 @@ from smolagents.models import ChatMessageToolCall, ChatMessageToolCallFunction
 from hfagent.agent.brief import brief, instructions
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import HfagentError
-from hfagent.agent.events import PlannerWoke
+from hfagent.agent.events import PlannerWoke, Refused
 from hfagent.agent.proposals import Move
 from hfagent.agent.rules import next_move
 from hfagent.tools.toolbox import make_tools
@@ -86,7 +86,7 @@ class AgentPlanner:
             raise self.errors[-1]
         usage = result.token_usage
         calls = len(agent.memory.steps) - 1
-        if len(self._desk.ledger.events) == before:
+        if all(isinstance(event.fact, Refused) for event in self._desk.ledger.events[before:]):
             trouble = next((step.error for step in agent.memory.steps if getattr(step, "error", None)), "no error")
             raise StalledError(
                 f"the planner {self._model.model_id!r} made {calls} calls and changed nothing: {trouble}"

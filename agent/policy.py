@@ -93,12 +93,23 @@ def check_compare(state: State, run: str, problems: ProblemSet) -> Refusal | Non
 
 
 def blocked_extension(state: State, run: str, now: datetime) -> str | None:
-    """Why an extension that was decided can never be launched; None while it can."""
+    """Why an extension that was decided can never be launched, or came to nothing; None otherwise."""
+    if (lost := lost_extension(state, run)) is not None:
+        return f"its extension {lost} came to nothing"
     spec = extend_run(state, run, "extension")
     for rule in (check_duplicate, check_envelope):
         why = rule(state, spec, now)
         if why is not None and why != DONE:
             return why
+    return None
+
+
+def lost_extension(state: State, run: str) -> str | None:
+    """The extension of a training run, restarts included, that was given up; None without one."""
+    for extension in state.trained:
+        decision = state.decision_on(extension.spec.name)
+        if extension.spec.parent == run and decision is not None and decision.action == "discard":
+            return extension.spec.name
     return None
 
 
@@ -118,6 +129,12 @@ def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
     if state.open_attempts:
         return f"{state.open_attempts[0].job.run} is still open: one job at a time"
     return None
+
+
+def uncleaned(state: State) -> bool:
+    """Whether rows that hold benchmark problems are known and are still to be left out, e.g. after a crash."""
+    found = state.contamination is not None and state.contamination.verdict == "contaminated"
+    return found and state.plan.contaminated_rows == "drop" and not state.data_cleaned
 
 
 def contaminated(state: State) -> str | None:
@@ -203,18 +220,24 @@ def check_envelope(state: State, spec: RunSpec, now: datetime) -> str | None:
     left_s = time_left_s(state, now)
     if left_s is not None and left_s < max(needed_s, MIN_RUN_S):
         return f"about {needed_s:.0f} s needed, {max(left_s, 0):.0f} s left of {state.plan.max_hours} h"
-    left_usd = money_left_micro_usd(state)
-    reserve = reserve_micro_usd(state, spec, now)
-    if left_usd is not None and reserve > left_usd:
-        return f"needs a reserve of ${reserve / 1e6:.2f}, ${left_usd / 1e6:.2f} left of the budget"
+    left_usd, needed = money_left_micro_usd(state), estimate.cost_micro_usd(state.plan, max(needed_s, MIN_RUN_S))
+    if left_usd is not None and left_usd < needed:
+        return f"about ${needed / 1e6:.2f} needed, ${left_usd / 1e6:.2f} left of the budget"
     return None
+
+
+def confirmation_s(state: State) -> float:
+    """Seconds that the confirmation needs: the repeated baseline, and both models on the confirm set."""
+    repeat = estimate.run_s(state, evaluate_run(state, None, "search", "estimate"))
+    confirm = estimate.run_s(state, evaluate_run(state, None, "confirm", "estimate"))
+    return repeat + confirm + max(confirm, MIN_RUN_S)  # no job is begun with less time left
 
 
 def check_reserve(state: State, now: datetime) -> str | None:
     """What is missing for another training run and its evaluation, if the confirmation shall still be paid for."""
     train = RunSpec(name="next", kind="train", why="estimate", train=state.plan.train)
-    evaluation = evaluate_run(state, None, "confirm", "estimate")
-    needed_s = estimate.run_s(state, train) + 4 * estimate.run_s(state, evaluation)
+    evaluation = evaluate_run(state, train.name, "search", "estimate")
+    needed_s = estimate.run_s(state, train) + estimate.run_s(state, evaluation) + confirmation_s(state)
     left_s, left_usd = time_left_s(state, now), money_left_micro_usd(state)
     if left_s is not None and left_s < needed_s:
         return f"another run and the confirmation need about {needed_s:.0f} s, {max(left_s, 0):.0f} s are left"
@@ -233,12 +256,14 @@ def lost_in_a_row(state: State) -> int:
 
 
 def job_timeout_s(state: State, spec: RunSpec, now: datetime) -> int:
-    """The timeout of a run's job: by the estimate, cut at the deadline."""
+    """The timeout of a run's job: by the estimate, cut at the deadline and at what the budget pays for.
+
+    Once something is kept, what its confirmation takes is left free.
+    """
     timeout = estimate.timeout_s(estimate.run_s(state, spec))
-    left_s = time_left_s(state, now)
-    return timeout if left_s is None else max(1, min(timeout, int(left_s)))
-
-
-def reserve_micro_usd(state: State, spec: RunSpec, now: datetime) -> int:
-    """Worst-case cost of a run's job: price times timeout, rounded up."""
-    return -(-state.plan.price_micro_usd_per_hour * job_timeout_s(state, spec, now) // 3600)
+    left_usd, price = money_left_micro_usd(state), state.plan.price_micro_usd_per_hour
+    paid_s = None if left_usd is None or price == 0 else left_usd * 3600 // price
+    limits = [left_s for left_s in (time_left_s(state, now), paid_s) if left_s is not None]
+    if state.kept is not None and spec.set != "confirm" and not spec.repeat:
+        limits = [left_s - confirmation_s(state) for left_s in limits]
+    return max(1, int(min([timeout, *limits])))

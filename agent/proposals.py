@@ -1,5 +1,6 @@
 """Proposed moves, and the runs that they would launch: names and configurations are given by code. Pure."""
 
+import re
 from typing import Any
 
 from pydantic import Field
@@ -37,7 +38,7 @@ def restart_run(state: State, run: str, why: str) -> RunSpec | Refusal:
     if decision is None or decision.action != "change" or before.train is None:
         return Refusal(what=f"restart {run}", why=f"the decision on {run} is not to change it")
     return RunSpec(
-        name=f"{run.split('-r')[0]}-r{state.restarts(run) + 1}",
+        name=f"{re.sub(r'-r[0-9]+$', '', run)}-r{state.restarts(run) + 1}",
         kind="train",
         why=why,
         parent=before.parent,

@@ -14,6 +14,7 @@ from hfagent.agent.events import (
     Proposed,
     Refused,
     Resumed,
+    SearchEnded,
 )
 from hfagent.agent.markdown import (
     NONE,
@@ -137,6 +138,8 @@ def _incident_row(state: State, event: Event) -> list[str]:
         case Proposed() as fact:
             name = root_name(state.plan.method, fact.number)
             return ["proposed", code(name), code(fact.source), prose(fact.why), _changes(state, fact.config)]
+        case SearchEnded(reason=reason):
+            return ["search ended", NONE, code("search-over"), prose(reason), NONE]
         case Flagged(run=name, flag=flag, response=response):
             reason = f"{prose(flag.reason)}: {response.action.replace('_', ' ')}"
             return ["flag", code(name), code(flag.name), reason, _numbers(flag.numbers)]

@@ -27,13 +27,26 @@ def next_move(state: State, now: datetime) -> Move | None:
     for step in (_next_preparation, _next_training, _next_trial, _next_confirmation):
         move = step(state, now)
         if move is not None:
-            return _guarded(state, move, now)
-    return _conclusion(state, now)
+            move = _guarded(state, move, now)
+            over = move.tool == "finish" and state.kept is not None and step is not _next_confirmation
+            return _confirmed_first(state, move, now) if over else move
+    return _conclusion(state, over=search_over(state, now))
+
+
+def _confirmed_first(state: State, end: Move, now: datetime) -> Move:
+    """What cannot go on does not cost the confirmation of what was kept before."""
+    move = _next_confirmation(state, now)
+    if move is None:
+        return _conclusion(state, over=str(end.args["reason"]))
+    move = _guarded(state, move, now)
+    return end if move.tool == "finish" else move
 
 
 def search_over(state: State, now: datetime) -> str | None:
     """Why no further set of hyperparameters is tried; None while another one may be."""
     plan, tried, kept = state.plan, len(state.trials), state.kept
+    if state.search_ended is not None:
+        return state.search_ended
     if tried >= plan.max_trials:
         return f"{tried} of {plan.max_trials} sets of hyperparameters tried"
     comparison = state.comparison(kept, None, "search") if kept is not None else None
@@ -57,7 +70,7 @@ def _trials_since_best(state: State) -> int:
 
 
 def _next_preparation(state: State, now: datetime) -> Move | None:
-    if state.contamination is None:
+    if state.contamination is None or policy.uncleaned(state):
         return Move(tool="check_contamination")
     why = policy.contaminated(state)
     if why is not None:
@@ -71,7 +84,12 @@ def _next_preparation(state: State, now: datetime) -> Move | None:
     kept = state.kept
     if kept is not None and state.scored(kept, "search") is None:
         return _evaluate(kept, "search", f"the score of {kept} by the new harness")
-    return None
+    last = state.trained[-1] if state.trained else None
+    parent = last.spec.parent if last is not None else None
+    if last is None or parent is None or state.decision_on(last.spec.name) or state.scored(parent, "search"):
+        return None
+    scored = state.scored(last.spec.name, "search") is not None
+    return _evaluate(parent, "search", f"the score of {parent} by the new harness") if scored else None
 
 
 def _next_training(state: State, now: datetime) -> Move | None:
@@ -81,17 +99,32 @@ def _next_training(state: State, now: datetime) -> Move | None:
     last = runs[-1]
     name = last.spec.name
     if not last.done:
-        return _after_setback(state, last, now)
+        return _after_setback(state, last, now) or _back_to_parents(state, last)
     if state.scored(name, "search") is None:
         return _evaluate(name, "search", f"the score of {name} beside the baseline's")
     if state.comparison(name, None, "search") is None:
         return Move(tool="compare", args={"run": name, "set": "search"})
-    return _after_decision(state, name, now)
+    return _after_decision(state, name, now) or _back_to_parents(state, last)
+
+
+def _back_to_parents(state: State, last: Run) -> Move | None:
+    """Where an extension came to nothing, the run that it extended is decided about again, and so on."""
+    parent = last.spec.parent
+    while parent is not None and policy.lost_extension(state, parent) is not None:
+        decision = state.decision_on(parent)
+        if decision is not None and decision.action == "extend":
+            return Move(tool="decide", args={"run": parent})
+        if decision is None or decision.action != "discard":
+            return None
+        parent = state.runs[parent].spec.parent
+    return None
 
 
 def _after_setback(state: State, run: Run, now: datetime) -> Move | None:
     spec, decision = run.spec, state.decision_on(run.spec.name)
     if decision is not None and decision.action == "change":
+        if state.kept is not None and policy.check_reserve(state, now) is not None:
+            return None  # what is kept is worth more than another try
         return Move(tool="restart", args={"run": spec.name, "why": decision.reason})
     if decision is not None:
         return None
@@ -141,14 +174,14 @@ def _next_confirmation(state: State, now: datetime) -> Move | None:
     return None
 
 
-def _conclusion(state: State, now: datetime) -> Move:
+def _conclusion(state: State, *, over: str | None) -> Move:
     chosen = state.kept
     last = state.decisions[-1].decision
-    if last.action == "stop":
+    if last.action == "stop" and chosen is None:
         return _finish("stopped", last.reason)
     if not any(run.done for run in state.trained):
         return _finish("failed", f"{last.run}: {last.reason}")
-    over = search_over(state, now) or "nothing is left to try"
+    over = over or "nothing is left to try"
     if chosen is None:
         return _finish("finished", f"no run was better than the base model on the search set; {over}")
     comparison = state.comparison(chosen, None, "confirm")

@@ -53,6 +53,8 @@ class Attempt:
     @property
     def out_of_memory(self) -> bool:
         """Whether it failed for want of memory, by its exit code or its own words."""
+        if self.cancel_why is not None or (self.message or "").startswith(TIMED_OUT):
+            return False  # it had to be killed, which leaves the same exit code
         text = (self.message or "").lower()
         return self.exit_code == OUT_OF_MEMORY or (self.stage == "ERROR" and any(sign in text for sign in OOM_SIGNS))
 

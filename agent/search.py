@@ -121,8 +121,8 @@ class OptunaSearcher:
 
 
 def _state(trial: Trial) -> "TrialState":
-    """How the study counts an outcome: what failed or was stopped was tried and is no good, running out of memory says
-    nothing about the score.
+    """How the study counts an outcome: what failed or was stopped was tried and is no good; running out of memory, or
+    another harness since, says nothing about the score.
     """
     from optuna.trial import TrialState
 
@@ -133,7 +133,7 @@ def _state(trial: Trial) -> "TrialState":
             return TrialState.COMPLETE
         case "failed" | "pruned":
             return TrialState.PRUNED
-        case "out_of_memory":
+        case "out_of_memory" | "outdated":
             return TrialState.FAIL
         case _:
             assert_never(trial.outcome)

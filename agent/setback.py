@@ -43,7 +43,7 @@ def setback(state: State, run: Run) -> Decision | None:
     if response is not None and response.action == "abandon":
         return _given_up(name, "abandon", response.reason, numbers)
     if flagged is not None and flagged.name == "too_slow":
-        return _too_slow(name, flagged)
+        return _too_slow(name, flagged, restarts=restarts)
     if state.plan.max_trials > 1 and len(run.attempts) >= thresholds.MAX_ATTEMPTS:
         return _given_up(name, "discard-lost", f"{len(run.attempts)} jobs ended without a model", numbers)
     if run.last.stage == "ERROR" and not run.last.lost and state.plan.max_trials > 1:
@@ -70,9 +70,9 @@ def _response(run: Run, flag: Flag | None, train: TrainConfig, *, restarts: int)
     return response, None if step is None else checkpoints[step]
 
 
-def _too_slow(name: str, flag: Flag) -> Decision:
+def _too_slow(name: str, flag: Flag, *, restarts: int) -> Decision:
     fits = flag.numbers.get("fits")
-    if fits is None or fits < 1:
+    if fits is None or fits < 1 or restarts >= thresholds.MAX_RESTARTS:
         return _given_up(name, "too-slow", flag.reason, flag.numbers)
     return Decision(
         action="change",

@@ -34,12 +34,13 @@ from hfagent.agent.events import (
     Refused,
     Resumed,
     Scored,
+    SearchEnded,
 )
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.records import Claim, DatasetReport, Decision, MetricPoint, Plan, ProblemSet, Refusal
 from hfagent.agent.runs import Attempt, Run
 
-INCIDENTS = (Refused, Resumed, Crashed, Proposed, Flagged, EpochOpened, NoiseMeasured, LookTaken)
+INCIDENTS = (Refused, Resumed, Crashed, Proposed, SearchEnded, Flagged, EpochOpened, NoiseMeasured, LookTaken)
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class State:
     """Harness of the scores that count."""
     epochs: Mapping[ProblemSet, int] = field(default_factory=dict)
     """How often the harness of a set was new, the first time included."""
+    search_ended: str | None = None
+    """Why no further set of hyperparameters is tried, once the confirmation has begun."""
     noise: NoiseMeasured | None = None
     looks: tuple[LookTaken, ...] = ()
     claim: Claim | None = None
@@ -251,6 +254,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return replace(state, noise=fact)
         case Proposed() as fact:
             return replace(state, proposals=(*state.proposals, fact))
+        case SearchEnded(reason=reason):
+            return replace(state, search_ended=reason)
         case LookTaken() as fact:
             return replace(state, looks=(*state.looks, fact))
         case Claimed(claim=claim):

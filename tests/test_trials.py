@@ -10,6 +10,7 @@ from test_night import N, World, make_plan, night
 from hfagent.agent import ledger, thresholds
 from hfagent.agent.errors import EvaluationError, PlanRejected
 from hfagent.agent.events import EpochOpened, JobIntended, LookTaken, Proposed
+from hfagent.agent.evidence import trials
 from hfagent.agent.fakes import Ending, FakeFirewall, FakeSearcher
 from hfagent.agent.findings import Trial
 from hfagent.agent.records import Claim, JobSpec, Plan, TrainConfig
@@ -279,3 +280,34 @@ def test_the_report_tells_proposals_looks_noise_and_what_was_not_done(tmp_path: 
     assert proposed[0].why in text
     for words in ("confirmed better", "Not done:", "look 1 at the confirm set", f"0 of {N} outcomes changed"):
         assert words in text
+
+
+def test_a_trial_is_known_by_the_run_that_reached_its_score(tmp_path: Path) -> None:
+    there = world(sft_01_r1=0.5)
+    failing(there, Ending(running_s=5, stage="ERROR", exit_code=1, message="training diverged: NaN loss"), "sft-01")
+    state = run(tmp_path, there, max_trials=2)
+    first, second = trials(state)
+    assert (first.outcome, first.value) == ("scored", pytest.approx(0.5, abs=0.1))
+    assert first.config == configs(tmp_path)["sft-01-r1"]
+    assert second.config == configs(tmp_path)["sft-02"]
+
+
+def test_scores_by_a_harness_that_counts_no_more_are_no_failures(tmp_path: Path) -> None:
+    there = world(sft_02=0.2)
+
+    def change(spec: JobSpec) -> Ending | None:
+        if spec.run == "sft-03-eval":
+            there.harness = "other"
+        return None
+
+    there.endings = change
+    state = run(tmp_path, there, max_trials=3)
+    assert state.kept == "sft-03"
+    assert [trial.outcome for trial in trials(state)] == ["scored", "outdated", "scored"]
+
+
+def test_a_night_in_which_nothing_was_compared_has_no_valid_result(tmp_path: Path) -> None:
+    there = world()
+    failing(there, Ending(running_s=5, stage="ERROR", exit_code=1, message="No space left on device"), "sft-01")
+    state = run(tmp_path, there)
+    assert (claimed(state).label, claimed(state).tried) == ("invalid", 0)

@@ -1,0 +1,260 @@
+"""Nights in which something breaks late: nothing won is lost, nothing false is claimed, and the night goes on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_night import World, make_plan, night
+from test_trials import LOST, TRIALS, claimed, configs
+
+from hfagent.agent import estimate, ledger, proposals, thresholds
+from hfagent.agent.desk import Desk
+from hfagent.agent.errors import EvaluationError
+from hfagent.agent.events import ContaminationChecked, Event, Fact, Flagged, PlanConfirmed, PlanMade, Scored
+from hfagent.agent.fakes import Ending, FakeFirewall
+from hfagent.agent.findings import Flag, Response
+from hfagent.agent.loop import run_night
+from hfagent.agent.planner import rule_planner
+from hfagent.agent.records import JobSpec
+from hfagent.agent.setback import setback
+from hfagent.agent.state import State
+
+DIVERGED = Ending(running_s=5, stage="ERROR", exit_code=1, message="training diverged: NaN loss")
+FAILED = Ending(running_s=5, stage="ERROR", exit_code=1, message="No space left on device")
+
+
+def world(*, falling: bool, **skill: float) -> World:
+    named = {name.replace("_", "-"): value for name, value in skill.items()}
+    return World({**TRIALS, "sft-01-x1": 0.5, "sft-02-x1": 0.2, **named}, falling=falling)
+
+
+def run(path: Path, there: World, **plan: Any) -> State:
+    return night(path / "night.jsonl", there, plan=make_plan(**plan))
+
+
+def ended(state: State) -> str:
+    assert state.ended is not None
+    return state.ended.state
+
+
+def training(ending: Ending, *runs: str) -> Any:
+    return lambda spec: ending if spec.kind == "train" and spec.run in runs else None
+
+
+@pytest.mark.parametrize("max_trials", [1, 2])
+def test_a_run_whose_extension_diverges_again_and_again_is_kept_and_confirmed(tmp_path: Path, max_trials: int) -> None:
+    there = world(falling=True, sft_02=0.2)
+    there.endings = training(DIVERGED, "sft-01-x1", "sft-01-x1-r1", "sft-01-x1-r2")
+    state = run(tmp_path, there, max_trials=max_trials, max_extensions=1)
+    assert state.kept == "sft-01"
+    assert claimed(state).label == "confirmed_better"
+
+
+def test_a_run_whose_extension_fails_is_kept_and_confirmed(tmp_path: Path) -> None:
+    there = world(falling=True, sft_02=0.2)
+    there.endings = training(FAILED, "sft-01-x1")
+    state = run(tmp_path, there, max_trials=2, max_extensions=1)
+    assert state.kept == "sft-01"
+    assert claimed(state).label == "confirmed_better"
+
+
+def test_a_run_whose_extension_is_ended_as_futile_is_kept(tmp_path: Path) -> None:
+    there = world(falling=True, sft_02=0.6)
+
+    def ending(spec: JobSpec) -> Ending | None:
+        if spec.run != "sft-02-x1-eval":
+            return None
+        whole = there._score(spec)
+        part = dict(list(whole["outcomes"].items())[:60])
+        partial = {"outcomes": part, "n": 60, "value": sum(part.values()) / 60, "planned_n": whole["n"]}
+        return Ending(running_s=10, result={**whole, **partial, "futility": {"probability": 0.001}})
+
+    there.endings = ending
+    state = run(tmp_path, there, max_trials=2, max_extensions=1)
+    assert state.kept == "sft-02"
+    assert claimed(state).label == "confirmed_better"
+
+
+def test_a_night_that_is_stopped_during_an_extension_does_not_say_that_nothing_was_gained(tmp_path: Path) -> None:
+    there = world(falling=True)
+    there.endings = training(Ending(running_s=500), "sft-01-x1")
+    state = run(tmp_path, there, max_extensions=1, max_hours=0.15)
+    assert ended(state) == "stopped"
+    assert (claimed(state).label, claimed(state).run) == ("promising", "sft-01")
+
+
+def test_a_later_evaluation_that_fails_does_not_cost_the_confirmation(tmp_path: Path) -> None:
+    there = world(falling=False)
+    there.endings = lambda spec: FAILED if spec.run == "sft-02-eval" else None
+    state = run(tmp_path, there, max_trials=3)
+    assert claimed(state).label == "confirmed_better"
+    assert claimed(state).run == "sft-01"
+    assert ended(state) == "finished"
+    assert state.ended is not None
+    assert "sft-02-eval" in state.ended.reason
+
+
+@pytest.mark.parametrize("hours", [0.12, 0.13, 0.14, 0.15, 0.16, 0.17])
+def test_restarts_do_not_eat_the_time_kept_for_the_confirmation(tmp_path: Path, hours: float) -> None:
+    there = world(falling=False, sft_02_r1=0.3)
+    slow = Ending(running_s=110, stage="ERROR", exit_code=1, message="training diverged: NaN loss")
+    there.endings = training(slow, "sft-02", "sft-02-r1", "sft-02-r2")
+    state = run(tmp_path, there, max_trials=3, max_hours=hours)
+    assert claimed(state).label == "confirmed_better"
+
+
+def test_the_search_does_not_reopen_once_the_confirmation_has_begun(tmp_path: Path) -> None:
+    for step in range(12):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        there = world(falling=False, sft_04=0.5, sft_05=0.5, sft_06=0.5)
+        run(folder, there, max_trials=6, max_hours=0.12 + 0.006 * step)
+        keys = there.runner.submits
+        repeat = next((i for i, key in enumerate(keys) if "repeat" in key), len(keys))
+        assert not any("sft-" in key and "confirm" not in key for key in keys[repeat:])
+
+
+def test_a_job_that_had_to_be_killed_is_not_out_of_memory(tmp_path: Path) -> None:
+    there = world(falling=False)
+    there.endings = training(Ending(running_s=900, stage="ERROR", exit_code=137, message="Job timeout"), "sft-01")
+    state = run(tmp_path, there)
+    assert list(configs(tmp_path)) == ["smoke", "sft-01"]
+    assert "memory" not in str(state.ended)
+
+
+def test_another_harness_at_an_extensions_evaluation_is_survived(tmp_path: Path) -> None:
+    there = world(falling=True)
+
+    def change(spec: JobSpec) -> Ending | None:
+        if spec.run == "sft-01-x1":
+            there.harness = "other"
+        return None
+
+    there.endings = change
+    state = run(tmp_path, there, max_extensions=1)
+    assert ended(state) == "finished"
+    assert state.comparison("sft-01-x1", "sft-01", "search") is not None
+    assert claimed(state).label == "confirmed_better"
+
+
+def test_an_extension_of_a_restarted_run_can_be_restarted(tmp_path: Path) -> None:
+    there = world(falling=True, sft_01_r1=0.4, sft_01_r1_x1=0.5, sft_01_r1_x1_r1=0.5)
+    there.endings = training(DIVERGED, "sft-01", "sft-01-r1-x1")
+    state = run(tmp_path, there, max_extensions=1)
+    assert "sft-01-r1-x1-r1" in state.runs
+    assert claimed(state).label == "confirmed_better"
+
+
+class KilledError(BaseException):
+    """Stands for kill -9."""
+
+
+def killed_at(path: Path, there: World, kind: type[Fact], nth: int = 1, **plan: Any) -> State:
+    """A night killed right after the nth event of a kind, then resumed to its end."""
+    seen = 0
+
+    def kill(event: Event) -> None:
+        nonlocal seen
+        seen += isinstance(event.fact, kind)
+        if isinstance(event.fact, kind) and seen == nth:
+            raise KilledError
+
+    file = path / "night.jsonl"
+
+    def begin() -> None:
+        with ledger.open_ledger(file, there.clock) as book:
+            book.append(PlanMade(plan=make_plan(**plan), versions={}))
+            desk = Desk(book, there.ports)
+            desk.append(PlanConfirmed(by="--yes"))
+            book.subscribe(kill)
+            run_night(desk, rule_planner(desk), on_tick=lambda state: None)
+
+    with pytest.raises(KilledError):
+        begin()
+    return night(file, there)
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
+def test_a_kill_right_after_any_score_loses_nothing(tmp_path: Path, nth: int) -> None:
+    state = killed_at(tmp_path, world(falling=False), Scored, nth)
+    assert ended(state) == "finished"
+    assert state.noise is not None
+    assert claimed(state).label == "confirmed_better"
+
+
+def test_a_kill_between_a_flag_and_the_cancel_still_cancels(tmp_path: Path) -> None:
+    there = world(falling=False)
+    there.endings = lambda spec: Ending(running_s=20_000) if spec.key.endswith("sft-01-a1") else None
+    state = killed_at(tmp_path, there, Flagged)
+    assert [a.stage for a in state.runs["sft-01"].attempts] == ["CANCELED", "COMPLETED"]
+
+
+def test_a_kill_before_the_cleaned_copy_keeps_the_evidence(tmp_path: Path) -> None:
+    there = world(falling=False)
+    there.firewall = FakeFirewall(flagged=(3, 7))
+    state = killed_at(tmp_path, there, ContaminationChecked)
+    assert state.data_cleaned
+    assert state.contamination is not None
+    assert state.contamination.flagged == (3, 7)
+
+
+def test_a_run_that_is_always_too_slow_is_given_up(tmp_path: Path) -> None:
+    state = run(tmp_path, world(falling=False))
+    runs = dict(state.runs)
+    before: str | None = None
+    for number in range(thresholds.MAX_RESTARTS + 1):
+        name = f"slow-r{number}" if number else "slow"
+        last = runs["sft-01"]
+        flag = Flag(name="too_slow", step=5, reason="slow", numbers={"fits": 10.0})
+        flagged = Flagged(
+            run=name, key=last.last.job.key, flag=flag, response=Response(action="cancel", reason="too slow")
+        )
+        spec = last.spec.model_copy(update={"name": name, "instead_of": before})
+        runs[name] = replace(
+            last, spec=spec, flags=(flagged,), attempts=(replace(last.last, stage="CANCELED", cancel_why="slow"),)
+        )
+        decided = setback(replace(state, runs=runs, decisions=()), runs[name])
+        assert decided is not None
+        assert decided.action == ("change" if number < thresholds.MAX_RESTARTS else "discard")
+        before = name
+
+
+def test_a_futile_evaluation_does_not_shorten_the_next_timeout(tmp_path: Path) -> None:
+    state = run(tmp_path, world(falling=False))
+    spec = proposals.evaluate_run(state, "sft-01", "search", "x")
+    whole = estimate.run_s(state, spec)
+    evaluation = state.runs["sft-01-eval"]
+    assert evaluation.score is not None
+    score = evaluation.score.model_copy(update={"n": 50, "planned_n": 200})
+    attempt = replace(evaluation.last, running_s=(evaluation.last.running_s or 0) / 4)
+    partial = replace(evaluation, score=score, attempts=(attempt,))
+    later = {name: one for name, one in state.runs.items() if name != "sft-01-eval" and one.spec.set != "confirm"}
+    after = replace(state, runs={**later, "sft-02-eval": partial})
+    assert estimate.run_s(after, spec) == pytest.approx(whole, rel=0.01)
+
+
+def test_a_lost_machine_late_in_the_night_leaves_what_was_kept(tmp_path: Path) -> None:
+    there = world(falling=False)
+    there.endings = training(LOST, "sft-02")
+    state = run(tmp_path, there, max_trials=3)
+    assert state.kept is not None
+    assert claimed(state).label == "confirmed_better"
+
+
+def test_a_stop_is_heeded_even_where_the_jobs_cannot_be_looked_at(tmp_path: Path) -> None:
+    there = world(falling=False)
+
+    def change(spec: JobSpec) -> Ending | None:
+        there.harness = spec.key
+        return None
+
+    there.endings = change
+    with pytest.raises(EvaluationError):
+        run(tmp_path, there, max_trials=3)
+    with ledger.open_ledger(tmp_path / "night.jsonl", there.clock) as book:
+        desk = Desk(book, there.ports)
+        stopped = run_night(
+            desk, rule_planner(desk), on_tick=lambda state: None, stop_asked=lambda: "enough", resumed_by=1
+        )
+    assert ended(stopped) == "stopped"
