@@ -6,7 +6,7 @@ Every act appends what it is about to do before it does it, and what came of it 
 import json
 from pathlib import Path
 
-from hfagent.agent import jobs, policy, rules, thresholds
+from hfagent.agent import hypotheses, jobs, policy, rules, thresholds
 from hfagent.agent.claim import claim
 from hfagent.agent.decide import decide
 from hfagent.agent.errors import EvaluationError, PlanRejected
@@ -118,6 +118,17 @@ class Desk(JobDesk):
             fact = self.ports.searcher.propose(self.state.plan, trials(self.state))
         except PlanRejected as error:
             return self.refuse(Refusal(what=SEARCH_EXHAUSTED, why=str(error)))
+        self.append(fact)
+        return fact
+
+    def enqueue(self, lever: str, value: float, why: str) -> Refusal | Proposed:
+        """Take a planner's own idea as the next set of hyperparameters, if it passes the checks of any set."""
+        refusal = policy.check_propose(self.state, self.now)
+        if refusal is not None:
+            return self.refuse(refusal)
+        fact = hypotheses.enqueue(self.state.plan, trials(self.state), {lever: value}, why)
+        if isinstance(fact, Refusal):
+            return self.refuse(fact)
         self.append(fact)
         return fact
 

@@ -8,9 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
+from hfagent.agent.events import Proposed
 from hfagent.agent.findings import Trial
-from hfagent.agent.records import Refusal, TrainConfig
-from hfagent.agent.space import EFFECTIVE_BATCH, Space, configure, value
+from hfagent.agent.records import Plan, Refusal, TrainConfig
+from hfagent.agent.space import EFFECTIVE_BATCH, Space, configure, space, value
 
 SAME_HYPOTHESIS = frozenset(
     {"seed", "logging_steps", "save_steps", "per_device_train_batch_size", "gradient_accumulation_steps"}
@@ -80,6 +81,21 @@ def check_idea(changes: Mapping[str, float], past: Sequence[Trial], space: Space
         return f"{name} is {_text(value(base, name))} already in the best trial so far: {_text(wanted)} changes nothing"
     repeat = exact_repeat(config, past, space.plan)
     return None if repeat is None else repeat.why
+
+
+def enqueue(plan: Plan, past: Sequence[Trial], changes: Mapping[str, float], why: str) -> Proposed | Refusal:
+    """A planner's own idea: one lever of the best trial so far changed, for the reason it gives.
+
+    A search learns of it as of any trial, from the past of its next proposal.
+    """
+    levers, what = space(plan), f"try {dict(changes)}"
+    if refused := check_idea(changes, past, levers):
+        return Refusal(what=what, why=refused)
+    big = [trial.config for trial in past if trial.outcome == "out_of_memory"]
+    config = fitting(configure(incumbent(past, levers), changes), big)
+    if config is None:
+        return Refusal(what=what, why="not even one row fits in memory: take a lower max_length or a smaller model")
+    return Proposed(number=len(past) + 1, config=config, why=why, source="planner")
 
 
 def halved(config: TrainConfig) -> TrainConfig | None:

@@ -74,6 +74,8 @@ def check_propose(state: State, now: datetime) -> Refusal | None:
         why = f"the project is {state.ended.state}"
     elif not state.trials:
         why = "the plan's own hyperparameters come first: train"
+    elif state.search_ended is not None:
+        why = f"the search has ended: {state.search_ended}"
     elif state.pending is not None:
         why = f"set {state.pending.number} is proposed and not tried yet: train"
     elif len(state.trials) >= state.plan.max_trials:
@@ -185,6 +187,8 @@ def _check_train(state: State, spec: RunSpec) -> str | None:
     ]
     if undecided:
         return f"{undecided[0]} is not decided"
+    if state.search_ended is not None:
+        return f"the search has ended: {state.search_ended}"
     if spec.instead_of is not None:
         decision = state.decision_on(spec.instead_of)
         if decision is None or decision.action != "change":

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 from hfagent.agent.errors import PlanRejected
 from hfagent.agent.events import Proposed
 from hfagent.agent.findings import Trial
-from hfagent.agent.hypotheses import check_idea, exact_repeat, fitting, incumbent, key, nearest, result
-from hfagent.agent.records import Plan, Refusal, TrainConfig
+from hfagent.agent.hypotheses import exact_repeat, fitting, key, nearest, result
+from hfagent.agent.records import Plan, TrainConfig
 from hfagent.agent.space import Space, configure, space
 
 if TYPE_CHECKING:
@@ -74,17 +74,6 @@ class OptunaSearcher:
         why = _why(config, past, plan.train)
         asked.set_user_attr("why", why)
         return Proposed(number=len(past) + 1, config=config, why=why, source="optuna")
-
-    def enqueue(self, plan: Plan, past: Sequence[Trial], changes: Mapping[str, float], why: str) -> Proposed | Refusal:
-        """A planner's own idea instead: one lever of the best trial so far changed, for the reason it gives.
-
-        The search learns of it as of any trial, from the past of its next proposal.
-        """
-        levers = space(plan)
-        if refused := check_idea(changes, past, levers):
-            return Refusal(what=f"try {dict(changes)}", why=refused)
-        config = configure(incumbent(past, levers), changes)
-        return Proposed(number=len(past) + 1, config=config, why=why, source="planner")
 
     def _caught_up(self, plan: Plan, past: Sequence[Trial]) -> _Search:
         """The plan's study, holding the past and nothing else."""

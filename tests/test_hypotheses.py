@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 from test_night import make_plan
 
+from hfagent.agent.events import Proposed
 from hfagent.agent.findings import Trial
 from hfagent.agent.hypotheses import (
     check_idea,
+    enqueue,
     exact_repeat,
     fits,
     fitting,
@@ -17,7 +19,7 @@ from hfagent.agent.hypotheses import (
     levers_changed,
     nearest,
 )
-from hfagent.agent.records import TrainConfig
+from hfagent.agent.records import Refusal, TrainConfig
 from hfagent.agent.space import EFFECTIVE_BATCH, space
 
 PLAN = make_plan(train=TrainConfig(learning_rate=2.6e-4, per_device_train_batch_size=8, warmup_steps=4))
@@ -153,3 +155,16 @@ def test_a_micro_batch_shrinks_until_it_may_fit() -> None:
     assert (small.per_device_train_batch_size, small.gradient_accumulation_steps) == (2, 4)
     assert fitting(config(lora_r=32), [config(per_device_train_batch_size=1)]) is None
     assert fitting(config(), []) == config()
+
+
+def test_an_idea_that_ran_out_of_memory_is_tried_with_a_smaller_micro_batch() -> None:
+    idea = enqueue(PLAN, [trial(1), trial(2, None, "out_of_memory", lora_r=32)], {"lora_r": 32}, "again")
+    assert isinstance(idea, Proposed)
+    assert (idea.config.lora_r, idea.config.per_device_train_batch_size) == (32, 4)
+    assert not levers_changed(idea.config, config(lora_r=32))
+
+
+def test_a_bad_idea_is_refused() -> None:
+    refusal = enqueue(PLAN, [trial(1)], {"lora_r": 16}, "why not")
+    assert isinstance(refusal, Refusal)
+    assert "changes nothing" in refusal.why

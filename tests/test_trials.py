@@ -8,12 +8,15 @@ import pytest
 from test_night import N, World, make_plan, night
 
 from hfagent.agent import ledger, thresholds
+from hfagent.agent.desk import Desk
 from hfagent.agent.errors import EvaluationError, PlanRejected
-from hfagent.agent.events import EpochOpened, JobIntended, LookTaken, Proposed
+from hfagent.agent.events import EpochOpened, JobIntended, LookTaken, PlanConfirmed, PlanMade, Proposed
 from hfagent.agent.evidence import trials
 from hfagent.agent.fakes import Ending, FakeFirewall, FakeSearcher
 from hfagent.agent.findings import Trial
-from hfagent.agent.records import Claim, JobSpec, Plan, TrainConfig
+from hfagent.agent.loop import run_night
+from hfagent.agent.planner import rule_planner
+from hfagent.agent.records import Claim, JobSpec, Plan, Refusal, TrainConfig
 from hfagent.agent.report import render
 from hfagent.agent.state import State
 
@@ -311,3 +314,26 @@ def test_a_night_in_which_nothing_was_compared_has_no_valid_result(tmp_path: Pat
     failing(there, Ending(running_s=5, stage="ERROR", exit_code=1, message="No space left on device"), "sft-01")
     state = run(tmp_path, there)
     assert (claimed(state).label, claimed(state).tried) == ("invalid", 0)
+
+
+class InventiveDesk(Desk):
+    """Where the rules ask the search, a planner has ideas of its own."""
+
+    def propose(self) -> Refusal | Proposed:
+        rate = self.state.plan.train.learning_rate
+        for lever, value in (("learning_rate", rate), ("seed", 3.0)):
+            assert isinstance(self.enqueue(lever, value, "not a new idea"), Refusal)
+        return self.enqueue("lora_r", 32, "more room")
+
+
+def test_a_planners_own_idea_passes_the_same_checks_and_is_tried(tmp_path: Path) -> None:
+    there = world()
+    with ledger.open_ledger(tmp_path / "night.jsonl", there.clock) as book:
+        book.append(PlanMade(plan=make_plan(max_trials=2), versions={}))
+        desk = InventiveDesk(book, there.ports)
+        desk.append(PlanConfirmed(by="--yes"))
+        state = run_night(desk, rule_planner(desk), on_tick=lambda state: None)
+    assert configs(tmp_path)["sft-02"].lora_r == 32
+    assert state.proposals[0].source == "planner"
+    assert len(state.refusals) == 2
+    assert "more room" in render(state)

@@ -17,6 +17,10 @@ from hfagent.agent.records import Record, Refusal
 
 WHY = {"type": "string", "description": "Hypothesis or reason, one sentence; it is printed in the report."}
 RUN = {"type": "string", "description": "Name of a training run, e.g. 'sft-01'."}
+LEVER = {
+    "type": "string",
+    "description": "Its name, e.g. learning_rate, lora_r, effective_batch_size, warmup_steps, weight_decay.",
+}
 SET = {
     "type": "string",
     "description": "'search' (used freely) or 'confirm' (touched once).",
@@ -94,6 +98,12 @@ def make_tools(desk: Desk, *, on_error: Callable[[Exception], None]) -> list[Too
             "Let the search choose the next set of hyperparameters, from all that was tried.",
             {},
             guarded(lambda a: desk.propose()),
+        ),
+        DeskTool(
+            "enqueue",
+            "Try your own idea next instead of propose: one hyperparameter of the best set so far changed.",
+            {"lever": LEVER, "value": {"type": "number", "description": "Its new value."}, "why": WHY},
+            guarded(lambda a: desk.enqueue(a["lever"], a["value"], a["why"])),
         ),
         DeskTool(
             "restart",
