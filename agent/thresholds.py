@@ -15,7 +15,7 @@ MAX_EPOCHS = 3
 
 # --- looks and futility (sequential, looks) --------------------------------------------------------------------------
 
-FUTILITY = 0.003
+FUTILITY = 0.002
 """Predictive probability below which an evaluation ends. Of runs that are truly better by more than the noise 5 % are
 lost with 0.02, 3 % with 0.01 and 2 % with 0.005, for the same hours (rehearsed: benchmarks/decisions.py)."""
 FUTILITY_MIN_PROBLEMS = 50

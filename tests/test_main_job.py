@@ -14,11 +14,15 @@ import pytest
 from tiny_model import write_tiny_model
 
 from hfagent.agent.ledger import read
+from hfagent.agent.records import BenchmarkRef
 from hfagent.agent.state import fold
+from hfagent.tools.benchmarks import problems
 
 pytestmark = pytest.mark.slow
 
 DEADLINE_S = 240
+PLANTED = 17
+"""Row of the training data that holds a problem of the confirm set."""
 
 
 def command(*args: str) -> list[str]:
@@ -28,6 +32,8 @@ def command(*args: str) -> list[str]:
 def begin(folder: Path, *args: str) -> "subprocess.Popen[str]":
     write_tiny_model(folder / "model")
     rows = [{"instruction": f"say w{i % 7} w{i % 11}", "output": f"w{i % 5} w{i % 3}"} for i in range(60)]
+    [planted] = problems(BenchmarkRef(name="procedural_python", set="confirm", n=1, seed=0))
+    rows.insert(PLANTED, {"instruction": planted.prompt, "output": planted.solution})
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     goal = "fine-tune ./model on ./rows.jsonl to improve code"
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -69,9 +75,15 @@ def test_a_killed_night_is_resumed_and_nothing_runs_twice(tmp_path: Path) -> Non
     # A model of random weights solves nothing: no gain is claimed, and the confirm set is never looked at.
     assert [decision["action"] for decision in shown["decisions"]] == ["discard"]
     assert shown["verdict"] is None
+    assert state.contamination is not None
+    assert state.contamination.flagged == (PLANTED,)
+    assert state.data_cleaned
+    trained_on = Path(state.data_path or "").read_text()
+    assert len(trained_on.splitlines()) == 60
     report = (tmp_path / "training_reports" / "tiny.md").read_text()
     assert "| resumed |" in report
     assert "TBD" not in report
+    assert "confirm-0-0000" in report
     assert state.runs["sft-01"].points
     assert json.loads(state.runs["sft-01"].spec.model_dump_json())["train"]["max_rows"] == 100
 
