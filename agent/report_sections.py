@@ -1,6 +1,6 @@
 """The report's sections about the project as a whole: verdict, runs, what was used, dataset check, decisions. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from hfagent.agent import report_facts as facts
@@ -16,6 +16,7 @@ from hfagent.agent.events import (
     Resumed,
     SearchEnded,
 )
+from hfagent.agent.integrity import Hit
 from hfagent.agent.markdown import (
     NONE,
     TBD,
@@ -48,7 +49,8 @@ from hfagent.agent.runs import Run
 from hfagent.agent.state import Comparison, State, Taken, root_name
 from hfagent.agent.verdict import sentence
 
-SHOWN_HITS = 20
+SHOWN_ROWS = 20
+"""Rows of the training data that the report names; all of them are in the ledger."""
 
 
 def runs(state: State) -> list[str]:
@@ -106,15 +108,23 @@ def firewall(state: State) -> list[str]:
         f"**{report.verdict}**: {len(report.flagged)} of {report.rows} rows hold one of {report.problems} problems "
         f"of {sets}{'; they are left out' if state.data_cleaned else ''}.",
     ]
-    if report.hits:
-        rows = [(value(hit.row), code(hit.problem), hit.layer, prose(hit.evidence)) for hit in report.hits[:SHOWN_HITS]]
+    named = list(dict.fromkeys(hit.row for hit in report.hits))[:SHOWN_ROWS]
+    if named:
+        rows = [_contaminated_row([hit for hit in report.hits if hit.row == row]) for row in named]
         lines += ["", *table(("Row", "Problem", "Found by", "Text of the row"), rows)]
-    if sum(report.hit_counts.values()) > SHOWN_HITS:
-        lines += ["", f"{SHOWN_HITS} of {sum(report.hit_counts.values())} signs are shown."]
+    if len(report.flagged) > len(named):
+        lines += ["", f"{len(named)} of the {len(report.flagged)} rows are shown; the ledger has all their numbers."]
     if report.ignored:
         weak = ", ".join(f"{prose(name)} {number} times" for name, number in report.ignored.items())
         lines += ["", f"Too weak to count: {weak}."]
     return lines
+
+
+def _contaminated_row(hits: Sequence[Hit]) -> tuple[str, str, str, str]:
+    """All signs of one row of the training data."""
+    problems_held = ", ".join(code(problem) for problem in dict.fromkeys(hit.problem for hit in hits))
+    layers = ", ".join(dict.fromkeys(hit.layer for hit in hits))
+    return value(hits[0].row), problems_held, layers, prose(hits[0].evidence)
 
 
 def decision_log(state: State) -> list[str]:

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nights import BASE, EXTENDED, PLAN, Night, finished_night, score_of
+from nights import BASE, CONTAMINATION, EXTENDED, PLAN, Night, finished_night, score_of
 
 from hfagent.agent import report
 from hfagent.agent.errors import HfagentError
 from hfagent.agent.events import (
+    ContaminationChecked,
     Crashed,
     DatasetChecked,
     Event,
@@ -21,6 +22,7 @@ from hfagent.agent.events import (
     Refused,
     Resumed,
 )
+from hfagent.agent.integrity import Hit
 from hfagent.agent.records import DatasetRef, Decision, ModelRef, Plan, Refusal, RunSpec
 from hfagent.agent.state import State, fold
 
@@ -423,3 +425,20 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(HfagentError, match=r"cannot write the report '.*p\.md'"):
         report.write(state_of(finished_night()[:5]), tmp_path / "file" / "p.md")
+
+
+def test_each_contaminated_row_is_named_once_with_all_its_signs():
+    night = Night()
+    night.prepare()
+    hits = [
+        Hit(row=place, problem=problem, layer=layer, evidence="def f(x): ...")
+        for place in range(3, 30)
+        for problem, layer in (("confirm-0-0001", "ast"), ("confirm-0-0007", "ast"), ("confirm-0-0001", "ngram"))
+    ]
+    found = {"hits": tuple(hits), "hit_counts": {"ast": 54, "ngram": 27}, "flagged": tuple(range(3, 30))}
+    night.add(ContaminationChecked(report=CONTAMINATION.model_copy(update={**found, "verdict": "contaminated"})))
+    text = section(rendered(night.events), "## Contamination check")
+    assert row(text, "3")[1:3] == ["`confirm-0-0001`, `confirm-0-0007`", "ast, ngram"]
+    assert "| 22 |" in text
+    assert "| 23 |" not in text
+    assert "20 of the 27 rows are shown" in text
