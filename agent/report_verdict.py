@@ -86,7 +86,7 @@ def _verdict_facts(state: State) -> list[list[str]]:
         *_interval_facts(headline(state)),
         *_claim_facts(state),
         ["Training runs tried", f"{len(trained)}" + (f", {extended} of them an extension" if extended else "")],
-        ["Looks at the confirm set", str(facts.looks(state))],
+        ["Looks at the confirm set", _looks(state)],
         ["Started", utc(state.started_at)],
         ["Ended", utc(state.ended_at)],
         ["Duration", f"{taken}{'' if state.ended_at else ' so far'}, {hours}"],
@@ -105,13 +105,6 @@ def _claim_facts(state: State) -> list[list[str]]:
         rows.append(
             ["Gain to expect", f"{points(claim.gain)} points: corrected for being claimed only when significant"]
         )
-    if claim is not None and claim.alpha is not None:
-        rows.append(
-            [
-                "Look",
-                f"{claim.look} at this confirm set with this base model, all projects counted; alpha {claim.alpha:.4f}",
-            ]
-        )
     if noise is not None:
         rows.append(
             [
@@ -122,11 +115,20 @@ def _claim_facts(state: State) -> list[list[str]]:
     return rows
 
 
+def _looks(state: State) -> str:
+    """How many this project took, and which of all projects' the claim rests on."""
+    claim, count = state.claim, str(facts.looks(state))
+    if claim is None or claim.alpha is None:
+        return count
+    return f"{count}: look {claim.look} with this base model, all projects counted; alpha {claim.alpha:.4f}"
+
+
 def _interval_facts(found: Verdict | None) -> list[list[str]]:
     if found is None:
         return []
     interval = f"{100 * (1 - found.alpha):.4g} % interval {points(found.ci_low)} to {points(found.ci_high)}"
-    mde = NONE if found.mde is None else f"{100 * found.mde:.1f} points; smaller ones could have been missed"
+    changed = f"{found.wins + found.losses} of {found.n} changed outcomes"
+    mde = NONE if found.mde is None else f"{100 * found.mde:.1f} points, with {changed}; smaller ones could be missed"
     return [
         ["Gain, in points", f"{points(found.delta)} ({interval})"],
         ["Smallest gain found with 80 % power", mde],
