@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from hfagent.agent import policy, rules
+from hfagent.agent import envelope, rules
 from hfagent.agent.state import State
 
 
@@ -25,8 +25,8 @@ def brief(state: State, now: datetime) -> str:
         comparisons=state.comparisons[-4:],
         decisions=state.decisions[-4:],
         refusals=state.refusals[-2:],
-        time_left_s=policy.time_left_s(state, now),
-        money_left_micro_usd=policy.money_left_micro_usd(state),
+        time_left_s=envelope.time_left_s(state, now),
+        money_left_micro_usd=envelope.money_left_micro_usd(state),
         move=move,
     )
 

@@ -87,6 +87,9 @@ class Desk(JobDesk):
         if refusal is not None:
             return self.refuse(refusal)
         if run.repeat and self.state.search_ended is None:
+            due = rules.next_move(self.state, self.now)
+            if due is not None and due.tool != "repeat_baseline":
+                return self.refuse(Refusal(what=f"launch {run.name}", why=f"the search is not over: {due.tool} is due"))
             over = rules.search_over(self.state, self.now)
             self.append(SearchEnded(reason=over or "what is kept is confirmed instead"))
         job = jobs.job_spec(self.state, run, self.now)
@@ -137,7 +140,7 @@ class Desk(JobDesk):
         refusal = policy.check_decide(self.state, run, self.now)
         if refusal is not None:
             return self.refuse(refusal)
-        broken = setback(self.state, self.state.runs[run])
+        broken = setback(self.state, self.state.runs[run]) or policy.dead_end(self.state, run, self.now)
         if broken is not None:
             self.append(Decided(about=run, decision=broken))
             return broken

@@ -3,7 +3,7 @@
 import math
 from datetime import datetime
 
-from hfagent.agent import estimate, policy, proposals
+from hfagent.agent import envelope, estimate, policy, proposals
 from hfagent.agent.decide import Evidence, Extension, Parent, Remaining
 from hfagent.agent.findings import Outcome, Trial
 from hfagent.agent.lines import steps_planned
@@ -85,17 +85,17 @@ def extension(state: State, name: str, now: datetime) -> Extension | None:
 
 def remaining(state: State, now: datetime) -> Remaining:
     """Time and money left, and the reserve for the confirmation."""
-    reserve_s = policy.confirmation_s(state)
+    reserve_s = envelope.confirmation_s(state)
     return Remaining(
-        seconds=policy.time_left_s(state, now),
-        micro_usd=policy.money_left_micro_usd(state),
+        seconds=envelope.time_left_s(state, now),
+        micro_usd=envelope.money_left_micro_usd(state),
         reserve_s=reserve_s,
         reserve_micro_usd=estimate.cost_micro_usd(state.plan, reserve_s),
     )
 
 
 def _evaluation_s(state: State) -> float:
-    return estimate.run_s(state, proposals.evaluate_run(state, None, "confirm", "estimate"))
+    return estimate.run_s(state, proposals.evaluate_run(state, None, "search", "estimate"))
 
 
 def _parent(state: State, name: str) -> Parent | None:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from hfagent.agent import policy
+from hfagent.agent import envelope
 from hfagent.agent.records import JobSpec, RunSpec, Score, TrainConfig
 from hfagent.agent.state import State
 
@@ -23,7 +23,7 @@ def job_spec(state: State, run: RunSpec, now: datetime) -> JobSpec:
         template=TEMPLATES[run.kind].format(method=plan.method),
         args=args,
         flavor=plan.flavor,
-        timeout_s=policy.job_timeout_s(state, run, now),
+        timeout_s=envelope.job_timeout_s(state, run, now),
         price_micro_usd_per_hour=plan.price_micro_usd_per_hour,
     )
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from hfagent.agent import policy
+from hfagent.agent import envelope
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import HfagentError, LedgerError
 from hfagent.agent.events import Crashed, Resumed
 from hfagent.agent.planner import Planner
+from hfagent.agent.rules import next_move
 from hfagent.agent.state import State
 
 
@@ -49,7 +50,7 @@ def run_night(
             if why is not None:
                 desk.stop(why)
             elif desk.state.open_attempts:
-                left_s = policy.time_left_s(desk.state, desk.now)
+                left_s = envelope.time_left_s(desk.state, desk.now)
                 desk.wait(poll_s if left_s is None else min(poll_s, left_s))
             else:
                 planner.wake()
@@ -65,5 +66,15 @@ def run_night(
 
 
 def _out_of_time(desk: Desk) -> str | None:
-    left_s = policy.time_left_s(desk.state, desk.now)
-    return f"the time limit of {desk.state.plan.max_hours} h is reached" if left_s is not None and left_s <= 0 else None
+    left_s = envelope.time_left_s(desk.state, desk.now)
+    if left_s is None or left_s > 0 or _free(desk):
+        return None
+    return f"the time limit of {desk.state.plan.max_hours} h is reached"
+
+
+def _free(desk: Desk) -> bool:
+    """Whether what is left to do needs no job: that is done however late it is."""
+    move = next_move(desk.state, desk.now)
+    if move is None:
+        return False
+    return move.tool in ("compare", "decide") or (move.tool == "finish" and move.args["outcome"] == "finished")

@@ -1,44 +1,17 @@
 """What may run now: None, or a Refusal that nobody can argue with. Pure: no clock, no disk, no network."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import takewhile
 
-from hfagent.agent import estimate, thresholds
-from hfagent.agent.proposals import evaluate_run, extend_run
-from hfagent.agent.records import ProblemSet, Refusal, RunSpec
+from hfagent.agent import thresholds
+from hfagent.agent.envelope import check_envelope
+from hfagent.agent.proposals import evaluate_run, extend_run, restart_run
+from hfagent.agent.records import Decision, ProblemSet, Refusal, RunSpec
+from hfagent.agent.runs import Run
 from hfagent.agent.setback import setback
 from hfagent.agent.state import State
 
-MIN_RUN_S = 60.0
-"""Less time than this is not worth a job."""
 DONE = "already done"
-
-
-def deadline(state: State) -> datetime | None:
-    """When the project's time is up; None without a limit."""
-    hours = state.plan.max_hours
-    return None if hours is None else state.started_at + timedelta(hours=hours)
-
-
-def time_left_s(state: State, now: datetime) -> float | None:
-    """Seconds to the deadline; None without one."""
-    limit = deadline(state)
-    return None if limit is None else (limit - now).total_seconds()
-
-
-def money_left_micro_usd(state: State) -> int | None:
-    """What may still be reserved; None without a cap."""
-    cap = state.plan.budget_micro_usd
-    if cap is None:
-        return None
-    # An unknown cost keeps its reserve.
-    spent = sum(
-        a.cost_micro_usd if a.cost_micro_usd is not None else a.job.reserve_micro_usd
-        for run in state.runs.values()
-        for a in run.attempts
-        if not a.open and a.stage != "REJECTED"
-    )
-    return cap - spent - state.held_micro_usd
 
 
 def check_launch(state: State, spec: RunSpec, now: datetime) -> Refusal | None:
@@ -57,14 +30,17 @@ def check_decide(state: State, run: str, now: datetime) -> Refusal | None:
             what=f"decide {run}",
             why=f"no training run {run!r}; there are {', '.join(r.spec.name for r in state.trained) or 'none'}",
         )
-    decision = state.decision_on(run)
-    if decision is not None and not (decision.action == "extend" and blocked_extension(state, run, now)):
-        return Refusal(what=f"decide {run}", why="already decided")
-    if setback(state, state.runs[run]) is not None:
+    if setback(state, state.runs[run]) is not None or dead_end(state, run, now) is not None:
         return None
-    if state.comparison(run, None, "search") is None:
-        return Refusal(what=f"decide {run}", why="not compared with the baseline on the search set")
-    return None
+    decision, parent = state.decision_on(run), state.runs[run].spec.parent
+    why = None
+    if decision is not None and not (decision.action == "extend" and blocked_extension(state, run, now)):
+        why = "already decided"
+    elif state.comparison(run, None, "search") is None:
+        why = "not compared with the baseline on the search set"
+    elif parent and state.comparison(run, parent, "search") is None and state.scored(parent, "search") is None:
+        why = f"{parent}, which it extends, has no score by the harness that counts: evaluate it first"
+    return None if why is None else Refusal(what=f"decide {run}", why=why)
 
 
 def check_propose(state: State, now: datetime) -> Refusal | None:
@@ -110,9 +86,45 @@ def lost_extension(state: State, run: str) -> str | None:
     """The extension of a training run, restarts included, that was given up; None without one."""
     for extension in state.trained:
         decision = state.decision_on(extension.spec.name)
-        if extension.spec.parent == run and decision is not None and decision.action == "discard":
+        if extension.spec.parent == run and decision is not None and decision.action in ("discard", "stop"):
             return extension.spec.name
     return None
+
+
+def dead_end(state: State, name: str, now: datetime) -> Decision | None:
+    """The decision about a training run of which nothing more can come, though its job did not break.
+
+    Its job cannot be started again, its evaluation failed for good, or what is due next does not fit any more.
+
+    Returns:
+        None where it can go on, or was decided.
+    """
+    run, decision = state.runs[name], state.decision_on(name)
+    due = _due(state, run, decision)
+    if run.last.open or due is None:
+        return None
+    failed, short = check_duplicate(state, due, now), check_envelope(state, due, now)
+    if failed is None and short is None:
+        return None
+    return Decision(
+        action="stop" if failed is None else "discard",
+        run=name,
+        reason=f"{due.name}: {failed or short}",
+        rule="dead-end",
+        version=thresholds.VERSION,
+        inputs=(name,),
+    )
+
+
+def _due(state: State, run: Run, decision: Decision | None) -> RunSpec | None:
+    """The job that a training run needs next: its own once more, its evaluation, or the one that comes instead."""
+    name = run.spec.name
+    if decision is not None:
+        restart = restart_run(state, name, decision.reason) if decision.action == "change" else None
+        return restart if isinstance(restart, RunSpec) and restart.name not in state.runs else None
+    if not run.done:
+        return run.spec
+    return evaluate_run(state, name, "search", "its score") if state.scored(name, "search") is None else None
 
 
 def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
@@ -187,8 +199,6 @@ def _check_train(state: State, spec: RunSpec) -> str | None:
     ]
     if undecided:
         return f"{undecided[0]} is not decided"
-    if state.search_ended is not None:
-        return f"the search has ended: {state.search_ended}"
     if spec.instead_of is not None:
         decision = state.decision_on(spec.instead_of)
         if decision is None or decision.action != "change":
@@ -199,12 +209,14 @@ def _check_train(state: State, spec: RunSpec) -> str | None:
             return f"the decision on {spec.parent} is not to extend"
         if not state.runs[spec.parent].result.get("stable_checkpoint"):
             return f"{spec.parent} left no checkpoint from before its decay"
-    return None
+    return None if state.search_ended is None else f"the search has ended: {state.search_ended}"
 
 
 def _check_evaluate(state: State, spec: RunSpec) -> str | None:
     if spec.subject is not None and not (spec.subject in state.runs and state.runs[spec.subject].done):
         return f"no completed training run {spec.subject!r}"
+    if spec.repeat and state.kept is None:
+        return "no run was kept: there is nothing to confirm"
     if spec.repeat and state.scored(None, "search") is None:
         return "the base model has no score on the search set: baseline first"
     if spec.set == "confirm":
@@ -218,39 +230,6 @@ def _check_evaluate(state: State, spec: RunSpec) -> str | None:
     return None
 
 
-def check_envelope(state: State, spec: RunSpec, now: datetime) -> str | None:
-    """What of time or money is missing for a run; None when there is enough."""
-    needed_s = estimate.run_s(state, spec)
-    left_s = time_left_s(state, now)
-    if left_s is not None and left_s < max(needed_s, MIN_RUN_S):
-        return f"about {needed_s:.0f} s needed, {max(left_s, 0):.0f} s left of {state.plan.max_hours} h"
-    left_usd, needed = money_left_micro_usd(state), estimate.cost_micro_usd(state.plan, max(needed_s, MIN_RUN_S))
-    if left_usd is not None and left_usd < needed:
-        return f"about ${needed / 1e6:.2f} needed, ${left_usd / 1e6:.2f} left of the budget"
-    return None
-
-
-def confirmation_s(state: State) -> float:
-    """Seconds that the confirmation needs: the repeated baseline, and both models on the confirm set."""
-    repeat = estimate.run_s(state, evaluate_run(state, None, "search", "estimate"))
-    confirm = estimate.run_s(state, evaluate_run(state, None, "confirm", "estimate"))
-    return repeat + confirm + max(confirm, MIN_RUN_S)  # no job is begun with less time left
-
-
-def check_reserve(state: State, now: datetime) -> str | None:
-    """What is missing for another training run and its evaluation, if the confirmation shall still be paid for."""
-    train = RunSpec(name="next", kind="train", why="estimate", train=state.plan.train)
-    evaluation = evaluate_run(state, train.name, "search", "estimate")
-    needed_s = estimate.run_s(state, train) + estimate.run_s(state, evaluation) + confirmation_s(state)
-    left_s, left_usd = time_left_s(state, now), money_left_micro_usd(state)
-    if left_s is not None and left_s < needed_s:
-        return f"another run and the confirmation need about {needed_s:.0f} s, {max(left_s, 0):.0f} s are left"
-    needed = estimate.cost_micro_usd(state.plan, needed_s)
-    if left_usd is not None and left_usd < needed:
-        return f"another run and the confirmation need about ${needed / 1e6:.2f}, ${left_usd / 1e6:.2f} are left"
-    return None
-
-
 def lost_in_a_row(state: State) -> int:
     """How many of the newest jobs that ended were lost by their machine, without one in between that was not."""
     ended = [a for run in state.runs.values() for a in run.attempts if not a.open]
@@ -259,15 +238,9 @@ def lost_in_a_row(state: State) -> int:
     return sum(1 for _ in lost)
 
 
-def job_timeout_s(state: State, spec: RunSpec, now: datetime) -> int:
-    """The timeout of a run's job: by the estimate, cut at the deadline and at what the budget pays for.
-
-    Once something is kept, what its confirmation takes is left free.
-    """
-    timeout = estimate.timeout_s(estimate.run_s(state, spec))
-    left_usd, price = money_left_micro_usd(state), state.plan.price_micro_usd_per_hour
-    paid_s = None if left_usd is None or price == 0 else left_usd * 3600 // price
-    limits = [left_s for left_s in (time_left_s(state, now), paid_s) if left_s is not None]
-    if state.kept is not None and spec.set != "confirm" and not spec.repeat:
-        limits = [left_s - confirmation_s(state) for left_s in limits]
-    return max(1, int(min([timeout, *limits])))
+def failed_evaluations_in_a_row(state: State) -> int:
+    """How many of the newest evaluations on the search set ended with an error of their own."""
+    ended = [run.last for run in state.runs.values() if run.spec.set == "search" and not run.last.open]
+    ended.sort(key=lambda a: a.intended_at)
+    failed = takewhile(lambda a: a.stage == "ERROR" and not a.lost, reversed(ended))
+    return sum(1 for _ in failed)

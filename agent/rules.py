@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from hfagent.agent import policy, thresholds
+from hfagent.agent import envelope, policy, thresholds
 from hfagent.agent.proposals import Move, spec_of
 from hfagent.agent.records import ProblemSet, Refusal
 from hfagent.agent.runs import Run
@@ -24,7 +24,8 @@ def next_move(state: State, now: datetime) -> Move | None:
     check = state.dataset.methods[state.plan.method]
     if check.verdict == "INCOMPATIBLE":
         return _finish("failed", f"the dataset cannot train with {state.plan.method}: {check.reason}")
-    for step in (_next_preparation, _next_training, _next_trial, _next_confirmation):
+    searching = () if state.search_ended is not None else (_next_training, _next_trial)
+    for step in (_next_preparation, *searching, _next_confirmation):
         move = step(state, now)
         if move is not None:
             move = _guarded(state, move, now)
@@ -39,7 +40,9 @@ def _confirmed_first(state: State, end: Move, now: datetime) -> Move:
     if move is None:
         return _conclusion(state, over=str(end.args["reason"]))
     move = _guarded(state, move, now)
-    return end if move.tool == "finish" else move
+    if move.tool != "finish":
+        return move
+    return _finish(str(end.args["outcome"]), f"{end.args['reason']}; not confirmed: {move.args['reason']}")
 
 
 def search_over(state: State, now: datetime) -> str | None:
@@ -56,11 +59,14 @@ def search_over(state: State, now: datetime) -> str | None:
             return f"the target of {100 * plan.target_delta:+.1f} points is reached on the search set"
         if found.candidate_score >= thresholds.HEADROOM_SCORE:
             return f"a score of {found.candidate_score:.3f} on the search set leaves no headroom"
+    failed = policy.failed_evaluations_in_a_row(state)
+    if failed >= thresholds.MAX_FAILED_EVALUATIONS:
+        return f"{failed} evaluations in a row failed"
     since = _trials_since_best(state)
     if since >= thresholds.MAX_STAGNATION:
         return f"{since} sets of hyperparameters in a row without a new best"
     exhausted = next((refusal.why for refusal in state.refusals if refusal.what == SEARCH_EXHAUSTED), None)
-    return exhausted or policy.check_reserve(state, now)
+    return exhausted or envelope.check_reserve(state, now)
 
 
 def _trials_since_best(state: State) -> int:
@@ -98,11 +104,13 @@ def _next_training(state: State, now: datetime) -> Move | None:
         return Move(tool="train", args={"why": f"first {state.plan.method} run with the recipe's hyperparameters"})
     last = runs[-1]
     name = last.spec.name
+    if policy.dead_end(state, name, now) is not None:
+        return Move(tool="decide", args={"run": name})
     if not last.done:
         return _after_setback(state, last, now) or _back_to_parents(state, last)
-    if state.scored(name, "search") is None:
+    if state.decision_on(name) is None and state.scored(name, "search") is None:
         return _evaluate(name, "search", f"the score of {name} beside the baseline's")
-    if state.comparison(name, None, "search") is None:
+    if state.decision_on(name) is None and state.comparison(name, None, "search") is None:
         return Move(tool="compare", args={"run": name, "set": "search"})
     return _after_decision(state, name, now) or _back_to_parents(state, last)
 
@@ -123,8 +131,6 @@ def _back_to_parents(state: State, last: Run) -> Move | None:
 def _after_setback(state: State, run: Run, now: datetime) -> Move | None:
     spec, decision = run.spec, state.decision_on(run.spec.name)
     if decision is not None and decision.action == "change":
-        if state.kept is not None and policy.check_reserve(state, now) is not None:
-            return None  # what is kept is worth more than another try
         return Move(tool="restart", args={"run": spec.name, "why": decision.reason})
     if decision is not None:
         return None
@@ -179,7 +185,7 @@ def _conclusion(state: State, *, over: str | None) -> Move:
     last = state.decisions[-1].decision
     if last.action == "stop" and chosen is None:
         return _finish("stopped", last.reason)
-    if not any(run.done for run in state.trained):
+    if all(state.comparison(run.spec.name, None, "search") is None for run in state.trained):
         return _finish("failed", f"{last.run}: {last.reason}")
     over = over or "nothing is left to try"
     if chosen is None:
@@ -205,11 +211,12 @@ def _guarded(state: State, move: Move, now: datetime) -> Move:
     spec = spec_of(state, move)
     if isinstance(spec, Refusal):
         return move
-    for rule, outcome in ((policy.check_duplicate, "failed"), (policy.check_envelope, "stopped")):
+    for rule, outcome in ((policy.check_duplicate, "failed"), (envelope.check_envelope, "stopped")):
         why = rule(state, spec, now)
         if why is not None:
             return _finish(outcome, f"{spec.name}: {why}")
-    return move
+    refusal = policy.check_launch(state, spec, now)
+    return move if refusal is None else _finish("failed", f"{spec.name}: {refusal.why}")
 
 
 def check_finish(state: State, now: datetime, outcome: str) -> Refusal | None:

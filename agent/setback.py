@@ -44,9 +44,10 @@ def setback(state: State, run: Run) -> Decision | None:
         return _given_up(name, "abandon", response.reason, numbers)
     if flagged is not None and flagged.name == "too_slow":
         return _too_slow(name, flagged, restarts=restarts)
-    if state.plan.max_trials > 1 and len(run.attempts) >= thresholds.MAX_ATTEMPTS:
-        return _given_up(name, "discard-lost", f"{len(run.attempts)} jobs ended without a model", numbers)
-    if run.last.stage == "ERROR" and not run.last.lost and state.plan.max_trials > 1:
+    if len(run.attempts) >= thresholds.MAX_ATTEMPTS:
+        reason = f"{len(run.attempts)} jobs were lost or ended without a model: {run.last.message}"
+        return _given_up(name, "discard-lost", reason, numbers)
+    if run.last.stage == "ERROR" and not run.last.lost:
         return _given_up(name, "discard-failed", f"its job failed: {run.last.message}", numbers)
     return None
 

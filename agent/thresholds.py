@@ -156,5 +156,7 @@ MAX_STAGNATION = 12
 lower for a fifth less time."""
 MAX_ATTEMPTS = 2
 """Jobs for one run whose machine was lost; a script that failed by itself would fail the same way again."""
+MAX_FAILED_EVALUATIONS = 2
+"""Evaluations in a row that ended with an error of their own: what is trained next would not be scored either."""
 MAX_INFRASTRUCTURE_FAILURES = 3
 """Jobs in a row that the machine failed, not the script."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from test_night import SKILL, World, make_plan, night
 
-from hfagent.agent import policy, proposals, rules
+from hfagent.agent import envelope, policy, proposals, rules
 from hfagent.agent.fakes import FakeClock
 from hfagent.agent.ledger import read
 from hfagent.agent.proposals import Move
@@ -112,5 +112,5 @@ def test_a_timeout_never_passes_the_deadline(tmp_path: Path) -> None:
     assert state is not None
     spec = proposals.smoke_run(state, "x")
     late = FakeClock(state.started_at + timedelta(minutes=55))
-    assert policy.job_timeout_s(state, spec, late.now()) == 300
-    assert policy.job_timeout_s(state, spec, state.started_at) == 900
+    assert envelope.job_timeout_s(state, spec, late.now()) == 300
+    assert envelope.job_timeout_s(state, spec, state.started_at) == 900

@@ -11,17 +11,31 @@ from test_trials import LOST, TRIALS, claimed, configs
 from hfagent.agent import estimate, ledger, proposals, thresholds
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import EvaluationError
-from hfagent.agent.events import ContaminationChecked, Event, Fact, Flagged, PlanConfirmed, PlanMade, Scored
+from hfagent.agent.events import (
+    ContaminationChecked,
+    Event,
+    Fact,
+    Flagged,
+    JobSubmitted,
+    PlanConfirmed,
+    PlanMade,
+    Scored,
+)
 from hfagent.agent.fakes import Ending, FakeFirewall
 from hfagent.agent.findings import Flag, Response
 from hfagent.agent.loop import run_night
 from hfagent.agent.planner import rule_planner
-from hfagent.agent.records import JobSpec
+from hfagent.agent.records import JobSpec, Refusal
+from hfagent.agent.rules import next_move
 from hfagent.agent.setback import setback
 from hfagent.agent.state import State
 
 DIVERGED = Ending(running_s=5, stage="ERROR", exit_code=1, message="training diverged: NaN loss")
 FAILED = Ending(running_s=5, stage="ERROR", exit_code=1, message="No space left on device")
+
+
+class KilledError(BaseException):
+    """Stands for kill -9."""
 
 
 def world(*, falling: bool, **skill: float) -> World:
@@ -78,21 +92,146 @@ def test_a_run_whose_extension_is_ended_as_futile_is_kept(tmp_path: Path) -> Non
 
 def test_a_night_that_is_stopped_during_an_extension_does_not_say_that_nothing_was_gained(tmp_path: Path) -> None:
     there = world(falling=True)
-    there.endings = training(Ending(running_s=500), "sft-01-x1")
-    state = run(tmp_path, there, max_extensions=1, max_hours=0.15)
+    with ledger.open_ledger(tmp_path / "night.jsonl", there.clock) as book:
+        book.append(PlanMade(plan=make_plan(max_extensions=1), versions={}))
+        desk = Desk(book, there.ports)
+        desk.append(PlanConfirmed(by="--yes"))
+        state = run_night(
+            desk,
+            rule_planner(desk),
+            on_tick=lambda state: None,
+            stop_asked=lambda: "enough" if "sft-01-x1" in desk.state.runs else None,
+        )
     assert ended(state) == "stopped"
     assert (claimed(state).label, claimed(state).run) == ("promising", "sft-01")
 
 
-def test_a_later_evaluation_that_fails_does_not_cost_the_confirmation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hours", [0.13, 0.15, 0.17, 0.19])
+@pytest.mark.parametrize("broken", [False, True])
+def test_an_extension_does_not_eat_the_confirmation_of_the_run_it_extends(
+    tmp_path: Path, hours: float, broken: bool
+) -> None:
+    there = world(falling=True, sft_02=0.2)
+    slow = Ending(running_s=140, stage="ERROR", exit_code=1, message="training diverged: NaN loss")
+    late = Ending(running_s=2000)
+    there.endings = lambda spec: (slow if broken else late) if "-x1" in spec.run and spec.kind == "train" else None
+    state = run(tmp_path, there, max_trials=2, max_extensions=1, max_hours=hours)
+    assert (claimed(state).label, claimed(state).run) == ("confirmed_better", "sft-01")
+
+
+@pytest.mark.parametrize("max_trials", [1, 3])
+def test_a_run_whose_extension_cannot_be_scored_is_kept_and_confirmed(tmp_path: Path, max_trials: int) -> None:
+    there = world(falling=True, sft_02=0.2, sft_03=0.2)
+    there.endings = lambda spec: FAILED if spec.run == "sft-01-x1-eval" else None
+    state = run(tmp_path, there, max_trials=max_trials, max_extensions=1)
+    assert (claimed(state).label, claimed(state).run) == ("confirmed_better", "sft-01")
+
+
+@pytest.mark.parametrize("second", [FAILED, LOST])
+def test_a_run_whose_extension_diverges_and_then_fails_is_kept_and_confirmed(tmp_path: Path, second: Ending) -> None:
+    there = world(falling=True)
+    there.endings = lambda spec: {"sft-01-x1": DIVERGED, "sft-01-x1-r1": second}.get(spec.run)
+    state = run(tmp_path, there, max_extensions=1)
+    assert (claimed(state).label, claimed(state).run) == ("confirmed_better", "sft-01")
+
+
+def test_a_later_evaluation_that_fails_ends_neither_the_search_nor_the_confirmation(tmp_path: Path) -> None:
     there = world(falling=False)
     there.endings = lambda spec: FAILED if spec.run == "sft-02-eval" else None
     state = run(tmp_path, there, max_trials=3)
-    assert claimed(state).label == "confirmed_better"
-    assert claimed(state).run == "sft-01"
+    assert (claimed(state).label, claimed(state).run) == ("confirmed_better", "sft-03")
+    decision = state.decision_on("sft-02")
+    assert decision is not None
+    assert decision.rule == "dead-end"
+    assert "No space left" in decision.reason
+
+
+def test_evaluations_that_fail_again_and_again_end_the_search(tmp_path: Path) -> None:
+    there = world(falling=False)
+    there.endings = lambda spec: FAILED if spec.run not in ("baseline", "sft-01-eval") and "-eval" in spec.run else None
+    state = run(tmp_path, there, max_trials=20)
+    assert len(state.trials) == 1 + thresholds.MAX_FAILED_EVALUATIONS
+    assert (claimed(state).label, claimed(state).run) == ("confirmed_better", "sft-01")
+
+
+def test_a_baseline_that_cannot_be_scored_by_a_new_harness_ends_the_night(tmp_path: Path) -> None:
+    there = world(falling=False)
+
+    def change(spec: JobSpec) -> Ending | None:
+        if spec.run == "sft-02-eval":
+            there.harness = "other"
+        return FAILED if spec.run == "baseline-e2" else None
+
+    there.endings = change
+    state = run(tmp_path, there, max_trials=3)
+    assert ended(state) == "failed"
+    assert claimed(state).label == "promising"
+
+
+def test_a_restart_that_was_not_affordable_stays_so_once_the_confirmation_has_begun(tmp_path: Path) -> None:
+    slow = Ending(running_s=60, stage="ERROR", exit_code=1, message="training diverged: NaN loss")
+    for step in range(30):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        there = world(falling=False)
+
+        def ending(spec: JobSpec, there: World = there) -> Ending | None:
+            if spec.kind == "train" and spec.run.startswith("sft-02"):
+                return slow
+            # the first evaluations are slow, so that the estimates fall later
+            first = spec.run in ("baseline", "sft-01-eval")
+            return Ending(running_s=90, result=there._score(spec)) if first else None
+
+        there.endings = ending
+        state = run(folder, there, max_trials=3, max_hours=0.15 + 0.004 * step)
+        assert state.kept is None or claimed(state).label == "confirmed_better"
+
+
+def test_what_costs_nothing_is_done_after_the_time_is_up(tmp_path: Path) -> None:
+    there = world(falling=False)
+    file = tmp_path / "night.jsonl"
+
+    def kill(event: Event) -> None:
+        if isinstance(event.fact, JobSubmitted) and "sft-01-confirm" in event.fact.key:
+            raise KilledError
+
+    def begin() -> None:
+        with ledger.open_ledger(file, there.clock) as book:
+            book.append(PlanMade(plan=make_plan(max_hours=1.0), versions={}))
+            desk = Desk(book, there.ports)
+            desk.append(PlanConfirmed(by="--yes"))
+            book.subscribe(kill)
+            run_night(desk, rule_planner(desk), on_tick=lambda state: None)
+
+    with pytest.raises(KilledError):
+        begin()
+    there.clock.advance(3600)  # the job ends in time, and hfagent is resumed too late
+    state = night(file, there)
     assert ended(state) == "finished"
-    assert state.ended is not None
-    assert "sft-02-eval" in state.ended.reason
+    assert claimed(state).label == "confirmed_better"
+
+
+def test_the_baseline_is_not_repeated_before_the_search_is_over(tmp_path: Path) -> None:
+    there = world(falling=False)
+    with ledger.open_ledger(tmp_path / "night.jsonl", there.clock) as book:
+        book.append(PlanMade(plan=make_plan(max_trials=2), versions={}))
+        desk = Desk(book, there.ports)
+        desk.append(PlanConfirmed(by="--yes"))
+        planner, refused = rule_planner(desk), []
+
+        class Hasty:
+            def wake(self) -> None:
+                if desk.state.noise is None and not any(r.spec.repeat for r in desk.state.runs.values()):
+                    due = next_move(desk.state, desk.now)
+                    if due is not None and due.tool != "repeat_baseline":
+                        refused.append(desk.launch(proposals.repeat_run("now")))
+                planner.wake()
+
+        state = run_night(desk, Hasty(), on_tick=lambda state: None)
+    assert refused
+    assert all(isinstance(answer, Refusal) for answer in refused)
+    assert len(state.trials) == 2
+    assert claimed(state).label == "confirmed_better"
 
 
 @pytest.mark.parametrize("hours", [0.12, 0.13, 0.14, 0.15, 0.16, 0.17])
@@ -144,10 +283,6 @@ def test_an_extension_of_a_restarted_run_can_be_restarted(tmp_path: Path) -> Non
     state = run(tmp_path, there, max_extensions=1)
     assert "sft-01-r1-x1-r1" in state.runs
     assert claimed(state).label == "confirmed_better"
-
-
-class KilledError(BaseException):
-    """Stands for kill -9."""
 
 
 def killed_at(path: Path, there: World, kind: type[Fact], nth: int = 1, **plan: Any) -> State:

@@ -1,0 +1,116 @@
+"""Time and money: what is left, what a run needs, and what is kept free for the jobs that must follow it. Pure."""
+
+from datetime import datetime, timedelta
+
+from hfagent.agent import estimate
+from hfagent.agent.proposals import evaluate_run
+from hfagent.agent.records import RunSpec
+from hfagent.agent.state import State
+
+MIN_RUN_S = 60.0
+"""Less time than this is not worth a job."""
+
+
+def deadline(state: State) -> datetime | None:
+    """When the project's time is up; None without a limit."""
+    hours = state.plan.max_hours
+    return None if hours is None else state.started_at + timedelta(hours=hours)
+
+
+def time_left_s(state: State, now: datetime) -> float | None:
+    """Seconds to the deadline; None without one."""
+    limit = deadline(state)
+    return None if limit is None else (limit - now).total_seconds()
+
+
+def money_left_micro_usd(state: State) -> int | None:
+    """What may still be reserved; None without a cap."""
+    cap = state.plan.budget_micro_usd
+    if cap is None:
+        return None
+    # An unknown cost keeps its reserve.
+    spent = sum(
+        a.cost_micro_usd if a.cost_micro_usd is not None else a.job.reserve_micro_usd
+        for run in state.runs.values()
+        for a in run.attempts
+        if not a.open and a.stage != "REJECTED"
+    )
+    return cap - spent - state.held_micro_usd
+
+
+def check_envelope(state: State, spec: RunSpec, now: datetime) -> str | None:
+    """What of time or money is missing for a run; None when there is enough."""
+    needed_s, later_s = estimate.run_s(state, spec), 0.0
+    if not _confirming(spec):  # the last jobs of a night, which are measured by then, may use all that is left
+        needed_s, later_s = max(needed_s, MIN_RUN_S), _later_s(state, spec)
+    kept_free = f", with {later_s:.0f} s for what follows" if later_s else ""
+    left_s = time_left_s(state, now)
+    if left_s is not None and left_s < needed_s + later_s:
+        return f"about {needed_s:.0f} s needed{kept_free}, {max(left_s, 0):.0f} s left of {state.plan.max_hours} h"
+    left_usd, needed = money_left_micro_usd(state), estimate.cost_micro_usd(state.plan, needed_s + later_s)
+    if left_usd is not None and left_usd < needed:
+        return f"about ${needed / 1e6:.2f} needed{kept_free}, ${left_usd / 1e6:.2f} left of the budget"
+    return None
+
+
+def _confirming(spec: RunSpec) -> bool:
+    return spec.set == "confirm" or spec.repeat
+
+
+def _later_s(state: State, spec: RunSpec) -> float:
+    """Seconds to leave for the jobs that must follow a run: its evaluation, and the confirmation of what is won."""
+    confirm = estimate.run_s(state, evaluate_run(state, None, "confirm", "estimate"))
+    last = max(confirm, MIN_RUN_S)
+    if spec.repeat:
+        return confirm + last
+    if spec.set == "confirm":
+        return last if spec.subject is None else 0.0
+    evaluation = estimate.run_s(state, evaluate_run(state, spec.name, "search", "its score"))
+    return (evaluation if spec.kind == "train" else 0.0) + (confirmation_s(state) if _won(state) else 0.0)
+
+
+def _won(state: State) -> bool:
+    """Whether there is something to confirm: a run that was kept, or one above the base model that is extended."""
+    for run in state.trained:
+        decision, comparison = state.decision_on(run.spec.name), state.comparison(run.spec.name, None, "search")
+        extended = decision is not None and decision.action == "extend"
+        if extended and comparison is not None and comparison.fact.verdict.delta > 0:
+            return True
+    return state.kept is not None
+
+
+def confirmation_s(state: State) -> float:
+    """Seconds that the confirmation needs: the repeated baseline, and both models on the confirm set."""
+    repeat = estimate.run_s(state, evaluate_run(state, None, "search", "estimate"))
+    confirm = estimate.run_s(state, evaluate_run(state, None, "confirm", "estimate"))
+    return repeat + confirm + max(confirm, MIN_RUN_S)  # some slack: an estimate is one measurement
+
+
+def check_reserve(state: State, now: datetime) -> str | None:
+    """What is missing for another training run and its evaluation, if the confirmation shall still be paid for."""
+    config = state.plan.train if state.pending is None else state.pending.config
+    train = RunSpec(name="next", kind="train", why="estimate", train=config)
+    evaluation = evaluate_run(state, train.name, "search", "estimate")
+    needed_s = estimate.run_s(state, train) + estimate.run_s(state, evaluation) + confirmation_s(state)
+    left_s, left_usd = time_left_s(state, now), money_left_micro_usd(state)
+    if left_s is not None and left_s < needed_s:
+        return f"another run and the confirmation need about {needed_s:.0f} s, {max(left_s, 0):.0f} s are left"
+    needed = estimate.cost_micro_usd(state.plan, needed_s)
+    if left_usd is not None and left_usd < needed:
+        return f"another run and the confirmation need about ${needed / 1e6:.2f}, ${left_usd / 1e6:.2f} are left"
+    return None
+
+
+def job_timeout_s(state: State, spec: RunSpec, now: datetime) -> int:
+    """The timeout of a run's job: by the estimate, cut at the deadline and at what the budget pays for.
+
+    What must follow the run has its time left free, as far as the run itself can spare it.
+    """
+    needed_s = estimate.run_s(state, spec)
+    left_usd, price = money_left_micro_usd(state), state.plan.price_micro_usd_per_hour
+    paid_s = None if left_usd is None or price == 0 else left_usd * 3600 // price
+    timeout = float(estimate.timeout_s(needed_s))
+    for left_s in (time_left_s(state, now), paid_s):
+        if left_s is not None:
+            timeout = min(timeout, left_s, max(needed_s, left_s - _later_s(state, spec)))
+    return max(1, int(timeout))
