@@ -33,7 +33,7 @@ def claim(state: State) -> Claim:
     if kept is None:
         return Claim(
             label="no_detectable_difference",
-            reason="no training run was above the base model on the search set",
+            reason="no training run was kept as better than the base model on the search set",
             **known,
             **nothing,
         )

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from hfagent.agent import estimate
+from hfagent.agent import estimate, thresholds
 from hfagent.agent.proposals import evaluate_run
 from hfagent.agent.records import RunSpec
 from hfagent.agent.state import State
@@ -41,7 +41,7 @@ def money_left_micro_usd(state: State) -> int | None:
 def check_envelope(state: State, spec: RunSpec, now: datetime) -> str | None:
     """What of time or money is missing for a run; None when there is enough."""
     needed_s, later_s = estimate.run_s(state, spec), 0.0
-    if not _confirming(spec):  # the last jobs of a night, which are measured by then, may use all that is left
+    if not _confirming(spec):  # the last jobs of a night may use all that is left
         needed_s, later_s = max(needed_s, MIN_RUN_S), _later_s(state, spec)
     kept_free = f", with {later_s:.0f} s for what follows" if later_s else ""
     left_s = time_left_s(state, now)
@@ -83,7 +83,7 @@ def confirmation_s(state: State) -> float:
     """Seconds that the confirmation needs: the repeated baseline, and both models on the confirm set."""
     repeat = estimate.run_s(state, evaluate_run(state, None, "search", "estimate"))
     confirm = estimate.run_s(state, evaluate_run(state, None, "confirm", "estimate"))
-    return repeat + confirm + max(confirm, MIN_RUN_S)  # some slack: an estimate is one measurement
+    return thresholds.CONFIRMATION_SLACK * (repeat + confirm + max(confirm, MIN_RUN_S))
 
 
 def check_reserve(state: State, now: datetime) -> str | None:

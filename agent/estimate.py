@@ -93,7 +93,7 @@ def _evaluation_run_s(state: State, problems: ProblemSet) -> float:
     other: ProblemSet = "confirm" if problems == "search" else "search"
     expected = evaluation_s(state.plan, sets[problems])
     for name in (problems, other):
-        last = _last_whole([run for run in state.runs.values() if run.spec.set == name])
+        last = _last_whole([run for run in state.runs.values() if run.spec.set == name and not run.spec.repeat])
         if last is not None and last.last.running_s is not None:
             return last.last.running_s * expected / evaluation_s(state.plan, sets[name])
     return expected

@@ -36,6 +36,8 @@ def check_decide(state: State, run: str, now: datetime) -> Refusal | None:
     why = None
     if decision is not None and not (decision.action == "extend" and blocked_extension(state, run, now)):
         why = "already decided"
+    elif state.search_ended is not None:
+        why = f"the search has ended: {state.search_ended}"
     elif state.comparison(run, None, "search") is None:
         why = "not compared with the baseline on the search set"
     elif parent and state.comparison(run, parent, "search") is None and state.scored(parent, "search") is None:
@@ -77,8 +79,8 @@ def blocked_extension(state: State, run: str, now: datetime) -> str | None:
     spec = extend_run(state, run, "extension")
     for rule in (check_duplicate, check_envelope):
         why = rule(state, spec, now)
-        if why is not None and why != DONE:
-            return why
+        if why is not None:
+            return None if why == DONE else why
     return None
 
 

@@ -156,6 +156,8 @@ MAX_STAGNATION = 12
 lower for a fifth less time."""
 MAX_ATTEMPTS = 2
 """Jobs for one run whose machine was lost; a script that failed by itself would fail the same way again."""
+CONFIRMATION_SLACK = 1.3
+"""Time kept free for the confirmation, as a multiple of its estimate, which is one measurement; engineering default."""
 MAX_FAILED_EVALUATIONS = 2
 """Evaluations in a row that ended with an error of their own: what is trained next would not be scored either."""
 MAX_INFRASTRUCTURE_FAILURES = 3
