@@ -74,9 +74,8 @@ def _best_undecided(state: State) -> str | None:
     """The run with the largest gain on the search set that was not given up; None where there is none."""
     gains = {}
     for run in state.trained:
-        comparison, decision = state.comparison(run.spec.name, None, "search"), state.decision_on(run.spec.name)
-        given_up = decision is not None and decision.action == "discard"
-        if comparison is not None and comparison.fact.verdict.delta > 0 and not given_up:
+        comparison = state.comparison(run.spec.name, None, "search")
+        if comparison is not None and comparison.fact.verdict.delta > 0 and not state.given_up(run.spec.name):
             gains[run.spec.name] = comparison.fact.verdict.delta
     return max(gains, key=lambda name: gains[name], default=None)
 

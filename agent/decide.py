@@ -7,6 +7,7 @@ from pydantic import Field
 
 from hfagent.agent import thresholds, trend
 from hfagent.agent.records import Action, Decision, MetricPoint, Record
+from hfagent.agent.remaining import Remaining
 from hfagent.agent.rungs import promote
 from hfagent.agent.verdict import Verdict
 
@@ -22,16 +23,6 @@ class Extension(Record):
     seconds: float = Field(ge=0)
     """Estimate for its training and its evaluation on the search set."""
     micro_usd: int = Field(default=0, ge=0)
-
-
-class Remaining(Record):
-    """What is left to spend. None is no limit."""
-
-    seconds: float | None = None
-    micro_usd: int | None = None
-    reserve_s: float = Field(default=0, ge=0)
-    """Kept back for the evaluations that must still follow, the confirming ones among them."""
-    reserve_micro_usd: int = Field(default=0, ge=0)
 
 
 class Parent(Record):
@@ -51,8 +42,8 @@ class Evidence(Record):
     points: tuple[MetricPoint, ...] = ()
     """Metrics of the run, those of the runs that it extends included; may be short or empty."""
     remaining: Remaining = Remaining()
-    extension: Extension | None = None
-    """None where the run cannot be continued."""
+    extension: Extension | str
+    """Why there can be none, in place of one."""
     extensions: int = Field(default=0, ge=0)
     """How often this line of runs was extended already."""
     max_extensions: int = Field(default=2, ge=0)
@@ -110,7 +101,7 @@ def decide(evidence: Evidence) -> Decision:
         if parent.verdict.base_score - max(best_other, verdict.base_score) > EQUAL:
             return decision("keep", "keep-parent", f"{change}: no gain, so {parent.run} is kept", run=parent.run)
         return decision("discard", "discard-no-gain", f"{change}, and neither is above the baseline: {result}")
-    if blocked is None and outlook is not None and evidence.extension is not None:
+    if blocked is None and outlook is not None and isinstance(evidence.extension, Extension):
         promise = f"at least {100 * outlook.gain:.1f} % lower by step {evidence.extension.total_steps}"
         return decision("extend", "extend-while-falling", f"{result}, and the loss still falls: {promise}")
     if verdict.delta > EQUAL and not behind:
@@ -118,13 +109,13 @@ def decide(evidence: Evidence) -> Decision:
     if behind and verdict.delta > EQUAL:
         best = f"{verdict.candidate_score:.3f} is not above {evidence.best_other:.3f}, the best of the other runs"
         return decision("discard", "discard-not-best", f"{result}, but {best}")
-    if short := _short_of(evidence.remaining, seconds=0, micro_usd=0):
+    if short := evidence.remaining.short_of():
         return decision("stop", "stop-at-reserve", f"{result}: no gain, and no room for another run: {short}")
     return decision("discard", "discard-no-gain", f"{result}: no gain; not extended: {blocked}")
 
 
 def _outlook(evidence: Evidence) -> trend.Outlook | None:
-    if evidence.extension is None:
+    if isinstance(evidence.extension, str):
         return None
     total_steps = evidence.extension.total_steps
     training = trend.outlook(trend.stable_losses(evidence.points), total_steps=total_steps)
@@ -137,8 +128,8 @@ def _outlook(evidence: Evidence) -> trend.Outlook | None:
 def _blocked(evidence: Evidence, outlook: trend.Outlook | None) -> str | None:
     """The first reason against an extension."""
     extension, verdict = evidence.extension, evidence.verdict
-    if extension is None:
-        return "it cannot be continued"
+    if isinstance(extension, str):
+        return extension
     if evidence.extensions >= evidence.max_extensions:
         if evidence.max_extensions == 0:
             return "no extension is allowed"
@@ -152,9 +143,8 @@ def _blocked(evidence: Evidence, outlook: trend.Outlook | None) -> str | None:
         return f"it is not among the best of the {len(evidence.rung) + 1} runs of its length"
     if verdict.candidate_score >= thresholds.HEADROOM_SCORE:
         return f"a score of {verdict.candidate_score:.3f} leaves no headroom"
-    return _blocked_by_losses(evidence, outlook) or _short_of(
-        evidence.remaining, seconds=extension.seconds, micro_usd=extension.micro_usd
-    )
+    losses = _blocked_by_losses(evidence, outlook)
+    return losses or evidence.remaining.short_of(seconds=extension.seconds, micro_usd=extension.micro_usd)
 
 
 def _blocked_by_losses(evidence: Evidence, outlook: trend.Outlook | None) -> str | None:
@@ -172,16 +162,6 @@ def _blocked_by_losses(evidence: Evidence, outlook: trend.Outlook | None) -> str
     if outlook.gain < thresholds.MIN_GAIN:
         least = f"{100 * thresholds.MIN_GAIN:.0f} %"
         return f"a fall of the loss of only {100 * outlook.gain:.2f} % is to be expected, below {least}"
-    return None
-
-
-def _short_of(remaining: Remaining, *, seconds: float, micro_usd: int) -> str | None:
-    """What is missing for a step that must leave the reserve untouched."""
-    needed_s, needed = seconds + remaining.reserve_s, micro_usd + remaining.reserve_micro_usd
-    if remaining.seconds is not None and needed_s > remaining.seconds:
-        return f"{needed_s:.0f} s needed with the reserve, {max(remaining.seconds, 0):.0f} s left"
-    if remaining.micro_usd is not None and needed > remaining.micro_usd:
-        return f"${needed / 1e6:.2f} needed with the reserve, ${remaining.micro_usd / 1e6:.2f} left"
     return None
 
 

@@ -38,7 +38,6 @@ from hfagent.agent.records import (
     Score,
 )
 from hfagent.agent.rules import SEARCH_EXHAUSTED
-from hfagent.agent.setback import setback
 from hfagent.agent.verdict import Verdict, compare
 
 CANCEL_GRACE_S = 30.0
@@ -140,13 +139,13 @@ class Desk(JobDesk):
         refusal = policy.check_decide(self.state, run, self.now)
         if refusal is not None:
             return self.refuse(refusal)
-        broken = setback(self.state, self.state.runs[run]) or policy.dead_end(self.state, run, self.now)
+        broken = policy.cut_short(self.state, run, self.now)
         if broken is not None:
             self.append(Decided(about=run, decision=broken))
             return broken
         parent = self.state.runs[run].spec.parent
-        done = self.state.scored(run, "search") is not None
-        if parent is not None and done and self.state.comparison(run, parent, "search") is None:
+        both = parent is not None and all(self.state.scored(name, "search") for name in (run, parent))
+        if both and not self.state.compared(run, str(parent), "search"):
             self._compare(run, parent, "search", alpha=thresholds.ALPHA)
         found = evidence(self.state, run, self.now)
         decision = decide(found).model_copy(update={"inputs": inputs(self.state, found)})
@@ -167,7 +166,8 @@ class Desk(JobDesk):
         return refusal
 
     def stop(self, reason: str) -> None:
-        """Cancel what runs and end the project as stopped."""
+        """Cancel what runs and end the project as stopped; nothing that was only intended is started for it."""
+        self._adopt()
         for attempt in self.state.open_attempts:
             self.cancel(attempt, reason)
         if self.state.open_attempts:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from hfagent.agent import estimate, thresholds
 from hfagent.agent.proposals import evaluate_run
 from hfagent.agent.records import RunSpec
+from hfagent.agent.remaining import Remaining
 from hfagent.agent.state import State
 
 MIN_RUN_S = 60.0
@@ -38,19 +39,27 @@ def money_left_micro_usd(state: State) -> int | None:
     return cap - spent - state.held_micro_usd
 
 
+def remaining(state: State, now: datetime, *, reserve_s: float = 0.0) -> Remaining:
+    """Time and money left, and the time to keep free with its price."""
+    return Remaining(
+        seconds=time_left_s(state, now),
+        micro_usd=money_left_micro_usd(state),
+        reserve_s=reserve_s,
+        reserve_micro_usd=estimate.cost_micro_usd(state.plan, reserve_s),
+    )
+
+
+def _short_of(state: State, now: datetime, *, needed_s: float, reserve_s: float) -> str | None:
+    left = remaining(state, now, reserve_s=reserve_s)
+    return left.short_of(seconds=needed_s, micro_usd=estimate.cost_micro_usd(state.plan, needed_s))
+
+
 def check_envelope(state: State, spec: RunSpec, now: datetime) -> str | None:
     """What of time or money is missing for a run; None when there is enough."""
     needed_s, later_s = estimate.run_s(state, spec), 0.0
     if not _confirming(spec):  # the last jobs of a night may use all that is left
         needed_s, later_s = max(needed_s, MIN_RUN_S), _later_s(state, spec)
-    kept_free = f", with {later_s:.0f} s for what follows" if later_s else ""
-    left_s = time_left_s(state, now)
-    if left_s is not None and left_s < needed_s + later_s:
-        return f"about {needed_s:.0f} s needed{kept_free}, {max(left_s, 0):.0f} s left of {state.plan.max_hours} h"
-    left_usd, needed = money_left_micro_usd(state), estimate.cost_micro_usd(state.plan, needed_s + later_s)
-    if left_usd is not None and left_usd < needed:
-        return f"about ${needed / 1e6:.2f} needed{kept_free}, ${left_usd / 1e6:.2f} left of the budget"
-    return None
+    return _short_of(state, now, needed_s=needed_s, reserve_s=later_s)
 
 
 def _confirming(spec: RunSpec) -> bool:
@@ -91,14 +100,9 @@ def check_reserve(state: State, now: datetime) -> str | None:
     config = state.plan.train if state.pending is None else state.pending.config
     train = RunSpec(name="next", kind="train", why="estimate", train=config)
     evaluation = evaluate_run(state, train.name, "search", "estimate")
-    needed_s = estimate.run_s(state, train) + estimate.run_s(state, evaluation) + confirmation_s(state)
-    left_s, left_usd = time_left_s(state, now), money_left_micro_usd(state)
-    if left_s is not None and left_s < needed_s:
-        return f"another run and the confirmation need about {needed_s:.0f} s, {max(left_s, 0):.0f} s are left"
-    needed = estimate.cost_micro_usd(state.plan, needed_s)
-    if left_usd is not None and left_usd < needed:
-        return f"another run and the confirmation need about ${needed / 1e6:.2f}, ${left_usd / 1e6:.2f} are left"
-    return None
+    needed_s = estimate.run_s(state, train) + estimate.run_s(state, evaluation)
+    short = _short_of(state, now, needed_s=needed_s, reserve_s=confirmation_s(state))
+    return None if short is None else f"no room for another run: {short}"
 
 
 def job_timeout_s(state: State, spec: RunSpec, now: datetime) -> int:

@@ -4,7 +4,7 @@ import math
 from datetime import datetime
 
 from hfagent.agent import envelope, estimate, policy, proposals
-from hfagent.agent.decide import Evidence, Extension, Parent, Remaining
+from hfagent.agent.decide import Evidence, Extension, Parent
 from hfagent.agent.findings import Outcome, Trial
 from hfagent.agent.lines import steps_planned
 from hfagent.agent.records import MetricPoint
@@ -31,7 +31,7 @@ def evidence(state: State, name: str, now: datetime) -> Evidence:
         run=name,
         verdict=verdict,
         points=tuple(line_of_points(state, name)),
-        remaining=remaining(state, now),
+        remaining=envelope.remaining(state, now, reserve_s=envelope.confirmation_s(state)),
         extension=extension(state, name, now),
         extensions=state.extensions(name),
         max_extensions=state.plan.max_extensions,
@@ -64,14 +64,15 @@ def line_of_points(state: State, name: str) -> list[MetricPoint]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def extension(state: State, name: str, now: datetime) -> Extension | None:
-    """What continuing a run would take; None where it left no checkpoint or policy rules it out for good."""
+def extension(state: State, name: str, now: datetime) -> Extension | str:
+    """What continuing a run would take, or why that cannot be: no checkpoint, or policy rules it out for good."""
     run = state.runs[name]
     steps = run.result.get("steps")
     if not run.result.get("stable_checkpoint") or not isinstance(steps, int):
-        return None
-    if policy.blocked_extension(state, name, now) is not None:
-        return None
+        return "it left no checkpoint from before its decay"
+    blocked = policy.blocked_extension(state, name, now)
+    if blocked is not None:
+        return blocked
     spec = proposals.extend_run(state, name, "extension")
     before, after = run.spec.train or state.plan.train, spec.train or state.plan.train
     share = after.num_train_epochs / before.num_train_epochs
@@ -80,17 +81,6 @@ def extension(state: State, name: str, now: datetime) -> Extension | None:
     seconds = estimate.run_s(state, spec) + _evaluation_s(state)
     return Extension(
         total_steps=round(steps * share), seconds=seconds, micro_usd=estimate.cost_micro_usd(state.plan, seconds)
-    )
-
-
-def remaining(state: State, now: datetime) -> Remaining:
-    """Time and money left, and the reserve for the confirmation."""
-    reserve_s = envelope.confirmation_s(state)
-    return Remaining(
-        seconds=envelope.time_left_s(state, now),
-        micro_usd=envelope.money_left_micro_usd(state),
-        reserve_s=reserve_s,
-        reserve_micro_usd=estimate.cost_micro_usd(state.plan, reserve_s),
     )
 
 

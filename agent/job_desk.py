@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hfagent.agent import jobs, thresholds
+from hfagent.agent import jobs
 from hfagent.agent.claim import noise
-from hfagent.agent.errors import EvaluationError, JobError
+from hfagent.agent.errors import JobError
 from hfagent.agent.events import (
     CancelRequested,
     EpochOpened,
@@ -72,12 +72,6 @@ class JobDesk:
             if attempt.job_id is None:
                 self._submit(attempt.job)
 
-    def adopt(self) -> None:
-        """Before a stop: learn the ids of jobs that were submitted but not recorded; start nothing."""
-        for attempt in self.state.open_attempts:
-            if attempt.job_id is None:
-                self._record(attempt.job, self.ports.runner.find(attempt.job.key))
-
     def observe(self) -> None:
         """Bring the ledger up to date with the jobs and their metrics."""
         for run in self.state.runs.values():
@@ -102,16 +96,17 @@ class JobDesk:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    def _adopt(self) -> None:
+        """Learn the ids of jobs that were submitted but not recorded; start nothing."""
+        for attempt in self.state.open_attempts:
+            if attempt.job_id is None:
+                self._record(attempt.job, self.ports.runner.find(attempt.job.key))
+
     def _record_score(self, spec: RunSpec, score: Score) -> None:
         """The harness that counts is known before the score; another one begins a new epoch."""
         problems = score.benchmark.set
         counts = self.state.harness.get(problems)
         if not spec.repeat and counts not in (None, score.harness):
-            if self.state.epochs[problems] >= thresholds.MAX_EPOCHS:
-                raise EvaluationError(
-                    f"the harness of the {problems} set has changed {thresholds.MAX_EPOCHS} times in this project, now "
-                    f"to {score.harness!r}: packages, templates or machines differ from job to job; pin them"
-                )
             self.append(EpochOpened(set=problems, harness=score.harness, before=str(counts)))
         self.append(Scored(run=spec.name, score=score))
 

@@ -41,9 +41,9 @@ def run_night(
         if resumed_by is not None:
             desk.append(Resumed(pid=resumed_by))
         while desk.state.ended is None:
-            desk.reconcile()
-            why = stop_asked()  # before the look at the jobs, which may fail
+            why = stop_asked()  # before anything is started, or looked at, which may fail
             if why is None:
+                desk.reconcile()
                 desk.observe()
                 on_tick(desk.state)
                 why = _out_of_time(desk)

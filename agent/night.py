@@ -152,7 +152,6 @@ def ask_to_stop(paths: Paths, ports: Ports, settings: Settings, why: str) -> boo
     with open_ledger(paths.ledger, ports.clock) as book:
         desk = Desk(book, ports)
         if desk.state.ended is None:
-            desk.adopt()
             desk.stop(why)
             report.write(desk.state, paths.report)
     return False

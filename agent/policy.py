@@ -30,7 +30,7 @@ def check_decide(state: State, run: str, now: datetime) -> Refusal | None:
             what=f"decide {run}",
             why=f"no training run {run!r}; there are {', '.join(r.spec.name for r in state.trained) or 'none'}",
         )
-    if setback(state, state.runs[run]) is not None or dead_end(state, run, now) is not None:
+    if cut_short(state, run, now) is not None:
         return None
     decision, parent = state.decision_on(run), state.runs[run].spec.parent
     why = None
@@ -40,7 +40,7 @@ def check_decide(state: State, run: str, now: datetime) -> Refusal | None:
         why = f"the search has ended: {state.search_ended}"
     elif state.comparison(run, None, "search") is None:
         why = "not compared with the baseline on the search set"
-    elif parent and state.comparison(run, parent, "search") is None and state.scored(parent, "search") is None:
+    elif parent and not state.compared(run, parent, "search") and rescore(state, parent, now) is not None:
         why = f"{parent}, which it extends, has no score by the harness that counts: evaluate it first"
     return None if why is None else Refusal(what=f"decide {run}", why=why)
 
@@ -67,7 +67,7 @@ def check_compare(state: State, run: str, problems: ProblemSet) -> Refusal | Non
     for subject, name in ((None, "the base model"), (run, run)):
         if state.scored(subject, problems) is None:
             return Refusal(what=what, why=f"{name} has no score on the {problems} set")
-    if state.comparison(run, None, problems) is not None:
+    if state.compared(run, None, problems):
         return Refusal(what=what, why="already compared")
     return None
 
@@ -86,14 +86,26 @@ def blocked_extension(state: State, run: str, now: datetime) -> str | None:
 
 def lost_extension(state: State, run: str) -> str | None:
     """The extension of a training run, restarts included, that was given up; None without one."""
-    for extension in state.trained:
-        decision = state.decision_on(extension.spec.name)
-        if extension.spec.parent == run and decision is not None and decision.action in ("discard", "stop"):
-            return extension.spec.name
-    return None
+    extensions = [extension.spec.name for extension in state.trained if extension.spec.parent == run]
+    return next((name for name in extensions if state.given_up(name)), None)
 
 
-def dead_end(state: State, name: str, now: datetime) -> Decision | None:
+def rescore(state: State, run: str, now: datetime) -> RunSpec | None:
+    """The evaluation of a training run that is due once the harness is another; None where it has a score that counts,
+    or cannot get one any more."""
+    if state.scored(run, "search") is not None:
+        return None
+    spec = evaluate_run(state, run, "search", f"the score of {run} by the new harness")
+    failed = check_duplicate(state, spec, now) or check_envelope(state, spec, now)
+    return spec if failed is None else None
+
+
+def cut_short(state: State, run: str, now: datetime) -> Decision | None:
+    """The decision about a training run that needs no score: its job broke, or nothing more can come of it."""
+    return setback(state, state.runs[run]) or _dead_end(state, run, now)
+
+
+def _dead_end(state: State, name: str, now: datetime) -> Decision | None:
     """The decision about a training run of which nothing more can come, though its job did not break.
 
     Its job cannot be started again, its evaluation failed for good, or what is due next does not fit any more.
@@ -134,6 +146,8 @@ def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
         return f"the project is {state.ended.state}"
     if not state.confirmed:
         return "the plan is not confirmed"
+    if (why := unsteady(state)) is not None:
+        return why
     if state.dataset is None:
         return "the dataset is not checked"
     if state.dataset.methods[state.plan.method].verdict == "INCOMPATIBLE":
@@ -145,6 +159,17 @@ def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
     if state.open_attempts:
         return f"{state.open_attempts[0].job.run} is still open: one job at a time"
     return None
+
+
+def unsteady(state: State) -> str | None:
+    """Why no score can be compared with another one any more; None while the harness stays."""
+    harnesses = max(state.epochs.values(), default=0)
+    if harnesses <= thresholds.MAX_EPOCHS:
+        return None
+    return (
+        f"the evaluations of one problem set were done by {harnesses} different harnesses: packages, templates or "
+        "machines differ from job to job; pin them"
+    )
 
 
 def uncleaned(state: State) -> bool:
@@ -241,7 +266,10 @@ def lost_in_a_row(state: State) -> int:
 
 
 def failed_evaluations_in_a_row(state: State) -> int:
-    """How many of the newest evaluations on the search set ended with an error of their own."""
+    """How many of the newest evaluations on the search set ended with an error of their own, in a row.
+
+    One whose machine was lost begins the count anew: it tells nothing of the next one.
+    """
     ended = [run.last for run in state.runs.values() if run.spec.set == "search" and not run.last.open]
     ended.sort(key=lambda a: a.intended_at)
     failed = takewhile(lambda a: a.stage == "ERROR" and not a.lost, reversed(ended))

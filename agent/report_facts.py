@@ -52,8 +52,12 @@ def against_base(state: State, run: Run) -> Verdict | None:
     """The verdict of an evaluated training run against the base model on the same set."""
     if run.spec.subject is None or run.spec.set is None:
         return None
-    comparison = state.comparison(run.spec.subject, None, run.spec.set)
-    return None if comparison is None else comparison.fact.verdict
+    harness = None if run.score is None else run.score.harness
+    for item in reversed(state.comparisons):
+        fact = item.fact
+        if (fact.candidate, fact.reference, fact.set, item.harness) == (run.spec.subject, None, run.spec.set, harness):
+            return fact.verdict
+    return None
 
 
 def base_score(state: State, run: Run) -> Score | None:

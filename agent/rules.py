@@ -6,7 +6,6 @@ from hfagent.agent import envelope, policy, thresholds
 from hfagent.agent.proposals import Move, spec_of
 from hfagent.agent.records import ProblemSet, Refusal
 from hfagent.agent.runs import Run
-from hfagent.agent.setback import setback
 from hfagent.agent.state import State
 
 SEARCH_EXHAUSTED = "search on"
@@ -21,6 +20,8 @@ def next_move(state: State, now: datetime) -> Move | None:
         return Move(tool="check_dataset")
     if not state.confirmed:
         return None
+    if (why := policy.unsteady(state)) is not None:
+        return _finish("failed", why)
     check = state.dataset.methods[state.plan.method]
     if check.verdict == "INCOMPATIBLE":
         return _finish("failed", f"the dataset cannot train with {state.plan.method}: {check.reason}")
@@ -90,12 +91,22 @@ def _next_preparation(state: State, now: datetime) -> Move | None:
     kept = state.kept
     if kept is not None and state.scored(kept, "search") is None:
         return _evaluate(kept, "search", f"the score of {kept} by the new harness")
+    if kept is not None and not state.compared(kept, None, "search"):
+        return Move(tool="compare", args={"run": kept, "set": "search"})
     last = state.trained[-1] if state.trained else None
-    parent = last.spec.parent if last is not None else None
-    if last is None or parent is None or state.decision_on(last.spec.name) or state.scored(parent, "search"):
+    if last is None or last.spec.parent is None or state.decision_on(last.spec.name):
         return None
-    scored = state.scored(last.spec.name, "search") is not None
-    return _evaluate(parent, "search", f"the score of {parent} by the new harness") if scored else None
+    return _rejudged(state, last.spec.parent, now) if state.scored(last.spec.name, "search") else None
+
+
+def _rejudged(state: State, name: str, now: datetime) -> Move | None:
+    """What is due for a judged training run once the harness is another one: its score and its verdict anew."""
+    due = policy.rescore(state, name, now)
+    if due is not None:
+        return _evaluate(name, "search", due.why)
+    if state.scored(name, "search") is not None and not state.compared(name, None, "search"):
+        return Move(tool="compare", args={"run": name, "set": "search"})
+    return None
 
 
 def _next_training(state: State, now: datetime) -> Move | None:
@@ -104,38 +115,37 @@ def _next_training(state: State, now: datetime) -> Move | None:
         return Move(tool="train", args={"why": f"first {state.plan.method} run with the recipe's hyperparameters"})
     last = runs[-1]
     name = last.spec.name
-    if policy.dead_end(state, name, now) is not None:
+    if policy.cut_short(state, name, now) is not None:
         return Move(tool="decide", args={"run": name})
     if not last.done:
-        return _after_setback(state, last, now) or _back_to_parents(state, last)
+        return _once_more(state, last, now) or _back_to_parents(state, last, now)
     if state.decision_on(name) is None and state.scored(name, "search") is None:
         return _evaluate(name, "search", f"the score of {name} beside the baseline's")
-    if state.decision_on(name) is None and state.comparison(name, None, "search") is None:
+    if state.decision_on(name) is None and not state.compared(name, None, "search"):
         return Move(tool="compare", args={"run": name, "set": "search"})
-    return _after_decision(state, name, now) or _back_to_parents(state, last)
+    return _after_decision(state, name, now) or _back_to_parents(state, last, now)
 
 
-def _back_to_parents(state: State, last: Run) -> Move | None:
+def _back_to_parents(state: State, last: Run, now: datetime) -> Move | None:
     """Where an extension came to nothing, the run that it extended is decided about again, and so on."""
     parent = last.spec.parent
     while parent is not None and policy.lost_extension(state, parent) is not None:
         decision = state.decision_on(parent)
         if decision is not None and decision.action == "extend":
-            return Move(tool="decide", args={"run": parent})
-        if decision is None or decision.action != "discard":
+            return _rejudged(state, parent, now) or Move(tool="decide", args={"run": parent})
+        if not state.given_up(parent):
             return None
         parent = state.runs[parent].spec.parent
     return None
 
 
-def _after_setback(state: State, run: Run, now: datetime) -> Move | None:
+def _once_more(state: State, run: Run, now: datetime) -> Move | None:
+    """The job that replaces one that was lost, or that a decision changed."""
     spec, decision = run.spec, state.decision_on(run.spec.name)
     if decision is not None and decision.action == "change":
         return Move(tool="restart", args={"run": spec.name, "why": decision.reason})
     if decision is not None:
         return None
-    if setback(state, run) is not None:
-        return Move(tool="decide", args={"run": spec.name})
     if spec.instead_of is not None:
         return Move(tool="restart", args={"run": spec.instead_of, "why": spec.why})
     if spec.parent is not None:

@@ -49,6 +49,8 @@ class Comparison:
 
     at: datetime
     fact: Compared
+    harness: str | None
+    """Of the scores."""
 
 
 @dataclass(frozen=True)
@@ -189,13 +191,23 @@ class State:
             found.append(before)
         return found
 
-    def comparison(self, candidate: str, reference: str | None, problems: str) -> Comparison | None:
-        """The verdict on a candidate, if it was reached."""
-        for item in self.comparisons:
+    def comparison(self, candidate: str, reference: str | None, problems: ProblemSet) -> Comparison | None:
+        """The newest verdict on a candidate, if one was reached; it may be by a harness that counts no more."""
+        for item in reversed(self.comparisons):
             fact = item.fact
             if (fact.candidate, fact.reference, fact.set) == (candidate, reference, problems):
                 return item
         return None
+
+    def compared(self, candidate: str, reference: str | None, problems: ProblemSet) -> bool:
+        """Whether a candidate was compared by the harness that counts."""
+        found = self.comparison(candidate, reference, problems)
+        return found is not None and found.harness == self.harness.get(problems)
+
+    def given_up(self, run: str) -> bool:
+        """Whether the newest decision about a training run is that nothing more comes of it."""
+        decision = self.decision_on(run)
+        return decision is not None and decision.action in ("discard", "stop")
 
     def decision_on(self, run: str) -> Decision | None:
         """The newest decision about a training run."""
@@ -261,7 +273,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
         case Claimed(claim=claim):
             return replace(state, claim=claim)
         case Compared() as fact:
-            return replace(state, comparisons=(*state.comparisons, Comparison(event.at, fact)))
+            comparison = Comparison(event.at, fact, harness=state.harness.get(fact.set))
+            return replace(state, comparisons=(*state.comparisons, comparison))
         case Decided(about=about, decision=decision):
             return replace(state, decisions=(*state.decisions, Taken(event.at, about, decision)))
         case PlannerWoke() as fact:

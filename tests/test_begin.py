@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_night import SKILL, World, make_plan
+from world import SKILL, World, make_plan
 
 from hfagent.agent.errors import DatasetError, UsageError
 from hfagent.agent.events import PlanMade

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from nights import PLAN, Night, finished_night
 from rich.console import Console
-from test_night import SKILL, World, night
+from world import SKILL, World, night
 
 from hfagent.agent import commands, report
 from hfagent.agent import console as terminal

@@ -1,7 +1,7 @@
 from io import StringIO
 
 import pytest
-from test_night import make_plan
+from world import make_plan
 
 from hfagent.agent.confirm import EDITABLE, ask
 from hfagent.agent.goal_numbers import MAX_LENGTH

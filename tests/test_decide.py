@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from hfagent.agent.decide import Evidence, Extension, Parent, Remaining, decide
+from hfagent.agent.decide import Evidence, Extension, Parent, decide
 from hfagent.agent.records import MetricPoint
+from hfagent.agent.remaining import Remaining
 from hfagent.agent.verdict import Verdict, compare
 
 
@@ -56,7 +57,7 @@ def test_a_small_loss_of_score_is_extended_while_the_loss_falls():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"extension": None}, "it cannot be continued"),
+        ({"extension": "its extension sft-01-x1 came to nothing"}, "not extended: its extension sft-01-x1 came to"),
         ({"extensions": 2}, "extended 2 of 2 times"),
         ({"max_extensions": 0}, "no extension is allowed"),
         ({"verdict": verdict(gain=178)}, "a score of 0.990 leaves no headroom"),
@@ -73,10 +74,13 @@ def test_a_small_loss_of_score_is_extended_while_the_loss_falls():
             "is not falling",
         ),
         ({"extension": Extension(total_steps=16, seconds=1)}, "of only 0.00 % is to be expected"),
-        ({"remaining": Remaining(seconds=100, reserve_s=30)}, "110 s needed with the reserve, 100 s left"),
+        (
+            {"remaining": Remaining(seconds=100, reserve_s=30)},
+            "110 s needed, 30 s of them for what follows, 100 s left of the time limit",
+        ),
         (
             {"remaining": Remaining(micro_usd=20_000, reserve_micro_usd=10_000)},
-            "$0.03 needed with the reserve, $0.02 left",
+            "$0.03 needed, $0.01 of it for what follows, $0.02 left of the budget",
         ),
     ],
 )
@@ -93,7 +97,7 @@ def test_enough_time_and_money_for_extension_and_reserve_do_not_block():
 
 @pytest.mark.parametrize("gain", [0, -1, -15])
 def test_no_gain_without_an_extension_is_discarded(gain):
-    decision = decide(evidence(verdict=verdict(gain=gain), extension=None))
+    decision = decide(evidence(verdict=verdict(gain=gain), extension="no checkpoint"))
     assert (decision.action, decision.run, decision.rule) == ("discard", "sft-01", "discard-no-gain")
 
 
@@ -106,7 +110,7 @@ def test_a_run_that_is_worse_is_not_extended_however_its_loss_falls():
 def test_no_gain_and_no_room_for_another_run_stops_the_night():
     decision = decide(evidence(verdict=verdict(gain=0), remaining=Remaining(seconds=20, reserve_s=30)))
     assert (decision.action, decision.rule) == ("stop", "stop-at-reserve")
-    assert "30 s needed with the reserve, 20 s left" in decision.reason
+    assert "30 s needed, 30 s of them for what follows, 20 s left" in decision.reason
 
 
 def test_a_gain_is_kept_even_where_the_reserve_is_gone():

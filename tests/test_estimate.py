@@ -2,8 +2,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_night import SKILL, World, make_plan
-from test_night import night as finished_night
+from world import SKILL, World, make_plan
+from world import night as finished_night
 
 from hfagent.agent import estimate
 from hfagent.agent.estimate import DataSize

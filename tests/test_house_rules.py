@@ -14,8 +14,8 @@ MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*
 PURE = (
     "records", "errors", "events", "state", "policy", "verdict", "stats", "decide", "trend", "evidence", "estimate",
     "jobs", "lines", "summary", "plan", "goal", "proposals", "rules", "runs", "findings",
-    "integrity", "claim", "setback", "watch", "remedy", "sequential",
-    "space", "hypotheses", "rungs",
+    "integrity", "claim", "setback", "watch", "remedy",
+    "space", "hypotheses", "rungs", "envelope", "remaining", "sequential", "surrogate",
 )  # fmt: skip
 IMPURE_MODULES = {"time", "random", "os", "subprocess", "socket", "threading", "requests", "tempfile", "shutil"}
 INNER = {"lighteval_tasks.py", "roomy_cache.py", "sft_trainer.py"}

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from test_night import make_plan
+from world import make_plan
 
 from hfagent.agent.events import Proposed
 from hfagent.agent.findings import Trial

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_night import SKILL, FakeChecker, World, make_plan, night
+from world import SKILL, World, night
 
 from hfagent.agent import jobs, proposals
+from hfagent.agent.fakes import FakeChecker
 from hfagent.agent.ledger import read
 from hfagent.agent.records import ColumnMapping, MethodCheck, RunSpec, TrainConfig
 from hfagent.agent.state import State, fold
@@ -19,7 +20,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> State:
     world = World(SKILL)
     mapping = ColumnMapping(columns={"prompt": ("question",), "completion": ("answer",)})
     world.checker = FakeChecker(MethodCheck(verdict="NEEDS_MAPPING", reason="rename", mapping=mapping))
-    night(path, world, plan=make_plan())
+    night(path, world)
     found = fold(read(path))
     assert found is not None
     return found

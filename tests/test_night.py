@@ -1,156 +1,34 @@
 """A whole night with fakes and a fake clock: the real loop, policy, planner, ledger and verdict."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from world import (
+    SKILL,
+    KilledError,
+    World,
+    at_desk,
+    killed,
+    make_plan,
+    night,
+    work,
+)
 
 from hfagent.agent import ledger
-from hfagent.agent.desk import Desk
-from hfagent.agent.events import Event, PlanConfirmed, PlanMade
+from hfagent.agent.events import Event
 from hfagent.agent.fakes import (
     Ending,
     FakeChecker,
-    FakeClock,
-    FakeFirewall,
-    FakeJobRunner,
-    FakeLooks,
-    FakeSearcher,
-    FakeStore,
-    FakeTracker,
-    fake_outcomes,
 )
-from hfagent.agent.loop import run_night
-from hfagent.agent.planner import rule_planner
-from hfagent.agent.ports import Ports
 from hfagent.agent.records import (
-    BenchmarkRef,
-    DatasetRef,
-    EvalConfig,
     Job,
     JobSpec,
     MethodCheck,
-    MetricPoint,
-    ModelRef,
-    Plan,
-    TrainConfig,
 )
-from hfagent.agent.state import State, fold
+from hfagent.agent.state import fold
 from hfagent.agent.summary import headline, summary
-
-SKILL = {"baseline": 0.1, "sft-01": 0.4, "sft-01-x1": 0.6, "sft-01-x2": 0.6}
-N = 200
-
-
-def make_plan(**changes: Any) -> Plan:
-    values: dict[str, Any] = {
-        "project": "night",
-        "goal": "improve code solving with SFT",
-        "task_area": "code",
-        "method": "sft",
-        "model": ModelRef(id="org/model", parameters=135_000_000),
-        "dataset": DatasetRef(id="org/data"),
-        "search": BenchmarkRef(name="procedural_python", set="search", n=N),
-        "confirm": BenchmarkRef(name="procedural_python", set="confirm", n=N),
-        "train": TrainConfig(num_train_epochs=1, max_rows=160, eval_fraction=0),
-        "evaluation": EvalConfig(),
-        "backend": "fake",
-        "flavor": "local",
-        "price_micro_usd_per_hour": 0,
-        "max_extensions": 1,
-    }
-    return Plan.model_validate({**values, **changes})
-
-
-class World:
-    """Fakes for every seam, and the skill that each training run gives a model."""
-
-    def __init__(self, skill: dict[str, float], *, falling: bool = True):
-        self.clock = FakeClock()
-        self.tracker = FakeTracker()
-        self.skill = skill
-        self.falling = falling
-        self.endings: Callable[[JobSpec], Ending | None] = lambda spec: None
-        self.runner = FakeJobRunner(self.clock, self.behave)
-        self.checker = FakeChecker()
-        self.firewall = FakeFirewall()
-        self.looks = FakeLooks()
-        self.searcher = FakeSearcher()
-        self.harness = "h"
-        self.trains = "org/model"
-        """The base model that the training job really takes."""
-        self.flips = 0
-        """Problems on which the repeated baseline differs."""
-
-    @property
-    def ports(self) -> Ports:
-        return Ports(
-            runner=self.runner,
-            tracker=self.tracker,
-            checker=self.checker,
-            models=FakeStore(),
-            datasets=FakeStore(),
-            clock=self.clock,
-            firewall=self.firewall,
-            searcher=self.searcher,
-            looks=self.looks,
-        )
-
-    def behave(self, spec: JobSpec) -> Ending:
-        special = self.endings(spec)
-        if special is not None:
-            return special
-        if spec.kind == "evaluate":
-            return Ending(running_s=30, result=self._score(spec))
-        steps = 3 if spec.kind == "smoke" else 20 * (1 + spec.run.count("-x"))
-        slope = -0.05 if self.falling else 0.0
-        self.tracker.rows[spec.project, spec.run] = [
-            MetricPoint(step=i, values={"train/loss": 2.0 + slope * i + 0.001 * (-1) ** i, "train/learning_rate": 1e-3})
-            for i in range(1, steps + 1)
-        ]
-        result = {
-            "adapter": f"/models/{spec.run}",
-            "stable_checkpoint": f"/models/{spec.run}/ck",
-            "steps": steps,
-            "base_model": self.trains,
-            "adapter_base_model": self.trains,
-            "base_fingerprint": "b",
-            "weight_change": 0.1,
-        }
-        return Ending(running_s=60, result=result)
-
-    def _score(self, spec: JobSpec) -> dict[str, Any]:
-        args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
-        subject = args["--adapter"].rpartition("/")[2] if "--adapter" in args else "baseline"
-        problems = args["--set"]
-        outcomes = fake_outcomes(N, self.skill[subject], salt=problems)
-        if args["--seed"] != "0":  # the repeated baseline
-            outcomes = {
-                name: 1 - value if i < self.flips else value for i, (name, value) in enumerate(outcomes.items())
-            }
-        return {
-            "benchmark": {"name": "procedural_python", "set": problems, "n": N},
-            "metric": "pass@1",
-            "value": sum(outcomes.values()) / N,
-            "n": N,
-            "outcomes": outcomes,
-            "harness": f"{self.harness}-{args['--batch-size']}",
-            "sandbox": "fake",
-            "device": "cpu",
-        }
-
-
-def night(path: Path, world: World, *, plan: Plan | None = None) -> State:
-    with ledger.open_ledger(path, world.clock) as book:
-        fresh = not book.events
-        if fresh:
-            book.append(PlanMade(plan=plan or make_plan(), versions={}))
-        desk = Desk(book, world.ports)
-        if fresh:
-            desk.append(PlanConfirmed(by="--yes"))
-        return run_night(desk, rule_planner(desk), on_tick=lambda state: None, resumed_by=None if fresh else 1)
 
 
 def kinds(path: Path) -> list[str]:
@@ -247,7 +125,7 @@ def test_an_incompatible_dataset_never_reaches_a_job(tmp_path: Path) -> None:
 def test_the_time_limit_stops_the_night_and_cancels_what_runs(tmp_path: Path) -> None:
     world = World(SKILL)
     world.endings = lambda spec: Ending(running_s=10_000) if spec.kind == "train" else None
-    state = night(tmp_path / "night.jsonl", world, plan=make_plan(max_hours=0.1))
+    state = night(tmp_path / "night.jsonl", world, max_hours=0.1)
     assert state.ended is not None
     assert state.ended.state == "stopped"
     assert not state.open_attempts
@@ -256,9 +134,9 @@ def test_the_time_limit_stops_the_night_and_cancels_what_runs(tmp_path: Path) ->
 
 @pytest.mark.parametrize("cap", [100_000, 300_000, 420_000, 600_000, 1_100_000])
 def test_money_is_reserved_before_a_job_starts_and_never_passes_the_cap(tmp_path: Path, cap: int) -> None:
-    plan = make_plan(price_micro_usd_per_hour=4_000_000, budget_micro_usd=cap, flavor="a10g-small")
     world = World(SKILL)
-    state = night(tmp_path / "night.jsonl", world, plan=plan)
+    paid: dict[str, Any] = {"price_micro_usd_per_hour": 4_000_000, "budget_micro_usd": cap, "flavor": "a10g-small"}
+    state = night(tmp_path / "night.jsonl", world, **paid)
     assert state.ended is not None
     if cap < 400_000:
         assert state.ended.state == "stopped"
@@ -281,31 +159,11 @@ def test_confirm_problems_are_looked_at_once(tmp_path: Path) -> None:
     assert [c.fact.candidate for c in state.comparisons if c.fact.set == "confirm"] == ["sft-01-x1"]
 
 
-class KilledError(BaseException):
-    """Stands for kill -9: nothing of the process runs after it."""
-
-
-def killed_night(path: Path, world: World, survived: int) -> None:
-    """A night of which nothing runs after `survived` events."""
-    with ledger.open_ledger(path, world.clock) as book:
-        book.append(PlanMade(plan=make_plan(), versions={}))
-        desk = Desk(book, world.ports)
-        desk.append(PlanConfirmed(by="--yes"))
-
-        def kill(event: Event) -> None:
-            if event.seq == survived:
-                raise KilledError
-
-        book.subscribe(kill)
-        run_night(desk, rule_planner(desk), on_tick=lambda state: None)
-
-
 @pytest.mark.parametrize("survived", range(3, 45))
 def test_a_night_killed_after_any_event_resumes_to_the_same_end(tmp_path: Path, survived: int) -> None:
     path = tmp_path / "night.jsonl"
     world = World(SKILL)
-    with pytest.raises(KilledError):
-        killed_night(path, world, survived)
+    killed(path, world, lambda event: event.seq == survived)
     state = night(path, world)
     assert len(world.runner.submits) == len(set(world.runner.submits)) == 9
     report = summary(state, report=path, ledger=path, held=False)
@@ -320,13 +178,13 @@ def test_a_night_killed_between_a_submit_and_its_record_finds_the_job_again(tmp_
     world = World(SKILL)
     submit = world.runner.submit
 
-    def killed(spec: JobSpec) -> Job:
+    def dying(spec: JobSpec) -> Job:
         job = submit(spec)
         if len(world.runner.submits) == nth:
             raise KilledError
         return job
 
-    world.runner.submit = killed  # type: ignore[method-assign]
+    world.runner.submit = dying  # type: ignore[method-assign]
     with pytest.raises(KilledError):
         night(path, world)
     world.runner.submit = submit  # type: ignore[method-assign]
@@ -348,13 +206,8 @@ def test_a_result_that_is_no_score_fails_the_evaluation_and_says_what_is_wrong(t
 
 def test_a_stop_that_somebody_asks_for_cancels_the_job(tmp_path: Path) -> None:
     world = World(SKILL)
-    path = tmp_path / "night.jsonl"
-    with ledger.open_ledger(path, world.clock) as book:
-        book.append(PlanMade(plan=make_plan(), versions={}))
-        desk = Desk(book, world.ports)
-        desk.append(PlanConfirmed(by="--yes"))
-        asked = lambda: "enough" if "sft-01" in desk.state.runs else None  # noqa: E731
-        state = run_night(desk, rule_planner(desk), on_tick=lambda state: None, stop_asked=asked)
+    with at_desk(tmp_path / "night.jsonl", world) as desk:
+        state = work(desk, stop_asked=lambda: "enough" if "sft-01" in desk.state.runs else None)
     assert state.ended is not None
     assert (state.ended.state, state.ended.reason) == ("stopped", "enough")
     assert state.runs["sft-01"].last.stage == "CANCELED"
@@ -380,8 +233,7 @@ def test_a_bug_in_a_tool_ends_the_process_instead_of_hanging_and_can_be_resumed(
 def test_a_job_whose_files_are_gone_is_deleted_and_tried_once_more(tmp_path: Path) -> None:
     world = World(SKILL)
     path = tmp_path / "night.jsonl"
-    with pytest.raises(KilledError):
-        killed_night(path, world, 9)
+    killed(path, world, lambda event: event.seq == 9)
     before = fold(ledger.read(path))
     assert before is not None
     [running] = before.open_attempts

@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from test_night import SKILL, World, make_plan, night
+from world import SKILL, World, night
 
 from hfagent.agent import envelope, policy, proposals, rules
 from hfagent.agent.fakes import FakeClock
@@ -107,7 +107,7 @@ def test_the_night_cannot_be_ended_early_or_with_another_outcome(states: list[St
 
 
 def test_a_timeout_never_passes_the_deadline(tmp_path: Path) -> None:
-    night(tmp_path / "night.jsonl", World(SKILL), plan=make_plan(max_hours=1))
+    night(tmp_path / "night.jsonl", World(SKILL), max_hours=1)
     state = fold(read(tmp_path / "night.jsonl")[:4])
     assert state is not None
     spec = proposals.smoke_run(state, "x")

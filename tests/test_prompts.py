@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_night import SKILL, World, night
+from world import SKILL, World, night
 
 from hfagent.agent.brief import brief, instructions
 from hfagent.agent.desk import Desk

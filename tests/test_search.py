@@ -13,7 +13,7 @@ from statistics import fmean
 import optuna
 import pytest
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from test_night import make_plan
+from world import make_plan
 
 from hfagent.agent.errors import PlanRejected
 from hfagent.agent.events import Proposed

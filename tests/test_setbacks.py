@@ -5,55 +5,50 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_night import World, make_plan, night
-from test_trials import LOST, TRIALS, claimed, configs
+from world import (
+    DIVERGED,
+    FAILED,
+    LOST,
+    World,
+    at_desk,
+    claimed,
+    configs,
+    ended,
+    killed,
+    night,
+    training,
+    work,
+)
 
-from hfagent.agent import estimate, ledger, proposals, thresholds
-from hfagent.agent.desk import Desk
-from hfagent.agent.errors import EvaluationError
+from hfagent.agent import estimate, proposals, thresholds
 from hfagent.agent.events import (
     ContaminationChecked,
     Event,
     Fact,
     Flagged,
+    JobIntended,
     JobSubmitted,
-    PlanConfirmed,
-    PlanMade,
     Scored,
 )
 from hfagent.agent.fakes import Ending, FakeFirewall
 from hfagent.agent.findings import Flag, Response
-from hfagent.agent.loop import run_night
 from hfagent.agent.planner import rule_planner
 from hfagent.agent.records import JobSpec, Refusal
 from hfagent.agent.rules import next_move
 from hfagent.agent.setback import setback
 from hfagent.agent.state import State
 
-DIVERGED = Ending(running_s=5, stage="ERROR", exit_code=1, message="training diverged: NaN loss")
-FAILED = Ending(running_s=5, stage="ERROR", exit_code=1, message="No space left on device")
-
-
-class KilledError(BaseException):
-    """Stands for kill -9."""
-
 
 def world(*, falling: bool, **skill: float) -> World:
     named = {name.replace("_", "-"): value for name, value in skill.items()}
-    return World({**TRIALS, "sft-01-x1": 0.5, "sft-02-x1": 0.2, **named}, falling=falling)
+    return World(
+        {"baseline": 0.1, "sft-01": 0.4, "sft-02": 0.6, "sft-03": 0.5, "sft-01-x1": 0.5, "sft-02-x1": 0.2, **named},
+        falling=falling,
+    )
 
 
 def run(path: Path, there: World, **plan: Any) -> State:
-    return night(path / "night.jsonl", there, plan=make_plan(**plan))
-
-
-def ended(state: State) -> str:
-    assert state.ended is not None
-    return state.ended.state
-
-
-def training(ending: Ending, *runs: str) -> Any:
-    return lambda spec: ending if spec.kind == "train" and spec.run in runs else None
+    return night(path / "night.jsonl", there, **plan)
 
 
 @pytest.mark.parametrize("max_trials", [1, 2])
@@ -92,16 +87,8 @@ def test_a_run_whose_extension_is_ended_as_futile_is_kept(tmp_path: Path) -> Non
 
 def test_a_night_that_is_stopped_during_an_extension_does_not_say_that_nothing_was_gained(tmp_path: Path) -> None:
     there = world(falling=True)
-    with ledger.open_ledger(tmp_path / "night.jsonl", there.clock) as book:
-        book.append(PlanMade(plan=make_plan(max_extensions=1), versions={}))
-        desk = Desk(book, there.ports)
-        desk.append(PlanConfirmed(by="--yes"))
-        state = run_night(
-            desk,
-            rule_planner(desk),
-            on_tick=lambda state: None,
-            stop_asked=lambda: "enough" if "sft-01-x1" in desk.state.runs else None,
-        )
+    with at_desk(tmp_path / "night.jsonl", there, max_extensions=1) as desk:
+        state = work(desk, stop_asked=lambda: "enough" if "sft-01-x1" in desk.state.runs else None)
     assert ended(state) == "stopped"
     assert (claimed(state).label, claimed(state).run) == ("promising", "sft-01")
 
@@ -191,20 +178,10 @@ def test_what_costs_nothing_is_done_after_the_time_is_up(tmp_path: Path) -> None
     there = world(falling=False)
     file = tmp_path / "night.jsonl"
 
-    def kill(event: Event) -> None:
-        if isinstance(event.fact, JobSubmitted) and "sft-01-confirm" in event.fact.key:
-            raise KilledError
+    def confirming(event: Event) -> bool:
+        return isinstance(event.fact, JobSubmitted) and "sft-01-confirm" in event.fact.key
 
-    def begin() -> None:
-        with ledger.open_ledger(file, there.clock) as book:
-            book.append(PlanMade(plan=make_plan(max_hours=1.0), versions={}))
-            desk = Desk(book, there.ports)
-            desk.append(PlanConfirmed(by="--yes"))
-            book.subscribe(kill)
-            run_night(desk, rule_planner(desk), on_tick=lambda state: None)
-
-    with pytest.raises(KilledError):
-        begin()
+    killed(file, there, confirming, max_hours=1.0)
     there.clock.advance(3600)  # the job ends in time, and hfagent is resumed too late
     state = night(file, there)
     assert ended(state) == "finished"
@@ -213,10 +190,7 @@ def test_what_costs_nothing_is_done_after_the_time_is_up(tmp_path: Path) -> None
 
 def test_the_baseline_is_not_repeated_before_the_search_is_over(tmp_path: Path) -> None:
     there = world(falling=False)
-    with ledger.open_ledger(tmp_path / "night.jsonl", there.clock) as book:
-        book.append(PlanMade(plan=make_plan(max_trials=2), versions={}))
-        desk = Desk(book, there.ports)
-        desk.append(PlanConfirmed(by="--yes"))
+    with at_desk(tmp_path / "night.jsonl", there, max_trials=2) as desk:
         planner, refused = rule_planner(desk), []
 
         class Hasty:
@@ -227,7 +201,7 @@ def test_the_baseline_is_not_repeated_before_the_search_is_over(tmp_path: Path) 
                         refused.append(desk.launch(proposals.repeat_run("now")))
                 planner.wake()
 
-        state = run_night(desk, Hasty(), on_tick=lambda state: None)
+        state = work(desk, Hasty())
     assert refused
     assert all(isinstance(answer, Refusal) for answer in refused)
     assert len(state.trials) == 2
@@ -258,7 +232,7 @@ def test_a_job_that_had_to_be_killed_is_not_out_of_memory(tmp_path: Path) -> Non
     there = world(falling=False)
     there.endings = training(Ending(running_s=900, stage="ERROR", exit_code=137, message="Job timeout"), "sft-01")
     state = run(tmp_path, there)
-    assert list(configs(tmp_path)) == ["smoke", "sft-01"]
+    assert list(configs(tmp_path / "night.jsonl")) == ["smoke", "sft-01"]
     assert "memory" not in str(state.ended)
 
 
@@ -287,26 +261,9 @@ def test_an_extension_of_a_restarted_run_can_be_restarted(tmp_path: Path) -> Non
 
 def killed_at(path: Path, there: World, kind: type[Fact], nth: int = 1, **plan: Any) -> State:
     """A night killed right after the nth event of a kind, then resumed to its end."""
-    seen = 0
-
-    def kill(event: Event) -> None:
-        nonlocal seen
-        seen += isinstance(event.fact, kind)
-        if isinstance(event.fact, kind) and seen == nth:
-            raise KilledError
-
+    count = iter(range(1, 1000))
     file = path / "night.jsonl"
-
-    def begin() -> None:
-        with ledger.open_ledger(file, there.clock) as book:
-            book.append(PlanMade(plan=make_plan(**plan), versions={}))
-            desk = Desk(book, there.ports)
-            desk.append(PlanConfirmed(by="--yes"))
-            book.subscribe(kill)
-            run_night(desk, rule_planner(desk), on_tick=lambda state: None)
-
-    with pytest.raises(KilledError):
-        begin()
+    killed(file, there, lambda event: isinstance(event.fact, kind) and next(count) == nth, **plan)
     return night(file, there)
 
 
@@ -377,19 +334,47 @@ def test_a_lost_machine_late_in_the_night_leaves_what_was_kept(tmp_path: Path) -
     assert claimed(state).label == "confirmed_better"
 
 
-def test_a_stop_is_heeded_even_where_the_jobs_cannot_be_looked_at(tmp_path: Path) -> None:
-    there = world(falling=False)
-
-    def change(spec: JobSpec) -> Ending | None:
-        there.harness = spec.key
-        return None
-
-    there.endings = change
-    with pytest.raises(EvaluationError):
-        run(tmp_path, there, max_trials=3)
-    with ledger.open_ledger(tmp_path / "night.jsonl", there.clock) as book:
-        desk = Desk(book, there.ports)
-        stopped = run_night(
-            desk, rule_planner(desk), on_tick=lambda state: None, stop_asked=lambda: "enough", resumed_by=1
-        )
+def test_a_stop_starts_no_job_that_was_only_intended(tmp_path: Path) -> None:
+    there, path = world(falling=False), tmp_path / "night.jsonl"
+    killed(path, there, lambda event: isinstance(event.fact, JobIntended) and event.fact.run.name == "sft-01")
+    with at_desk(path, there) as desk:
+        stopped = work(desk, stop_asked=lambda: "enough", resumed_by=1)
     assert ended(stopped) == "stopped"
+    assert stopped.runs["sft-01"].last.stage == "REJECTED"
+    assert "night-sft-01-a1" not in there.runner.submits
+
+
+def test_a_parent_that_another_harness_cannot_score_costs_neither_extension_nor_confirmation(tmp_path: Path) -> None:
+    there = world(falling=True)
+
+    def ending(spec: JobSpec) -> Ending | None:
+        if spec.run == "sft-01-x1":
+            there.harness = "other"
+        return FAILED if spec.run == "sft-01-eval-e2" else None
+
+    there.endings = ending
+    state = run(tmp_path, there, max_extensions=1)
+    assert ended(state) == "finished"
+    assert (claimed(state).label, claimed(state).run) == ("confirmed_better", "sft-01-x1")
+
+
+def test_a_run_whose_extension_fails_is_judged_again_by_the_harness_that_counts(tmp_path: Path) -> None:
+    there = world(falling=True)
+
+    def ending(spec: JobSpec) -> Ending | None:
+        if spec.run == "sft-02-eval":
+            there.harness = "other"
+        return FAILED if spec.kind == "train" and spec.run == "sft-02-x1" else None
+
+    there.endings = ending
+    state = run(tmp_path, there, max_extensions=1, max_trials=2)
+    assert [item.harness for item in state.comparisons if item.fact.candidate == "sft-01-x1"][-1] == "other-32"
+    assert claimed(state).label == "confirmed_better"
+
+
+@pytest.mark.parametrize("step", range(24))
+def test_a_confirmation_that_takes_a_quarter_longer_than_expected_is_still_done(tmp_path: Path, step: int) -> None:
+    there = world(falling=False, **{f"sft_{number:02d}": 0.4 for number in range(1, 9)})
+    there.evaluation_s = lambda name: 150 if "confirm" in name or "repeat" in name else 120
+    state = run(tmp_path, there, max_trials=8, max_hours=0.3 + 0.005 * step)
+    assert claimed(state).label == "confirmed_better"

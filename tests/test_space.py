@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from test_night import make_plan
+from world import make_plan
 
 from hfagent.agent import space as spaces
 from hfagent.agent import thresholds
