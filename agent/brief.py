@@ -7,7 +7,12 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined, Template
 
 from hfagent.agent import envelope, rules
+from hfagent.agent.evidence import trials
+from hfagent.agent.hypotheses import key, result
+from hfagent.agent.proposals import Move
 from hfagent.agent.state import State
+
+LEVERS_CHARS = 160
 
 
 def instructions() -> str:
@@ -15,9 +20,16 @@ def instructions() -> str:
     return _load("planner.md")
 
 
-def brief(state: State, now: datetime) -> str:
-    """What a planner knows at a wake: constant in size whatever the night's age."""
-    move = rules.next_move(state, now)
+def brief(state: State, now: datetime, *, only: Move | None = None) -> str:
+    """What a planner knows at a wake: bounded in size whatever the night's age.
+
+    Args:
+        state: the project.
+        now: the time.
+        only: the one call that is left to a planner that went in circles.
+    """
+    move = only or rules.next_move(state, now)
+    past = trials(state) if state.trials else []
     return _template("brief.md").render(
         plan=state.plan,
         dataset=state.dataset,
@@ -27,13 +39,25 @@ def brief(state: State, now: datetime) -> str:
         refusals=state.refusals[-2:],
         time_left_s=envelope.time_left_s(state, now),
         money_left_micro_usd=envelope.money_left_micro_usd(state),
+        trials=past[-6:],
+        levers=lambda config: cut(key(config, state.plan.train), LEVERS_CHARS),
+        tried=len(past),
+        best=max((t for t in past if t.value is not None), key=lambda t: t.value or 0.0, default=None),
         move=move,
+        only=only is not None,
     )
+
+
+def cut(text: str, chars: int) -> str:
+    """One line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= chars else line[: chars - 3] + "..."
 
 
 @cache
 def _template(name: str) -> Template:
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - text, not HTML
+    environment.filters |= {"cut": cut, "result": result}
     return environment.from_string(_load(name))
 
 

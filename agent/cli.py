@@ -42,6 +42,10 @@ app = typer.Typer(
 Project = Annotated[str | None, typer.Argument(help="Project; the newest one when left out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 ReportsDir = Annotated[Path | None, typer.Option(help="Folder of ledgers and reports.")]
+PlannerOption = Annotated[
+    str | None,
+    typer.Option("--planner", help="Who plans: rules, openai:<model>, hf:<model>, or an OpenAI-compatible base url."),
+]
 StateDir = Annotated[Path | None, typer.Option(help="Folder of jobs and data.")]
 
 
@@ -78,6 +82,7 @@ def run(
     quick: Annotated[bool, typer.Option("--quick", help="A test: 100 examples, few steps.")] = False,
     project: Annotated[str | None, typer.Option(help="Name of the project.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of data, training and problems.")] = None,
+    planner: PlannerOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before starting.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan and cost, launch nothing.")] = False,
     unsafe_exec: Annotated[bool, typer.Option("--unsafe-exec", help="Run generated code without a sandbox.")] = False,
@@ -91,7 +96,7 @@ def run(
 
     settings = _settings(
         backend=backend, flavor=flavor, budget_usd=budget_usd, max_hours=max_hours, seed=seed,
-        max_trials=max_trials, target_points=target_points, confirm_yes=yes or None,
+        max_trials=max_trials, target_points=target_points, planner=planner, confirm_yes=yes or None,
         unsafe_exec=unsafe_exec or None, reports_dir=reports_dir, state_dir=state_dir,
     )  # fmt: skip
     flags = Flags(
@@ -103,12 +108,17 @@ def run(
 
 @app.command()
 def resume(
-    project: Project = None, reports_dir: ReportsDir = None, state_dir: StateDir = None, as_json: AsJson = False
+    project: Project = None,
+    planner: PlannerOption = None,
+    reports_dir: ReportsDir = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Go on with a project after an interruption; running jobs are attached again."""
     from hfagent.agent import commands
 
-    _exit(commands.resume(project, _settings(reports_dir=reports_dir, state_dir=state_dir), as_json=as_json))
+    settings = _settings(planner=planner, reports_dir=reports_dir, state_dir=state_dir)
+    _exit(commands.resume(project, settings, as_json=as_json))
 
 
 @app.command()

@@ -28,6 +28,7 @@ from hfagent.agent.events import (
 from hfagent.agent.evidence import evidence, inputs, trials
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.job_desk import JobDesk
+from hfagent.agent.planner_facts import Noted
 from hfagent.agent.records import (
     DatasetReport,
     Decision,
@@ -47,9 +48,11 @@ CANCEL_GRACE_S = 30.0
 class Desk(JobDesk):
     """What a planner may do with a project."""
 
-    def check_dataset(self) -> DatasetReport:
+    def check_dataset(self) -> DatasetReport | Refusal:
         """Make model and data loadable, then judge the data for every method."""
         plan = self.state.plan
+        if self.state.dataset is not None:
+            return self.refuse(Refusal(what="check the dataset", why="already checked"))
         if self.state.model_path is None:
             model = str(self.ports.models.prepare(plan.model))
             self.append(ModelPrepared(path=model, vocab_size=_vocab_size(Path(model))))
@@ -65,9 +68,12 @@ class Desk(JobDesk):
         self.append(DatasetChecked(report=report))
         return report
 
-    def check_contamination(self) -> ContaminationReport:
+    def check_contamination(self) -> ContaminationReport | Refusal:
         """Compare the training rows with every benchmark problem; the plan may have such rows left out."""
         plan = self.state.plan
+        refusal = policy.check_firewall(self.state)
+        if refusal is not None:
+            return self.refuse(refusal)
         data = plan.dataset.model_copy(update={"id": self.state.data_path or plan.dataset.id})
         report = self.ports.firewall.check(
             data, name=plan.dataset.id, benchmarks=(plan.search, plan.confirm), max_rows=plan.train.max_rows
@@ -87,7 +93,7 @@ class Desk(JobDesk):
             return self.refuse(refusal)
         if run.repeat and self.state.search_ended is None:
             due = rules.next_move(self.state, self.now)
-            if due is not None and due.tool != "repeat_baseline":
+            if due is not None and not due.args.get("repeat"):
                 return self.refuse(Refusal(what=f"launch {run.name}", why=f"the search is not over: {due.tool} is due"))
             over = rules.search_over(self.state, self.now)
             self.append(SearchEnded(reason=over or "what is kept is confirmed instead"))
@@ -111,24 +117,24 @@ class Desk(JobDesk):
             self.append(taken)
         return self._compare(run, None, problems, alpha=taken.alpha)
 
-    def propose(self) -> Refusal | Proposed:
-        """Let the search choose the next set of hyperparameters."""
-        refusal = policy.check_propose(self.state, self.now)
-        if refusal is not None:
-            return self.refuse(refusal)
-        try:
-            fact = self.ports.searcher.propose(self.state.plan, trials(self.state))
-        except PlanRejected as error:
-            return self.refuse(Refusal(what=SEARCH_EXHAUSTED, why=str(error)))
-        self.append(fact)
-        return fact
+    def plan_run(self, why: str, lever: str | None = None, value: float | None = None) -> Refusal | Proposed:
+        """Plan the next set of hyperparameters: a planner's own idea where a lever is named, else the search's.
 
-    def enqueue(self, lever: str, value: float, why: str) -> Refusal | Proposed:
-        """Take a planner's own idea as the next set of hyperparameters, if it passes the checks of any set."""
+        An idea passes the checks of any set.
+        """
         refusal = policy.check_propose(self.state, self.now)
         if refusal is not None:
             return self.refuse(refusal)
-        fact = hypotheses.enqueue(self.state.plan, trials(self.state), {lever: value}, why)
+        past = trials(self.state)
+        if lever is None:
+            try:
+                fact: Proposed | Refusal = self.ports.searcher.propose(self.state.plan, past)
+            except PlanRejected as error:
+                fact = Refusal(what=SEARCH_EXHAUSTED, why=str(error))
+        elif value is None:
+            fact = Refusal(what=f"plan a run with another {lever}", why="its new value is not given")
+        else:
+            fact = hypotheses.enqueue(self.state.plan, past, {lever: value}, why)
         if isinstance(fact, Refusal):
             return self.refuse(fact)
         self.append(fact)
@@ -159,6 +165,12 @@ class Desk(JobDesk):
             return self.refuse(refusal)
         self._end(ProjectEnded.model_validate({"state": outcome, "reason": reason}))
         return None
+
+    def note(self, text: str) -> Noted:
+        """Keep a remark for the report."""
+        fact = Noted(text=text)
+        self.append(fact)
+        return fact
 
     def refuse(self, refusal: Refusal) -> Refusal:
         """Record a refusal."""

@@ -36,7 +36,7 @@ def money_left_micro_usd(state: State) -> int | None:
         for a in run.attempts
         if not a.open and a.stage != "REJECTED"
     )
-    return cap - spent - state.held_micro_usd
+    return cap - spent - state.planner_micro_usd - state.held_micro_usd
 
 
 def remaining(state: State, now: datetime, *, reserve_s: float = 0.0) -> Remaining:

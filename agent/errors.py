@@ -11,6 +11,7 @@ HfagentError
 ├── PackageMissing    (ImportError)   an optional package is needed; the message names the pip command
 ├── ModelError        (RuntimeError)  a model could not be fetched, converted or loaded
 │   └── ModelNotFound                 (UsageError too) no model where its name says; exit 2
+├── PlannerAway       (RuntimeError)  the model that plans does not answer; the rules plan meanwhile
 └── ReportError       (OSError)       the report could not be written; the ledger is whole
 
 A refusal by policy is not an error: it is a `Refusal` value, so that no planner is told to try again.
@@ -65,6 +66,10 @@ class ModelError(HfagentError, RuntimeError):
 
 class ModelNotFound(ModelError, UsageError):
     """The person named a model that is not there."""
+
+
+class PlannerAway(HfagentError, RuntimeError):
+    """The model that plans does not answer, cannot be paid, or goes in circles."""
 
 
 class ReportError(HfagentError, OSError):

@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from hfagent.agent.findings import Flag, Response
 from hfagent.agent.integrity import ContaminationReport
+from hfagent.agent.planner_facts import Noted, PlannerSwitched, PlannerWoke
 from hfagent.agent.records import (
     Claim,
     DatasetReport,
@@ -240,16 +241,6 @@ class Refused(Record):
     refusal: Refusal
 
 
-class PlannerWoke(Record):
-    """One wake of the planner ended."""
-
-    kind: Literal["planner_woke"] = "planner_woke"
-    planner: str
-    calls: int
-    input_tokens: int | None
-    output_tokens: int | None
-
-
 class CancelRequested(Record):
     """A running job was asked to stop."""
 
@@ -299,6 +290,8 @@ Fact = Annotated[
     | Claimed
     | Refused
     | PlannerWoke
+    | PlannerSwitched
+    | Noted
     | CancelRequested
     | ProjectEnded
     | Crashed,

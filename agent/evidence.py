@@ -99,9 +99,12 @@ def _parent(state: State, name: str) -> Parent | None:
 def trials(state: State) -> list[Trial]:
     """Every set of hyperparameters that was tried, with the best score that its runs reached on the search set."""
     found, whole = [], state.search_scores()
+    proposals = {proposed.number: proposed for proposed in reversed(state.proposals)}
+    lines: dict[str, list[Run]] = {}
+    for run in state.trained:
+        lines.setdefault(state.line(run.spec.name)[-1], []).append(run)
     for number, first in enumerate(state.trials, 1):
-        proposed = next((p for p in state.proposals if p.number == number), None)
-        line = [run for run in state.trained if state.line(run.spec.name)[-1] == first.spec.name]
+        proposed, line = proposals.get(number), lines[first.spec.name]
         scores = {run.spec.name: whole[run.spec.name] for run in line if run.spec.name in whole}
         best = max(line, key=lambda run: scores.get(run.spec.name, -math.inf)) if scores else line[-1]
         found.append(

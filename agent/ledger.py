@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from hfagent.agent.errors import LedgerError, SettingsError, UsageError
 from hfagent.agent.events import Event, Fact, PlanConfirmed, from_dict, to_line
 from hfagent.agent.ports import Clock
+from hfagent.agent.redact import redact
 
 
 def read(path: Path) -> list[Event]:
@@ -63,13 +64,16 @@ class Ledger:
         self.events.clear()
 
     def append(self, fact: Fact) -> Event:
-        """Write the fact, wait until the disk has it, and return the event.
+        """Write the fact without any secrets, wait until the disk has it, and return the event.
 
         Raises:
             LedgerError: it could not be written; the ledger is as before.
         """
         event = Event(seq=len(self.events) + 1, at=self._clock.now(), fact=fact)
-        line = to_line(event).encode() + b"\n"
+        text = to_line(event)
+        if (clean := redact(text)) != text:
+            text, event = clean, from_dict(json.loads(clean))
+        line = text.encode() + b"\n"
         size = self._file.seek(0, os.SEEK_END)
         try:
             if self._file.write(line) != len(line):

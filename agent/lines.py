@@ -31,6 +31,7 @@ from hfagent.agent.events import (
     Scored,
     SearchEnded,
 )
+from hfagent.agent.planner_facts import Noted, PlannerSwitched
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 
@@ -106,6 +107,10 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
             return f"key={key} why={why!r}"
         case ProjectEnded(state=ended, reason=reason):
             return f"state={ended} reason={reason!r}"
+        case PlannerSwitched(planner=planner, why=why):
+            return f"planner={planner} why={why!r}"
+        case Noted(text=text):
+            return f"text={text!r}"
         case Crashed(error=error):
             return f"error={error!r}"
     return None

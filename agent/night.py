@@ -15,6 +15,7 @@ from hfagent.agent.events import Event, PlanConfirmed, PlanMade
 from hfagent.agent.ledger import Ledger, open_ledger
 from hfagent.agent.loop import run_night
 from hfagent.agent.planner import rule_planner
+from hfagent.agent.planners import planner_for
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Plan
 from hfagent.agent.settings import Settings
@@ -126,7 +127,7 @@ def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, re
     try:
         return run_night(
             desk,
-            rule_planner(desk),
+            planner_for(desk, settings, stop_asked=stop_asked),
             on_tick=progress.tick,
             stop_asked=stop_asked,
             poll_s=settings.poll_s,

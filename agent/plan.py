@@ -180,8 +180,6 @@ def _check_built(goal: str, settings: Settings) -> None:
             raise PlanRejected(f"{what} is not available yet: leave it out of the goal")
     if any(denied(goal, match.start()) for match in re.finditer(r"\blora\b", goal, re.IGNORECASE)):
         raise PlanRejected(f"{NOT_LORA} is not available yet: leave it out of the goal")
-    if settings.planner != "rules":
-        raise PlanRejected(f"the planner {settings.planner!r} is not available yet; there is 'rules'")
     if settings.flavor not in (None, "local"):
         raise PlanRejected(f"unknown flavor {settings.flavor!r} for the backend 'local'; its only flavor is 'local'")
 

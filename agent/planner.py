@@ -4,23 +4,29 @@ The rule planner is a smolagents `Model` whose answer is the policy's next move,
 language model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-from smolagents import ChatMessage, LogLevel, MessageRole, Model, ToolCallingAgent
+from smolagents import ActionStep, ChatMessage, LogLevel, MessageRole, Model, ToolCallingAgent
+from smolagents.agents import EMPTY_PROMPT_TEMPLATES
 from smolagents.models import ChatMessageToolCall, ChatMessageToolCallFunction
+from smolagents.utils import AgentError, AgentGenerationError, AgentParsingError
 
 from hfagent.agent.brief import brief, instructions
 from hfagent.agent.desk import Desk
-from hfagent.agent.errors import HfagentError
-from hfagent.agent.events import PlannerWoke, Refused
+from hfagent.agent.errors import HfagentError, PlannerAway
+from hfagent.agent.events import Refused
+from hfagent.agent.guard import Guard
+from hfagent.agent.planner_facts import Noted, PlannerWoke
 from hfagent.agent.proposals import Move
 from hfagent.agent.rules import next_move
 from hfagent.tools.toolbox import make_tools
 
 MAX_CALLS = 12
-"""Tool calls in one wake: the longest rule-planned wake has 4."""
+"""Turns in one wake: the longest rule-planned wake has 4."""
+KEPT_CHARS = 600
+"""Of each text of an earlier turn: what the model said, what a tool answered (it is short itself), an error."""
 
 
 class StalledError(HfagentError, RuntimeError):
@@ -32,6 +38,14 @@ class Planner(Protocol):
 
     def wake(self) -> None:
         """Work at the desk until jobs run or the project is over."""
+        ...
+
+
+class Meter(Protocol):
+    """Tells what the model's calls have used; see `patience.Patience`."""
+
+    def take(self) -> tuple[int, int, bool] | None:
+        """Tokens in, tokens out, and whether they are estimated, since the last time; None without a call."""
         ...
 
 
@@ -67,54 +81,160 @@ class _Agent(ToolCallingAgent):  # type: ignore[misc]
 class AgentPlanner:
     """Any smolagents model at a desk."""
 
-    def __init__(self, desk: Desk, model: Model):
+    def __init__(
+        self, desk: Desk, model: Model, *, meter: Meter | None = None, price: Callable[[int, int], int | None]
+    ) -> None:
+        """Make one.
+
+        Args:
+            desk: where it works.
+            model: proposes.
+            meter: of the model's calls; None for one that uses no tokens.
+            price: micro-dollars of so many tokens in and out; None while unknown.
+        """
         self._desk = desk
         self._model = model
+        self._meter = meter
+        self._price = price
+        self._agents: dict[str | None, _Agent] = {}
         self.errors: list[Exception] = []
 
-    def wake(self) -> None:
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return str(self._model.model_id)
+
+    def wake(self, *, only: Move | None = None) -> None:
         """One fresh run of the agent; its cost becomes an event.
 
+        Args:
+            only: offer no other tool than this move's, and say so: for a model that went in circles.
+
         Raises:
+            PlannerAway: the model does not answer.
+            StalledError: nothing runs and nothing was changed, or the wake went in circles.
             Exception: what a tool met; no planner can mend it.
-            StalledError: nothing runs and nothing was changed.
         """
         self.errors.clear()
-        agent, before = self._agent, len(self._desk.ledger.events)
-        result = agent.run(brief(self._desk.state, self._desk.now), return_full_result=True)
+        begun = known = len(self._desk.ledger.events)
+        calls, error, guard = 0, None, Guard()
+        agent = self._agent(only)
+        try:
+            for step in agent.run(brief(self._desk.state, self._desk.now, only=only), stream=True):
+                if not isinstance(step, ActionStep):
+                    continue
+                calls += 1
+                _trim(step)
+                guard.see(_called(step), changed=self._changed(known))
+                known, error = len(self._desk.ledger.events), _error(step) or error
+                done = self._over or (only is not None and self._changed(begun))
+                if self.errors or done or guard.trouble or calls >= MAX_CALLS:
+                    agent.interrupt()  # no `break`: smolagents yields amid an exception (Ctrl-C), which it would lose
+        except AgentGenerationError as failed:
+            self._account(calls)
+            if isinstance(failed.__cause__, HfagentError):
+                raise failed.__cause__ from None
+            raise PlannerAway(f"the model {self.name!r} failed: {failed}") from failed
+        except AgentError:
+            if not agent.interrupt_switch:
+                raise
+        self._account(calls)
         if self.errors:
             raise self.errors[-1]
-        usage = result.token_usage
-        calls = len(agent.memory.steps) - 1
-        if all(isinstance(event.fact, Refused) for event in self._desk.ledger.events[before:]):
-            trouble = next((step.error for step in agent.memory.steps if getattr(step, "error", None)), "no error")
-            raise StalledError(
-                f"the planner {self._model.model_id!r} made {calls} calls and changed nothing: {trouble}"
-            )
-        if self._desk.state.ended is None:
-            self._desk.append(
-                PlannerWoke(
-                    planner=str(self._model.model_id),
-                    calls=calls,
-                    input_tokens=usage.input_tokens if usage else None,
-                    output_tokens=usage.output_tokens if usage else None,
-                )
-            )
+        if guard.trouble or not (self._over or self._changed(begun)):
+            trouble = guard.trouble or "nothing was changed"
+            last = f"; its last error: {error}" if error else ""
+            raise StalledError(f"the planner {self.name!r}: {trouble}{last}")
 
-    @cached_property
-    def _agent(self) -> _Agent:
-        """Each run of it begins with an empty memory."""
-        return _Agent(
-            tools=make_tools(self._desk, on_error=self.errors.append),
-            model=self._model,
-            instructions=instructions(),
-            max_steps=MAX_CALLS,
-            max_tool_threads=1,
-            verbosity_level=LogLevel.OFF,
+    @property
+    def _over(self) -> bool:
+        """Whether there is nothing to do but wait."""
+        return self._desk.state.ended is not None or bool(self._desk.state.open_attempts)
+
+    def _changed(self, since: int) -> bool:
+        """Whether the project is another one than after so many events; a refusal or a note is no progress."""
+        new = self._desk.ledger.events[since:]
+        return any(not isinstance(event.fact, Refused | Noted | PlannerWoke) for event in new)
+
+    def _account(self, calls: int) -> None:
+        used = None if self._meter is None else self._meter.take()
+        if self._desk.state.ended is not None and used is None:
+            return
+        tokens_in, tokens_out, estimated = used or (None, None, False)
+        cost = self._price(tokens_in, tokens_out) if tokens_in is not None and tokens_out is not None else None
+        self._desk.append(
+            PlannerWoke(
+                planner=self.name,
+                calls=calls,
+                input_tokens=tokens_in,
+                output_tokens=tokens_out,
+                estimated=estimated,
+                cost_micro_usd=cost,
+            )
         )
+
+    def _agent(self, only: Move | None) -> _Agent:
+        """Each run of it begins with an empty memory."""
+        name = None if only is None else only.tool
+        if name not in self._agents:
+            tools = make_tools(self._desk, on_error=self.errors.append)
+            self._agents[name] = _Agent(
+                tools=[tool for tool in tools if name in (None, tool.name)],
+                model=self._model,
+                prompt_templates={**EMPTY_PROMPT_TEMPLATES, "system_prompt": instructions()},
+                max_steps=MAX_CALLS + 1,  # the wake ends before smolagents asks for a last word
+                max_tool_threads=1,
+                verbosity_level=LogLevel.OFF,
+                final_answer_checks=[self._may_wait],
+            )
+        return self._agents[name]
+
+    def _may_wait(self, answer: Any, memory: Any, *, agent: Any) -> bool:
+        """A final answer is for waiting: refused while something is to be done."""
+        due = next_move(self._desk.state, self._desk.now)
+        if due is None:
+            return True
+        raise ValueError(f"there is nothing to wait for: {due.tool} {due.args} is due, or finish if it is refused")
 
 
 def rule_planner(desk: Desk) -> AgentPlanner:
     """The planner that needs no language model."""
-    planner = AgentPlanner(desk, RuleModel(lambda: None if planner.errors else next_move(desk.state, desk.now)))
+    planner: AgentPlanner = AgentPlanner(
+        desk,
+        RuleModel(lambda: None if planner.errors else next_move(desk.state, desk.now)),
+        price=lambda tokens_in, tokens_out: None,
+    )
     return planner
+
+
+def _called(step: ActionStep) -> Sequence[Move]:
+    """The calls of a turn; smolagents keeps none where one of them failed, so the message is asked."""
+    message = step.model_output_message
+    calls = (message.tool_calls if message is not None else None) or []
+    found = []
+    for call in calls:
+        arguments = call.function.arguments
+        args = arguments if isinstance(arguments, dict) else {"unparsed": str(arguments)}
+        found.append(Move(tool=str(call.function.name), args=args))
+    return found
+
+
+def _error(step: ActionStep) -> str | None:
+    if step.error is None:
+        return None
+    if isinstance(step.error, AgentParsingError):
+        return "its answer held no tool call"
+    return str(step.error.message)[:KEPT_CHARS]
+
+
+def _trim(step: ActionStep) -> None:
+    """Bound what the next turns of the wake send again."""
+    step.model_input_messages = None
+    if isinstance(step.model_output, str):
+        step.model_output = step.model_output[:KEPT_CHARS]
+    if step.error is not None:
+        step.error.message = str(step.error.message)[:KEPT_CHARS]
+        step.error.args = (step.error.message,)
+    for call in step.tool_calls or []:
+        if len(str(call.arguments)) > KEPT_CHARS:
+            call.arguments = {"cut": str(call.arguments)[:KEPT_CHARS]}

@@ -23,6 +23,18 @@ def check_launch(state: State, spec: RunSpec, now: datetime) -> Refusal | None:
     return None
 
 
+def check_firewall(state: State) -> Refusal | None:
+    """Whether the training rows can be compared with the benchmarks now."""
+    why = None
+    if state.ended is not None:
+        why = f"the project is {state.ended.state}"
+    elif state.dataset is None or state.data_path is None:
+        why = "the dataset is not checked: check_dataset first"
+    elif state.contamination is not None and not uncleaned(state):
+        why = f"already checked: {state.contamination.verdict}"
+    return None if why is None else Refusal(what="check for contamination", why=why)
+
+
 def check_decide(state: State, run: str, now: datetime) -> Refusal | None:
     """Whether a decision about this training run can be taken now."""
     if run not in state.runs or state.runs[run].spec.kind != "train":
@@ -58,7 +70,7 @@ def check_propose(state: State, now: datetime) -> Refusal | None:
         why = f"set {state.pending.number} is proposed and not tried yet: train"
     elif len(state.trials) >= state.plan.max_trials:
         why = f"{len(state.trials)} of {state.plan.max_trials} sets of hyperparameters are tried"
-    return None if why is None else Refusal(what="propose", why=why)
+    return None if why is None else Refusal(what="plan a run", why=why)
 
 
 def check_compare(state: State, run: str, problems: ProblemSet) -> Refusal | None:
@@ -253,7 +265,7 @@ def _check_evaluate(state: State, spec: RunSpec) -> str | None:
         if spec.subject not in (None, chosen):
             return f"the confirm set is touched once, by {chosen}"
         if state.noise is None:
-            return "nobody knows how far a score moves by itself: repeat_baseline first"
+            return "nobody knows how far a score moves by itself: evaluate the base again (repeat) first"
     return None
 
 

@@ -21,18 +21,18 @@ def smoke_run(state: State, why: str) -> RunSpec:
     return RunSpec(name="smoke", kind="smoke", why=why, train=state.plan.train)
 
 
-def train_run(state: State, why: str) -> RunSpec | Refusal:
+def train_run(state: State, why: str, hypothesis: str | None = None) -> RunSpec | Refusal:
     """The first run of a set of hyperparameters: the plan's own, then the newest proposal."""
-    number = len(state.trials) + 1
-    if number == 1:
-        return RunSpec(name=root_name(state.plan.method, 1), kind="train", why=why, train=state.plan.train)
-    pending = state.pending
-    if pending is None:
-        return Refusal(what="train", why="no set of hyperparameters is proposed: call propose first")
-    return RunSpec(name=root_name(state.plan.method, pending.number), kind="train", why=why, train=pending.config)
+    number, config, pending = 1, state.plan.train, state.pending
+    if state.trials and pending is None:
+        return Refusal(what="launch train", why="no set of hyperparameters is planned: call plan_run first")
+    if pending is not None:
+        number, config = pending.number, pending.config
+    name = root_name(state.plan.method, number)
+    return RunSpec(name=name, kind="train", why=why, hypothesis=hypothesis, train=config)
 
 
-def restart_run(state: State, run: str, why: str) -> RunSpec | Refusal:
+def restart_run(state: State, run: str, why: str, hypothesis: str | None = None) -> RunSpec | Refusal:
     """A run that was cut off or failed, begun again as its decision says."""
     decision, before = state.decision_on(run), state.runs[run].spec
     if decision is None or decision.action != "change" or before.train is None:
@@ -41,6 +41,7 @@ def restart_run(state: State, run: str, why: str) -> RunSpec | Refusal:
         name=f"{re.sub(r'-r[0-9]+$', '', run)}-r{state.restarts(run) + 1}",
         kind="train",
         why=why,
+        hypothesis=hypothesis,
         parent=before.parent,
         instead_of=run,
         resume_from=decision.resume_from,
@@ -48,7 +49,7 @@ def restart_run(state: State, run: str, why: str) -> RunSpec | Refusal:
     )
 
 
-def extend_run(state: State, parent: str, why: str) -> RunSpec:
+def extend_run(state: State, parent: str, why: str, hypothesis: str | None = None) -> RunSpec:
     """The parent's run continued for as many epochs (or steps) again as the plan has."""
     before = state.runs[parent].spec.train or state.plan.train
     plan = state.plan.train
@@ -60,6 +61,7 @@ def extend_run(state: State, parent: str, why: str) -> RunSpec:
         name=f"{root}-x{state.extensions(parent) + 1}",
         kind="train",
         why=why,
+        hypothesis=hypothesis,
         parent=parent,
         train=before.model_copy(update=changes),
     )
@@ -90,21 +92,29 @@ def spec_of(state: State, move: Move) -> RunSpec | Refusal:
         return Refusal(
             what=f"{move.tool} {named}", why=f"no run {named!r}; there are {', '.join(state.runs) or 'none'}"
         )
-    match move.tool:
-        case "smoke":
-            return smoke_run(state, **args)
-        case "train":
-            return _retried(state) or train_run(state, args["why"])
-        case "restart":
-            return restart_run(state, args["run"], args["why"])
-        case "repeat_baseline":
-            return repeat_run(args["why"])
-        case "extend":
-            return extend_run(state, args["run"], args["why"])
-        case "evaluate":
-            subject = None if args["subject"] == "base" else args["subject"]
-            return evaluate_run(state, subject, args["set"], args["why"])
+    match move.tool, args.get("what"):
+        case "launch", "smoke":
+            return smoke_run(state, args["why"])
+        case "launch", "train":
+            return _retried(state) or train_run(state, args["why"], args["hypothesis"])
+        case "launch", "restart":
+            if named is None:
+                return Refusal(what="launch restart", why="the run that is begun again is not named")
+            return restart_run(state, named, args["why"], args["hypothesis"])
+        case "extend", _:
+            return extend_run(state, args["run"], args["why"], args["hypothesis"])
+        case "evaluate", _:
+            return _evaluation(state, args)
     return Refusal(what=move.tool, why="launches nothing")
+
+
+def _evaluation(state: State, args: dict[str, Any]) -> RunSpec | Refusal:
+    subject = None if args["subject"] == "base" else args["subject"]
+    if not args.get("repeat"):
+        return evaluate_run(state, subject, args["set"], args["why"])
+    if (subject, args["set"]) != (None, "search"):
+        return Refusal(what="evaluate again", why="only the base model on the search set is evaluated a second time")
+    return repeat_run(args["why"])
 
 
 def _retried(state: State) -> RunSpec | None:

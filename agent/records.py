@@ -143,7 +143,9 @@ class RunSpec(Record):
     name: str
     kind: RunKind
     why: str = Field(min_length=1)
-    """The hypothesis or the reason, in one sentence."""
+    """The reason, in one sentence."""
+    hypothesis: str | None = Field(default=None, min_length=1)
+    """Training: what is expected of it; what the evaluation then tests."""
     subject: str | None = None
     """Evaluations: the training run whose model is evaluated; None for the base model."""
     set: ProblemSet | None = None

@@ -50,6 +50,8 @@ _TRAIN_RESULTS = (
 def section(state: State, run: Run, tracker_url: TrackerUrl) -> list[str]:
     """A run's whole section; short for smoke and evaluation runs."""
     lines = [f"## {prose(heading(run))}", "", f"Why: {prose(run.spec.why)}", ""]
+    if run.spec.hypothesis is not None:
+        lines += [f"Hypothesis: {prose(run.spec.hypothesis)}", ""]
     if run.spec.kind == "train":
         lines += ["### Training Parameters", "", *table(("Parameter", "Value"), _parameters(state, run)), ""]
         lines += ["### Planned against launched", "", *_deviations(state, run), ""]

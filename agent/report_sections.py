@@ -32,6 +32,7 @@ from hfagent.agent.markdown import (
     utc,
     value,
 )
+from hfagent.agent.planner_facts import Noted, PlannerSwitched
 from hfagent.agent.records import DatasetReport, TrainConfig
 from hfagent.agent.report_words import (
     base_model,
@@ -45,8 +46,8 @@ from hfagent.agent.report_words import (
     problems,
     score,
 )
-from hfagent.agent.runs import Run
-from hfagent.agent.state import Comparison, State, Taken, root_name
+from hfagent.agent.runs import Comparison, Run, Taken
+from hfagent.agent.state import State, root_name
 from hfagent.agent.verdict import sentence
 
 SHOWN_ROWS = 20
@@ -141,7 +142,7 @@ def decision_log(state: State) -> list[str]:
     return lines
 
 
-def _incident_row(state: State, event: Event) -> list[str]:
+def _incident_row(state: State, event: Event) -> list[str]:  # noqa: C901 - one flat arm a fact
     match event.fact:
         case Refused(refusal=refusal):
             return ["refused", NONE, "policy", f"{prose(refusal.what)}: {prose(refusal.why)}", NONE]
@@ -169,6 +170,10 @@ def _incident_row(state: State, event: Event) -> list[str]:
                 f"look {fact.look} at the confirm set",
                 f"alpha {fact.alpha:.4f}",
             ]
+        case PlannerSwitched(planner=planner, why=why):
+            return ["planner", NONE, NONE, f"{code(planner)} plans from here on: {prose(why)}", NONE]
+        case Noted(text=text):
+            return ["note", NONE, NONE, prose(text), NONE]
         case Resumed():
             return ["resumed", NONE, NONE, "a new hfagent process took the project over", NONE]
         case Crashed(error=error):

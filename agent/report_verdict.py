@@ -5,7 +5,8 @@ import json
 from hfagent.agent import report_facts as facts
 from hfagent.agent.markdown import NONE, code, dollars, duration, fenced, plain, prose, table, times, utc, value
 from hfagent.agent.report_words import STAGE_WORDS, points, score
-from hfagent.agent.state import Comparison, State
+from hfagent.agent.runs import Comparison
+from hfagent.agent.state import State
 from hfagent.agent.summary import headline
 from hfagent.agent.verdict import Verdict, sentence
 
@@ -91,8 +92,13 @@ def _verdict_facts(state: State) -> list[list[str]]:
         ["Ended", utc(state.ended_at)],
         ["Duration", f"{taken}{'' if state.ended_at else ' so far'}, {hours}"],
         ["Cost", f"{dollars(state.spent_micro_usd)} spent, {dollars(state.held_micro_usd)} held for open jobs, {cap}"],
-        ["Planner", f"woke {times(state.wakes)}{tokens}"],
+        ["Planner", f"woke {times(state.wakes)}{tokens}{_planner_cost(state)}"],
     ]
+
+
+def _planner_cost(state: State) -> str:
+    cost = f", {dollars(state.planner_micro_usd)}" if state.planner_micro_usd else ""
+    return f"{cost}; the rules plan in its place: {prose(state.stand_in)}" if state.stand_in is not None else cost
 
 
 def _claim_facts(state: State) -> list[list[str]]:

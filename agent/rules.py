@@ -84,7 +84,11 @@ def _next_preparation(state: State, now: datetime) -> Move | None:
         return _finish("failed", why)
     smoke = state.runs.get("smoke")
     if smoke is None or not smoke.done:
-        return Move(tool="smoke", args={"why": "a configuration that cannot start must not reach the long run"})
+        return _launch(
+            "smoke",
+            why="a configuration that cannot start must not reach the long run",
+            hypothesis="the template starts, logs and saves with this configuration",
+        )
     if state.scored(None, "search") is None:
         again = "evaluations are done by another harness now: " if state.epochs.get("search") else ""
         return _evaluate(None, "search", f"{again}the baseline: every gain is measured against it")
@@ -112,7 +116,11 @@ def _rejudged(state: State, name: str, now: datetime) -> Move | None:
 def _next_training(state: State, now: datetime) -> Move | None:
     runs = state.trained
     if not runs:
-        return Move(tool="train", args={"why": f"first {state.plan.method} run with the recipe's hyperparameters"})
+        return _launch(
+            "train",
+            why=f"first {state.plan.method} run with the recipe's hyperparameters",
+            hypothesis=f"{state.plan.method} on these rows raises the score on the search set above the base model's",
+        )
     last = runs[-1]
     name = last.spec.name
     if policy.cut_short(state, name, now) is not None:
@@ -143,14 +151,14 @@ def _once_more(state: State, run: Run, now: datetime) -> Move | None:
     """The job that replaces one that was lost, or that a decision changed."""
     spec, decision = run.spec, state.decision_on(run.spec.name)
     if decision is not None and decision.action == "change":
-        return Move(tool="restart", args={"run": spec.name, "why": decision.reason})
+        return _restart(spec.name, decision.reason)
     if decision is not None:
         return None
     if spec.instead_of is not None:
-        return Move(tool="restart", args={"run": spec.instead_of, "why": spec.why})
+        return _restart(spec.instead_of, spec.why)
     if spec.parent is not None:
         return _after_decision(state, spec.parent, now)
-    return Move(tool="train", args={"why": spec.why})
+    return _launch("train", why=spec.why, hypothesis=spec.hypothesis or "as before")
 
 
 def _after_decision(state: State, name: str, now: datetime) -> Move | None:
@@ -158,7 +166,8 @@ def _after_decision(state: State, name: str, now: datetime) -> Move | None:
     if decision is None or (decision.action == "extend" and policy.blocked_extension(state, name, now)):
         return Move(tool="decide", args={"run": name})
     if decision.action == "extend":
-        return Move(tool="extend", args={"run": name, "why": decision.reason})
+        hypothesis = "more steps lower the loss, and the score follows"
+        return Move(tool="extend", args={"run": name, "hypothesis": hypothesis, "why": decision.reason})
     return None
 
 
@@ -167,8 +176,8 @@ def _next_trial(state: State, now: datetime) -> Move | None:
         return None
     pending = state.pending
     if pending is None:
-        return Move(tool="propose")
-    return Move(tool="train", args={"why": pending.why})
+        return Move(tool="plan_run", args={"why": "the search chooses from all that was tried"})
+    return _launch("train", why=pending.why, hypothesis="these hyperparameters do better than the best so far")
 
 
 def _next_confirmation(state: State, now: datetime) -> Move | None:
@@ -177,7 +186,13 @@ def _next_confirmation(state: State, now: datetime) -> Move | None:
         return None
     if state.noise is None:
         return Move(
-            tool="repeat_baseline", args={"why": "how far a score moves by itself: a gain must be larger than that"}
+            tool="evaluate",
+            args={
+                "subject": "base",
+                "set": "search",
+                "repeat": True,
+                "why": "how far a score moves by itself: a gain must be larger than that",
+            },
         )
     if state.scored(None, "confirm") is None:
         return _evaluate(None, "confirm", "the base model on fresh problems")
@@ -203,6 +218,14 @@ def _conclusion(state: State, *, over: str | None) -> Move:
     comparison = state.comparison(chosen, None, "confirm")
     label = comparison.fact.verdict.label if comparison else "not confirmed"
     return _finish("finished", f"{chosen} on the confirm set: {label.replace('_', ' ')}; {over}")
+
+
+def _launch(what: str, *, why: str, hypothesis: str, **run: str) -> Move:
+    return Move(tool="launch", args={"what": what, **run, "hypothesis": hypothesis, "why": why})
+
+
+def _restart(run: str, why: str) -> Move:
+    return _launch("restart", run=run, why=why, hypothesis="with the change it trains to the end")
 
 
 def _evaluate(subject: str | None, problems: ProblemSet, why: str) -> Move:

@@ -1,12 +1,12 @@
-"""Runs and their jobs, as far as a ledger tells of them. Pure."""
+"""Runs, their jobs, and what was found about them, as far as a ledger tells. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from hfagent.agent.events import Flagged
-from hfagent.agent.records import JobSpec, JobStage, MetricPoint, RunSpec, Score
+from hfagent.agent.events import Compared, Flagged
+from hfagent.agent.records import Decision, JobSpec, JobStage, MetricPoint, RunSpec, Score
 
 SIGNALED = 128
 """Exit codes from here on: 128 + the signal that ended the process."""
@@ -91,3 +91,22 @@ class Run:
     def result(self) -> Mapping[str, Any]:
         """What the job script reported; empty while there is nothing."""
         return self.last.result or {}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A verdict, and when it was reached."""
+
+    at: datetime
+    fact: Compared
+    harness: str | None
+    """Of the scores."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A decision, when it was taken and about which training run."""
+
+    at: datetime
+    about: str
+    decision: Decision

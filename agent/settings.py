@@ -14,6 +14,8 @@ from hfagent.agent.records import Record
 FILE = "hfagent.toml"
 PREFIX = "HFAGENT_"
 SECRETS = {"hf_token": "HF_TOKEN", "openai_api_key": "OPENAI_API_KEY"}
+ALIASES = {"OPENAI_BASE_URL": "openai_base_url"}
+"""Variables by the names that other programs use, too."""
 """Settings that come from these variables alone: a flag is seen by `ps`, a file by git."""
 
 
@@ -35,7 +37,16 @@ class Settings(Record):
     contaminated_rows: Literal["drop", "refuse"] = "drop"
     """What becomes of training rows that hold benchmark problems."""
     planner: str = Field(default="rules", min_length=1)
-    """`rules`, or the name of a model that plans."""
+    """`rules`, `openai:<model>`, `hf:<model>`, or the base url of an OpenAI-compatible endpoint."""
+    openai_base_url: str | None = Field(default=None, min_length=1)
+    """Endpoint of `openai:<model>` where it is another one; also read from OPENAI_BASE_URL."""
+    planner_timeout_s: float = Field(default=120.0, gt=0)
+    """For one answer of the planner's model."""
+    planner_outage_s: float = Field(default=900.0, ge=0)
+    """So long the planner's model is waited for before the rules plan in its place."""
+    planner_price_in: float | None = Field(default=None, ge=0)
+    planner_price_out: float | None = Field(default=None, ge=0)
+    """Dollars for a million tokens of the planner's model, read and written."""
     reports_dir: Path = Path("training_reports")
     """Ledgers and reports, from the working directory."""
     state_dir: Path = Path(".hfagent")
@@ -116,6 +127,8 @@ def _field_of(variable: str) -> str | None:
     for name, secret in SECRETS.items():
         if variable == secret:
             return name
+    if variable in ALIASES:
+        return ALIASES[variable]
     name = variable.removeprefix(PREFIX).lower()
     if not variable.startswith(PREFIX) or (name not in Settings.model_fields and not _similar(name)):
         return None

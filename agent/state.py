@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from hfagent.agent.events import (
@@ -28,7 +29,6 @@ from hfagent.agent.events import (
     NoiseMeasured,
     PlanConfirmed,
     PlanMade,
-    PlannerWoke,
     ProjectEnded,
     Proposed,
     Refused,
@@ -37,29 +37,14 @@ from hfagent.agent.events import (
     SearchEnded,
 )
 from hfagent.agent.integrity import ContaminationReport
+from hfagent.agent.planner_facts import Noted, PlannerSwitched, PlannerWoke
 from hfagent.agent.records import Claim, DatasetReport, Decision, MetricPoint, Plan, ProblemSet, Refusal
-from hfagent.agent.runs import Attempt, Run
+from hfagent.agent.runs import Attempt, Comparison, Run, Taken
 
-INCIDENTS = (Refused, Resumed, Crashed, Proposed, SearchEnded, Flagged, EpochOpened, NoiseMeasured, LookTaken)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A verdict, and when it was reached."""
-
-    at: datetime
-    fact: Compared
-    harness: str | None
-    """Of the scores."""
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A decision, when it was taken and about which training run."""
-
-    at: datetime
-    about: str
-    decision: Decision
+INCIDENTS = (
+    Refused, Resumed, Crashed, Proposed, SearchEnded, Flagged, EpochOpened, NoiseMeasured, LookTaken, PlannerSwitched,
+    Noted,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,6 +82,10 @@ class State:
     wakes: int = 0
     tokens: int | None = None
     """Planner tokens; None when no planner reported any."""
+    planner_micro_usd: int = 0
+    """What the planner's tokens cost, as far as a price is set."""
+    stand_in: str | None = None
+    """Why the rules plan in place of a model; None while they do not."""
     crash: str | None = None
     """What ended the last process; None once the project was resumed."""
     ended: ProjectEnded | None = None
@@ -109,11 +98,10 @@ class State:
 
     @property
     def spent_micro_usd(self) -> int | None:
-        """Cost of all ended jobs; None when one of them is unknown."""
-        costs = [
-            a.cost_micro_usd for run in self.runs.values() for a in run.attempts if not a.open and a.stage != "REJECTED"
-        ]
-        return None if None in costs else sum(cost for cost in costs if cost is not None)
+        """Cost of all ended jobs and of the planner; None when that of a job is unknown."""
+        ended = [a for run in self.runs.values() for a in run.attempts if not a.open and a.stage != "REJECTED"]
+        costs = [a.cost_micro_usd for a in ended]
+        return None if None in costs else sum(cost for cost in costs if cost is not None) + self.planner_micro_usd
 
     @property
     def held_micro_usd(self) -> int:
@@ -176,13 +164,17 @@ class State:
 
     def scored(self, subject: str | None, problems: ProblemSet) -> Run | None:
         """The evaluation of a training run (None: the base model) on a problem set by the harness that counts."""
+        return self._scored.get((subject, problems))
+
+    @cached_property
+    def _scored(self) -> dict[tuple[str | None, ProblemSet], Run]:
+        found: dict[tuple[str | None, ProblemSet], Run] = {}
         for run in self.runs.values():
             spec, score = run.spec, run.score
-            if score is None or score.harness != self.harness.get(problems):
-                continue
-            if (spec.subject, spec.set, spec.repeat) == (subject, problems, False):
-                return run
-        return None
+            if spec.set is not None and score is not None and score.harness == self.harness.get(spec.set):
+                if not spec.repeat:
+                    found.setdefault((spec.subject, spec.set), run)
+        return found
 
     def line(self, name: str) -> list[str]:
         """A training run and those that it extends or replaces, newest first."""
@@ -279,7 +271,10 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return replace(state, decisions=(*state.decisions, Taken(event.at, about, decision)))
         case PlannerWoke() as fact:
             used = [n for n in (state.tokens, fact.input_tokens, fact.output_tokens) if n is not None]
-            return replace(state, wakes=state.wakes + 1, tokens=sum(used) if used else None)
+            cost = state.planner_micro_usd + (fact.cost_micro_usd or 0)
+            return replace(state, wakes=state.wakes + 1, tokens=sum(used) if used else None, planner_micro_usd=cost)
+        case PlannerSwitched(planner=planner, why=why):
+            return replace(state, stand_in=why if planner == "rules" else None)
         case Resumed():
             return replace(state, crash=None)
         case Crashed(error=error):

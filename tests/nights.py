@@ -24,13 +24,13 @@ from hfagent.agent.events import (
     NoiseMeasured,
     PlanConfirmed,
     PlanMade,
-    PlannerWoke,
     ProjectEnded,
     Refused,
     Resumed,
     Scored,
 )
 from hfagent.agent.integrity import ContaminationReport
+from hfagent.agent.planner_facts import PlannerWoke
 from hfagent.agent.records import (
     Action,
     BenchmarkRef,

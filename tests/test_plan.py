@@ -111,7 +111,6 @@ def test_a_project_is_named_after_model_data_and_method_and_numbered_when_taken(
         ("benchmark 'mbpp' is not available", {"benchmark": "mbpp"}),
         ("the area that works is code", {"goal": "improve math with SFT"}),
         ("conversion to GGUF is not available", {"goal": "improve code with SFT and convert it to GGUF"}),
-        ("planner 'gpt' is not available", {"settings": {"planner": "gpt"}}),
         ("must be 1 to 60", {"project": "Not A Name"}),
         ("--config and --split do not fit", {"config": "py"}),
     ],

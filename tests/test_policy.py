@@ -41,7 +41,8 @@ def test_what_the_rules_propose_is_never_refused(states: list[State]) -> None:
 
 
 def refusal(state: State, tool: str, **args: str) -> str:
-    spec = proposals.spec_of(state, Move(tool=tool, args=args))
+    told = {"hypothesis": "y", "why": "x", **args}
+    spec = proposals.spec_of(state, Move(tool=tool, args=told))
     found = spec if isinstance(spec, Refusal) else policy.check_launch(state, spec, state.updated_at)
     assert found is not None, f"{tool} {args} was allowed"
     return found.why
@@ -55,45 +56,43 @@ def at(states: list[State], *, after: str) -> State:
 
 def test_training_needs_the_smoke_and_the_baseline(states: list[State]) -> None:
     checked = next(s for s in states if s.confirmed and s.dataset is not None)
-    assert "check_contamination first" in refusal(checked, "train", why="x")
+    assert "check_contamination first" in refusal(checked, "launch", what="train")
     confirmed = next(s for s in states if s.confirmed and s.contamination is not None)
-    assert "smoke" in refusal(confirmed, "train", why="x")
-    assert "baseline first" in refusal(at(states, after="smoke"), "train", why="x")
+    assert "smoke" in refusal(confirmed, "launch", what="train")
+    assert "baseline first" in refusal(at(states, after="smoke"), "launch", what="train")
 
 
 def test_nothing_starts_before_the_plan_is_confirmed(states: list[State]) -> None:
-    assert "not confirmed" in refusal(states[0], "smoke", why="x")
+    assert "not confirmed" in refusal(states[0], "launch", what="smoke")
 
 
 def test_one_job_at_a_time(states: list[State]) -> None:
     running = next(s for s in states if s.open_attempts)
-    assert "one job at a time" in refusal(running, "evaluate", subject="base", set="search", why="x")
+    assert "one job at a time" in refusal(running, "evaluate", subject="base", set="search")
 
 
 def test_an_extension_needs_the_decision(states: list[State]) -> None:
-    assert "not decided" in refusal(at(states, after="sft-01"), "extend", run="sft-01", why="x")
+    assert "not decided" in refusal(at(states, after="sft-01"), "extend", run="sft-01")
     kept = states[-2]
-    assert "not to extend" in refusal(kept, "extend", run="sft-01-x1", why="x")
+    assert "not to extend" in refusal(kept, "extend", run="sft-01-x1")
 
 
 def test_the_confirm_set_is_for_the_kept_run_alone(states: list[State]) -> None:
-    assert "no run was kept" in refusal(
-        at(states, after="baseline"), "evaluate", subject="base", set="confirm", why="x"
-    )
+    assert "no run was kept" in refusal(at(states, after="baseline"), "evaluate", subject="base", set="confirm")
     kept = next(s for s in states if s.kept and not s.open_attempts)
-    assert "touched once" in refusal(kept, "evaluate", subject="sft-01", set="confirm", why="x")
+    assert "touched once" in refusal(kept, "evaluate", subject="sft-01", set="confirm")
 
 
 def test_nothing_is_done_twice(states: list[State]) -> None:
     kept = next(s for s in states if s.kept)
-    assert refusal(kept, "smoke", why="x") == "already done"
-    assert refusal(kept, "evaluate", subject="base", set="search", why="x") == "already done"
+    assert refusal(kept, "launch", what="smoke") == "already done"
+    assert refusal(kept, "evaluate", subject="base", set="search") == "already done"
     assert policy.check_compare(kept, "sft-01", "search") is not None
     assert policy.check_decide(kept, "sft-01", kept.updated_at) is not None
 
 
 def test_a_run_that_does_not_exist_is_named(states: list[State]) -> None:
-    assert "no run 'sft-09'" in refusal(states[-2], "evaluate", subject="sft-09", set="search", why="x")
+    assert "no run 'sft-09'" in refusal(states[-2], "evaluate", subject="sft-09", set="search")
 
 
 def test_the_night_cannot_be_ended_early_or_with_another_outcome(states: list[State]) -> None:

@@ -197,7 +197,7 @@ def test_the_baseline_is_not_repeated_before_the_search_is_over(tmp_path: Path) 
             def wake(self) -> None:
                 if desk.state.noise is None and not any(r.spec.repeat for r in desk.state.runs.values()):
                     due = next_move(desk.state, desk.now)
-                    if due is not None and due.tool != "repeat_baseline":
+                    if due is not None and not due.args.get("repeat"):
                         refused.append(desk.launch(proposals.repeat_run("now")))
                 planner.wake()
 

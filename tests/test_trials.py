@@ -316,11 +316,11 @@ def test_a_night_in_which_nothing_was_compared_has_no_valid_result(tmp_path: Pat
 class InventiveDesk(Desk):
     """Where the rules ask the search, a planner has ideas of its own."""
 
-    def propose(self) -> Refusal | Proposed:
+    def plan_run(self, why: str, lever: str | None = None, value: float | None = None) -> Refusal | Proposed:
         rate = self.state.plan.train.learning_rate
-        for lever, value in (("learning_rate", rate), ("seed", 3.0)):
-            assert isinstance(self.enqueue(lever, value, "not a new idea"), Refusal)
-        return self.enqueue("lora_r", 32, "more room")
+        for name, number in (("learning_rate", rate), ("seed", 3.0), ("lora_r", None)):
+            assert isinstance(super().plan_run("not a new idea", name, number), Refusal)
+        return super().plan_run("more room", "lora_r", 32)
 
 
 def test_a_planners_own_idea_passes_the_same_checks_and_is_tried(tmp_path: Path) -> None:
@@ -329,5 +329,5 @@ def test_a_planners_own_idea_passes_the_same_checks_and_is_tried(tmp_path: Path)
         state = work(desk)
     assert configs(tmp_path / "night.jsonl")["sft-02"].lora_r == 32
     assert state.proposals[0].source == "planner"
-    assert len(state.refusals) == 2
+    assert len(state.refusals) == 3
     assert "more room" in render(state)
