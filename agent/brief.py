@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from hfagent.agent import envelope, rules
 from hfagent.agent.evidence import trials
 from hfagent.agent.hypotheses import key, result
+from hfagent.agent.planner_facts import Noted
 from hfagent.agent.proposals import Move
 from hfagent.agent.state import State
 
@@ -37,6 +38,7 @@ def brief(state: State, now: datetime, *, only: Move | None = None) -> str:
         comparisons=state.comparisons[-4:],
         decisions=state.decisions[-4:],
         refusals=state.refusals[-2:],
+        wishes=_said_by_person(state)[-3:],
         time_left_s=envelope.time_left_s(state, now),
         money_left_micro_usd=envelope.money_left_micro_usd(state),
         trials=past[-6:],
@@ -46,6 +48,11 @@ def brief(state: State, now: datetime, *, only: Move | None = None) -> str:
         move=move,
         only=only is not None,
     )
+
+
+def _said_by_person(state: State) -> list[str]:
+    notes = [event.fact for event in state.incidents if isinstance(event.fact, Noted)]
+    return [note.text for note in notes if note.by == "person"]
 
 
 def cut(text: str, chars: int) -> str:

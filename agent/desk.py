@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hfagent.agent import hypotheses, jobs, policy, rules, thresholds
 from hfagent.agent.claim import claim
+from hfagent.agent.control import Request
 from hfagent.agent.decide import decide
 from hfagent.agent.errors import EvaluationError, PlanRejected
 from hfagent.agent.events import (
@@ -28,7 +29,7 @@ from hfagent.agent.events import (
 from hfagent.agent.evidence import evidence, inputs, trials
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.job_desk import JobDesk
-from hfagent.agent.planner_facts import Noted
+from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, Unpaused, Vetoed
 from hfagent.agent.records import (
     DatasetReport,
     Decision,
@@ -39,6 +40,7 @@ from hfagent.agent.records import (
     Score,
 )
 from hfagent.agent.rules import SEARCH_EXHAUSTED
+from hfagent.agent.state import root_name
 from hfagent.agent.verdict import Verdict, compare
 
 CANCEL_GRACE_S = 30.0
@@ -177,6 +179,35 @@ class Desk(JobDesk):
         self.append(Refused(refusal=refusal))
         return refusal
 
+    def heed(self, request: Request) -> Refusal | None:
+        """Do what a person asks for; a request to stop is the loop's."""
+        request = self._named(request)
+        why = policy.check_heed(self.state, request)
+        if why is not None:
+            return self.refuse(Refusal(what=f"{request.ask} {request.run or ''}".strip(), why=why))
+        name, text = str(request.run), request.text
+        match request.ask:
+            case "pause" if self.state.wishes.paused is None:
+                self.append(Paused(why=f"paused by a person{f': {text}' if text else ''}"))
+            case "resume" if self.state.wishes.paused is not None:
+                self.append(Unpaused())
+            case "approve":
+                self.append(Approved(run=name))
+            case "veto":
+                self.append(Vetoed(run=name, why=text or "vetoed"))
+                for attempt in self.state.open_attempts:
+                    if attempt.job.run == name:
+                        self.cancel(attempt, f"vetoed by a person: {text or 'no reason given'}")
+            case "steer" if text:
+                self.append(Noted(text=text, by="person"))
+        return None
+
+    def ask_approval(self) -> None:
+        """Say once that a training run waits for a person."""
+        name = rules.to_approve(self.state, self.now)
+        if name is not None and name not in self.state.wishes.asked:
+            self.append(ApprovalAsked(run=name))
+
     def stop(self, reason: str) -> None:
         """Cancel what runs and end the project as stopped; nothing that was only intended is started for it."""
         self._adopt()
@@ -188,6 +219,17 @@ class Desk(JobDesk):
         self._end(ProjectEnded(state="stopped", reason=reason))
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _named(self, request: Request) -> Request:
+        """The request with the run that it can only mean."""
+        if request.run is not None or request.ask not in ("approve", "veto"):
+            return request
+        running = [a.job.run for a in self.state.open_attempts if a.job.kind == "train"]
+        pending = self.state.pending
+        planned = None if pending is None else root_name(self.state.plan.method, pending.number)
+        waiting = rules.to_approve(self.state, self.now)
+        name = waiting or (next(iter(running), planned) if request.ask == "veto" else None)
+        return request.model_copy(update={"run": name})
 
     def _end(self, fact: ProjectEnded) -> None:
         self.append(Claimed(claim=claim(self.state)))

@@ -10,7 +10,16 @@ from pydantic import Field, TypeAdapter
 
 from hfagent.agent.findings import Flag, Response
 from hfagent.agent.integrity import ContaminationReport
-from hfagent.agent.planner_facts import Noted, PlannerSwitched, PlannerWoke
+from hfagent.agent.planner_facts import (
+    ApprovalAsked,
+    Approved,
+    Noted,
+    Paused,
+    PlannerSwitched,
+    PlannerWoke,
+    Unpaused,
+    Vetoed,
+)
 from hfagent.agent.records import (
     Claim,
     DatasetReport,
@@ -292,11 +301,22 @@ Fact = Annotated[
     | PlannerWoke
     | PlannerSwitched
     | Noted
+    | Paused
+    | Unpaused
+    | ApprovalAsked
+    | Approved
+    | Vetoed
     | CancelRequested
     | ProjectEnded
     | Crashed,
     Field(discriminator="kind"),
 ]
+
+INCIDENTS = (
+    Refused, Resumed, Crashed, Proposed, SearchEnded, Flagged, EpochOpened, NoiseMeasured, LookTaken,
+    PlannerSwitched, Noted, Paused, Unpaused, ApprovalAsked, Approved, Vetoed,
+)  # fmt: skip
+"""What the decision log tells beside verdicts and decisions."""
 
 _FACT: TypeAdapter[Fact] = TypeAdapter(Fact)
 

@@ -5,11 +5,12 @@ from datetime import datetime
 
 from hfagent.agent import envelope, estimate, policy, proposals
 from hfagent.agent.decide import Evidence, Extension, Parent
+from hfagent.agent.events import Proposed
 from hfagent.agent.findings import Outcome, Trial
 from hfagent.agent.lines import steps_planned
 from hfagent.agent.records import MetricPoint
 from hfagent.agent.runs import Run
-from hfagent.agent.state import State
+from hfagent.agent.state import State, root_name
 from hfagent.agent.watch import Watched
 
 
@@ -103,8 +104,13 @@ def trials(state: State) -> list[Trial]:
     lines: dict[str, list[Run]] = {}
     for run in state.trained:
         lines.setdefault(state.line(run.spec.name)[-1], []).append(run)
-    for number, first in enumerate(state.trials, 1):
-        proposed, line = proposals.get(number), lines[first.spec.name]
+    for number in range(1, max([1, *proposals]) + 1):
+        name, proposed = root_name(state.plan.method, number), proposals.get(number)
+        if name not in lines:
+            if name in state.wishes.vetoed:
+                found.append(_vetoed(state, number, proposed))
+            continue
+        first, line = state.runs[name], lines[name]
         scores = {run.spec.name: whole[run.spec.name] for run in line if run.spec.name in whole}
         best = max(line, key=lambda run: scores.get(run.spec.name, -math.inf)) if scores else line[-1]
         found.append(
@@ -120,9 +126,22 @@ def trials(state: State) -> list[Trial]:
     return found
 
 
+def _vetoed(state: State, number: int, proposed: Proposed | None) -> Trial:
+    """A set of hyperparameters that was never begun."""
+    return Trial(
+        number=number,
+        config=state.plan.train if proposed is None else proposed.config,
+        why=f"vetoed: {state.wishes.vetoed[root_name(state.plan.method, number)]}",
+        source="recipe" if proposed is None else proposed.source,
+        outcome="vetoed",
+    )
+
+
 def _unscored(state: State, line: list[Run]) -> Outcome:
     """What came of a set of hyperparameters none of whose runs has a score on the whole search set that counts."""
     names = {run.spec.name for run in line}
+    if names & state.wishes.vetoed.keys():
+        return "vetoed"
     evaluated = [run for run in state.runs.values() if run.spec.subject in names and run.score is not None]
     if any(state.scored(name, "search") for name in names):
         return "pruned"

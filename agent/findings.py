@@ -7,9 +7,10 @@ from pydantic import Field
 from hfagent.agent.records import Record, TrainConfig
 
 FlagName = Literal["nan", "diverged", "hung", "no_start", "overfit", "plateau", "too_slow", "dead_reward"]
-Outcome = Literal["open", "scored", "failed", "out_of_memory", "pruned", "outdated"]
+Outcome = Literal["open", "scored", "failed", "out_of_memory", "pruned", "outdated", "vetoed"]
 """`failed`: it diverged or its script ended with an error; a job whose machine was lost leaves it open. `pruned`: a
-part of the problems showed that it is no better. `outdated`: scored by a harness that does not count any more."""
+part of the problems showed that it is no better. `outdated`: scored by a harness that does not count any more.
+`vetoed`: a person said no to it."""
 
 
 class Flag(Record):

@@ -31,7 +31,7 @@ from hfagent.agent.events import (
     Scored,
     SearchEnded,
 )
-from hfagent.agent.planner_facts import Noted, PlannerSwitched
+from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, PlannerSwitched, Unpaused, Vetoed
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 
@@ -109,8 +109,16 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
             return f"state={ended} reason={reason!r}"
         case PlannerSwitched(planner=planner, why=why):
             return f"planner={planner} why={why!r}"
-        case Noted(text=text):
-            return f"text={text!r}"
+        case Noted(text=text, by=by):
+            return f"by={by} text={text!r}"
+        case Paused(why=why):
+            return f"why={why!r}"
+        case ApprovalAsked(run=name) | Approved(run=name):
+            return f"run={name}"
+        case Vetoed(run=name, why=why):
+            return f"run={name} why={why!r}"
+        case Unpaused():
+            return "jobs are launched again"
         case Crashed(error=error):
             return f"error={error!r}"
     return None

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from hfagent.agent import envelope
+from hfagent.agent.control import Mailbox, NoMailbox
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import HfagentError, LedgerError
 from hfagent.agent.events import Crashed, Resumed
 from hfagent.agent.planner import Planner
-from hfagent.agent.rules import next_move
+from hfagent.agent.rules import next_move, on_hold
 from hfagent.agent.state import State
+
+NO_MAILBOX = NoMailbox()
 
 
 def run_night(
@@ -16,7 +19,7 @@ def run_night(
     planner: Planner,
     *,
     on_tick: Callable[[State], None],
-    stop_asked: Callable[[], str | None] = lambda: None,
+    mailbox: Mailbox = NO_MAILBOX,
     poll_s: float = 2.0,
     resumed_by: int | None = None,
 ) -> State:
@@ -26,7 +29,7 @@ def run_night(
         desk: the open project; its plan is confirmed.
         planner: proposes; the desk disposes.
         on_tick: called after each look at the jobs, so that a terminal shows life.
-        stop_asked: the reason, once somebody wants the night stopped.
+        mailbox: what a person asks for meanwhile.
         poll_s: how often metrics are read while a job runs; a job's end wakes the loop at once.
         resumed_by: process id when the project was begun by another process.
 
@@ -41,15 +44,18 @@ def run_night(
         if resumed_by is not None:
             desk.append(Resumed(pid=resumed_by))
         while desk.state.ended is None:
-            why = stop_asked()  # before anything is started, or looked at, which may fail
+            why = mailbox.stop_asked()  # before anything is started, or looked at, which may fail
             if why is None:
                 desk.reconcile()
                 desk.observe()
+                for request in mailbox.take():
+                    desk.heed(request)
                 on_tick(desk.state)
                 why = _out_of_time(desk)
             if why is not None:
                 desk.stop(why)
-            elif desk.state.open_attempts:
+            elif desk.state.open_attempts or on_hold(desk.state, desk.now) is not None:
+                desk.ask_approval()
                 left_s = envelope.time_left_s(desk.state, desk.now)
                 desk.wait(poll_s if left_s is None else min(poll_s, left_s))
             else:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from hfagent.agent import report
 from hfagent.agent.console import Progress
+from hfagent.agent.control import Request
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import DatasetError, HfagentError, ReportError, UsageError
 from hfagent.agent.events import Event, PlanConfirmed, PlanMade
@@ -44,7 +45,7 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
         if _confirmed(book):
             raise UsageError(f"the project {plan.project!r} exists: `hfagent resume {plan.project}`")
         book.clear()
-        paths.stop_request(settings.state_dir).unlink(missing_ok=True)
+        paths.mailbox(settings.state_dir).clear()
         try:
             book.append(PlanMade(plan=plan, versions=versions()))
             with _followed(book, ports, paths, console) as (desk, progress):
@@ -119,22 +120,18 @@ def _refuse_incompatible(state: State) -> None:
 
 
 def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, resumed_by: int | None) -> State:
-    request = paths.stop_request(settings.state_dir)
-
-    def stop_asked() -> str | None:
-        return request.read_text(encoding="utf-8").strip() or "asked to stop" if request.exists() else None
-
+    mailbox = paths.mailbox(settings.state_dir)
     try:
         return run_night(
             desk,
-            planner_for(desk, settings, stop_asked=stop_asked),
+            planner_for(desk, settings, stop_asked=mailbox.stop_asked),
             on_tick=progress.tick,
-            stop_asked=stop_asked,
+            mailbox=mailbox,
             poll_s=settings.poll_s,
             resumed_by=resumed_by,
         )
     finally:
-        request.unlink(missing_ok=True)
+        mailbox.clear()
 
 
 def ask_to_stop(paths: Paths, ports: Ports, settings: Settings, why: str) -> bool:
@@ -146,9 +143,7 @@ def ask_to_stop(paths: Paths, ports: Ports, settings: Settings, why: str) -> boo
     from hfagent.agent.ledger import is_held
 
     if is_held(paths.ledger):
-        request = paths.stop_request(settings.state_dir)
-        request.parent.mkdir(parents=True, exist_ok=True)
-        request.write_text(why, encoding="utf-8")
+        paths.mailbox(settings.state_dir).post(Request(ask="stop", text=why))
         return True
     with open_ledger(paths.ledger, ports.clock) as book:
         desk = Desk(book, ports)

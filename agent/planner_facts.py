@@ -1,4 +1,4 @@
-"""What the ledger tells of whoever plans."""
+"""What the ledger tells of whoever plans, and of what a person asks for meanwhile."""
 
 from typing import Literal
 
@@ -30,7 +30,43 @@ class PlannerSwitched(Record):
 
 
 class Noted(Record):
-    """A planner's or a person's remark; it changes nothing."""
+    """A remark; it changes nothing by itself, but a planner reads those of a person."""
 
     kind: Literal["noted"] = "noted"
     text: str = Field(min_length=1)
+    by: Literal["planner", "person"] = "planner"
+
+
+class Paused(Record):
+    """No job is launched from here on; one that runs goes on."""
+
+    kind: Literal["paused"] = "paused"
+    why: str
+
+
+class Unpaused(Record):
+    """Jobs are launched again."""
+
+    kind: Literal["unpaused"] = "unpaused"
+
+
+class ApprovalAsked(Record):
+    """A training run waits until a person says yes."""
+
+    kind: Literal["approval_asked"] = "approval_asked"
+    run: str
+
+
+class Approved(Record):
+    """A person said yes to a training run."""
+
+    kind: Literal["approved"] = "approved"
+    run: str
+
+
+class Vetoed(Record):
+    """A person said no to a training run: it is not begun, or not gone on with."""
+
+    kind: Literal["vetoed"] = "vetoed"
+    run: str
+    why: str

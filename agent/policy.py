@@ -4,6 +4,7 @@ from datetime import datetime
 from itertools import takewhile
 
 from hfagent.agent import thresholds
+from hfagent.agent.control import Request
 from hfagent.agent.envelope import check_envelope
 from hfagent.agent.proposals import evaluate_run, extend_run, restart_run
 from hfagent.agent.records import Decision, ProblemSet, Refusal, RunSpec
@@ -62,7 +63,7 @@ def check_propose(state: State, now: datetime) -> Refusal | None:
     why = None
     if state.ended is not None:
         why = f"the project is {state.ended.state}"
-    elif not state.trials:
+    elif not state.plan_tried:
         why = "the plan's own hyperparameters come first: train"
     elif state.search_ended is not None:
         why = f"the search has ended: {state.search_ended}"
@@ -158,7 +159,7 @@ def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
         return f"the project is {state.ended.state}"
     if not state.confirmed:
         return "the plan is not confirmed"
-    if (why := unsteady(state)) is not None:
+    if (why := unsteady(state) or _held(state, spec)) is not None:
         return why
     if state.dataset is None:
         return "the dataset is not checked"
@@ -170,6 +171,36 @@ def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
             return why
     if state.open_attempts:
         return f"{state.open_attempts[0].job.run} is still open: one job at a time"
+    return None
+
+
+def _held(state: State, spec: RunSpec) -> str | None:
+    """What a person has against a launch."""
+    if spec.name in state.wishes.vetoed:
+        return f"a person said no: {state.wishes.vetoed[spec.name]}"
+    return f"{spec.name} waits for a person's approval" if needs_approval(state, spec) else state.wishes.paused
+
+
+def needs_approval(state: State, spec: RunSpec) -> bool:
+    """Whether a run waits for a person's yes; one that was begun does not ask again for a further job."""
+    asks = state.plan.approve_runs and spec.kind == "train"
+    return asks and spec.name not in state.wishes.approved and spec.name not in state.runs
+
+
+def check_heed(state: State, request: Request) -> str | None:
+    """Why a person's request cannot be done now; None while it can."""
+    if state.ended is not None:
+        return f"the project is {state.ended.state}"
+    if request.ask == "approve" and request.run is None:
+        return "no training run waits for approval"
+    if request.ask == "veto":
+        if request.run is None:
+            return "no training run runs, waits or is planned"
+        if request.run in state.wishes.vetoed or state.decision_on(request.run) is not None:
+            return f"{request.run} is decided already"
+        run = state.runs.get(request.run)
+        if run is not None and run.spec.kind != "train":
+            return f"{request.run} is no training run"
     return None
 
 
@@ -252,7 +283,7 @@ def _check_train(state: State, spec: RunSpec) -> str | None:
 
 
 def _check_evaluate(state: State, spec: RunSpec) -> str | None:
-    if spec.subject is not None and not (spec.subject in state.runs and state.runs[spec.subject].done):
+    if spec.subject is not None and spec.subject not in (run.spec.name for run in state.trained if run.done):
         return f"no completed training run {spec.subject!r}"
     if spec.repeat and state.kept is None:
         return "no run was kept: there is nothing to confirm"

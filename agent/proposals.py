@@ -24,7 +24,7 @@ def smoke_run(state: State, why: str) -> RunSpec:
 def train_run(state: State, why: str, hypothesis: str | None = None) -> RunSpec | Refusal:
     """The first run of a set of hyperparameters: the plan's own, then the newest proposal."""
     number, config, pending = 1, state.plan.train, state.pending
-    if state.trials and pending is None:
+    if state.plan_tried and pending is None:
         return Refusal(what="launch train", why="no set of hyperparameters is planned: call plan_run first")
     if pending is not None:
         number, config = pending.number, pending.config
@@ -86,30 +86,29 @@ def repeat_run(why: str) -> RunSpec:
 
 def spec_of(state: State, move: Move) -> RunSpec | Refusal:
     """The run that a move launches, or why it launches none."""
-    args = dict(move.args)
-    named = args.get("run", args.get("subject"))
-    if named not in (None, "base") and named not in state.runs:
-        return Refusal(
-            what=f"{move.tool} {named}", why=f"no run {named!r}; there are {', '.join(state.runs) or 'none'}"
-        )
+    args = move.args
     match move.tool, args.get("what"):
         case "launch", "smoke":
             return smoke_run(state, args["why"])
         case "launch", "train":
             return _retried(state) or train_run(state, args["why"], args["hypothesis"])
-        case "launch", "restart":
-            if named is None:
-                return Refusal(what="launch restart", why="the run that is begun again is not named")
-            return restart_run(state, named, args["why"], args["hypothesis"])
-        case "extend", _:
-            return extend_run(state, args["run"], args["why"], args["hypothesis"])
         case "evaluate", _:
             return _evaluation(state, args)
+        case ("launch", "restart") | ("extend", _):
+            name, trained = args.get("run"), [run.spec.name for run in state.trained]
+            if name not in trained:
+                why = f"no training run {name!r}; there are {', '.join(trained[-12:]) or 'none'}"
+                return Refusal(what=f"{args.get('what', move.tool)} {name}", why=why)
+            make = extend_run if move.tool == "extend" else restart_run
+            return make(state, name, args["why"], args["hypothesis"])
     return Refusal(what=move.tool, why="launches nothing")
 
 
 def _evaluation(state: State, args: dict[str, Any]) -> RunSpec | Refusal:
     subject = None if args["subject"] == "base" else args["subject"]
+    if subject is not None and subject not in state.runs:
+        known = ", ".join(run.spec.name for run in state.trained[-12:]) or "none"
+        return Refusal(what=f"evaluate {subject}", why=f"no run {subject!r}; there are {known}")
     if not args.get("repeat"):
         return evaluate_run(state, subject, args["set"], args["why"])
     if (subject, args["set"]) != (None, "search"):

@@ -149,7 +149,6 @@ class RunSpec(Record):
     subject: str | None = None
     """Evaluations: the training run whose model is evaluated; None for the base model."""
     set: ProblemSet | None = None
-    """Evaluations: which problems."""
     parent: str | None = None
     """Training: the run that this one extends."""
     instead_of: str | None = None
@@ -194,6 +193,8 @@ class Plan(Record):
     """Gain on the search set at which the search ends; None searches on."""
     contaminated_rows: Literal["drop", "refuse"] = "drop"
     """What becomes of training rows that hold benchmark problems: left out, or nothing is trained."""
+    approve_runs: bool = False
+    """Each training run waits for a person's yes."""
     unsafe_exec: bool = False
     """Generated code may run without a sandbox."""
     notes: tuple[str, ...] = ()
@@ -320,7 +321,7 @@ class Decision(Record):
     changes: dict[str, float] = {}
     """Action `change`: hyperparameter -> value of the run that comes instead."""
     resume_from: str | None = None
-    """Action `change`: checkpoint that the run starts from; None is the base model."""
+    """Its checkpoint to start from; None is the base model."""
 
 
 class Claim(Record):

@@ -32,7 +32,7 @@ from hfagent.agent.markdown import (
     utc,
     value,
 )
-from hfagent.agent.planner_facts import Noted, PlannerSwitched
+from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, PlannerSwitched, Unpaused, Vetoed
 from hfagent.agent.records import DatasetReport, TrainConfig
 from hfagent.agent.report_words import (
     base_model,
@@ -172,8 +172,18 @@ def _incident_row(state: State, event: Event) -> list[str]:  # noqa: C901 - one 
             ]
         case PlannerSwitched(planner=planner, why=why):
             return ["planner", NONE, NONE, f"{code(planner)} plans from here on: {prose(why)}", NONE]
-        case Noted(text=text):
-            return ["note", NONE, NONE, prose(text), NONE]
+        case Noted(text=text, by=by):
+            return ["note", NONE, NONE, f"{by}: {prose(text)}", NONE]
+        case Paused(why=why):
+            return ["paused", NONE, NONE, prose(why), NONE]
+        case Unpaused():
+            return ["unpaused", NONE, NONE, "jobs are launched again", NONE]
+        case ApprovalAsked(run=name):
+            return ["approval asked", code(name), NONE, "it waits for a person's yes", NONE]
+        case Approved(run=name):
+            return ["approved", code(name), NONE, "a person said yes", NONE]
+        case Vetoed(run=name, why=why):
+            return ["vetoed", code(name), NONE, prose(why), NONE]
         case Resumed():
             return ["resumed", NONE, NONE, "a new hfagent process took the project over", NONE]
         case Crashed(error=error):

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from hfagent.agent import envelope, policy, thresholds
 from hfagent.agent.proposals import Move, spec_of
-from hfagent.agent.records import ProblemSet, Refusal
+from hfagent.agent.records import ProblemSet, Refusal, RunSpec
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 
@@ -13,7 +13,25 @@ SEARCH_EXHAUSTED = "search on"
 
 
 def next_move(state: State, now: datetime) -> Move | None:
-    """The next call, or None while jobs run or the project is over."""
+    """The next call, or None while jobs run, a person is waited for, or the project is over."""
+    return None if on_hold(state, now) is not None else _due(state, now)
+
+
+def on_hold(state: State, now: datetime) -> str | None:
+    """Why nothing is done although no job runs: a person paused the night, or is to approve a run first."""
+    if state.ended is not None or state.open_attempts:
+        return None
+    return state.wishes.paused or ((name := to_approve(state, now)) and f"{name} waits for a person's approval") or None
+
+
+def to_approve(state: State, now: datetime) -> str | None:
+    """The training run that is due and needs a person's yes first."""
+    move = _due(state, now) if state.plan.approve_runs else None
+    spec = spec_of(state, move) if move is not None else None
+    return spec.name if isinstance(spec, RunSpec) and policy.needs_approval(state, spec) else None
+
+
+def _due(state: State, now: datetime) -> Move | None:
     if state.ended is not None or state.open_attempts:
         return None
     if state.dataset is None:
@@ -115,6 +133,8 @@ def _rejudged(state: State, name: str, now: datetime) -> Move | None:
 
 def _next_training(state: State, now: datetime) -> Move | None:
     runs = state.trained
+    if not runs and state.plan_tried:
+        return None
     if not runs:
         return _launch(
             "train",
@@ -248,6 +268,8 @@ def _guarded(state: State, move: Move, now: datetime) -> Move:
         why = rule(state, spec, now)
         if why is not None:
             return _finish(outcome, f"{spec.name}: {why}")
+    if policy.needs_approval(state, spec):
+        return move
     refusal = policy.check_launch(state, spec, now)
     return move if refusal is None else _finish("failed", f"{spec.name}: {refusal.why}")
 
@@ -258,5 +280,6 @@ def check_finish(state: State, now: datetime, outcome: str) -> Refusal | None:
     if move is not None and move.tool == "finish":
         due = move.args["outcome"]
         return None if outcome == due else Refusal(what=f"finish as {outcome}", why=f"the outcome is {due}")
-    left = "jobs are running" if move is None else f"{move.tool} {move.args} is open"
+    waiting = on_hold(state, now) or "jobs are running"
+    left = waiting if move is None else f"{move.tool} {move.args} is open"
     return Refusal(what="finish", why=left)

@@ -110,8 +110,8 @@ class OptunaSearcher:
 
 
 def _state(trial: Trial) -> "TrialState":
-    """How the study counts an outcome: what failed or was stopped was tried and is no good; running out of memory, or
-    another harness since, says nothing about the score.
+    """How the study counts an outcome: what failed or was stopped was tried and is no good; running out of memory,
+    another harness since, or a person's veto says nothing about the score.
     """
     from optuna.trial import TrialState
 
@@ -122,7 +122,7 @@ def _state(trial: Trial) -> "TrialState":
             return TrialState.COMPLETE
         case "failed" | "pruned":
             return TrialState.PRUNED
-        case "out_of_memory" | "outdated":
+        case "out_of_memory" | "outdated" | "vetoed":
             return TrialState.FAIL
         case _:
             assert_never(trial.outcome)

@@ -19,7 +19,11 @@ def setback(state: State, run: Run) -> Decision | None:
         None where nothing is to be decided: the run is done or was decided, or its job may be started again as it is.
     """
     name = run.spec.name
-    if run.spec.kind != "train" or run.done or run.last.open or state.decision_on(name) is not None:
+    if run.spec.kind != "train" or run.last.open or state.decision_on(name) is not None:
+        return None
+    if name in state.wishes.vetoed:
+        return _given_up(name, "veto", f"a person said no: {state.wishes.vetoed[name]}", {})
+    if run.done:
         return None
     train = run.spec.train or state.plan.train
     if run.last.out_of_memory:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from hfagent.agent.events import (
+    INCIDENTS,
     CancelRequested,
     Claimed,
     Compared,
@@ -37,14 +38,10 @@ from hfagent.agent.events import (
     SearchEnded,
 )
 from hfagent.agent.integrity import ContaminationReport
-from hfagent.agent.planner_facts import Noted, PlannerSwitched, PlannerWoke
+from hfagent.agent.planner_facts import PlannerSwitched, PlannerWoke
 from hfagent.agent.records import Claim, DatasetReport, Decision, MetricPoint, Plan, ProblemSet, Refusal
 from hfagent.agent.runs import Attempt, Comparison, Run, Taken
-
-INCIDENTS = (
-    Refused, Resumed, Crashed, Proposed, SearchEnded, Flagged, EpochOpened, NoiseMeasured, LookTaken, PlannerSwitched,
-    Noted,
-)  # fmt: skip
+from hfagent.agent.wishes import Wish, Wishes
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,8 @@ class State:
     """What the planner's tokens cost, as far as a price is set."""
     stand_in: str | None = None
     """Why the rules plan in place of a model; None while they do not."""
+    wishes: Wishes = field(default_factory=Wishes)
+    """Of a person."""
     crash: str | None = None
     """What ended the last process; None once the project was resumed."""
     ended: ProjectEnded | None = None
@@ -156,9 +155,17 @@ class State:
         return [run for run in self.trained if run.spec.parent is None and run.spec.instead_of is None]
 
     @property
+    def plan_tried(self) -> bool:
+        """Whether the plan's own set of hyperparameters was begun, or vetoed."""
+        return bool(self.trials) or root_name(self.plan.method, 1) in self.wishes.vetoed
+
+    @property
     def pending(self) -> Proposed | None:
         """The newest proposal, while no run was made of it."""
-        if not self.proposals or root_name(self.plan.method, self.proposals[-1].number) in self.runs:
+        if not self.proposals:
+            return None
+        name = root_name(self.plan.method, self.proposals[-1].number)
+        if name in self.runs or name in self.wishes.vetoed:
             return None
         return self.proposals[-1]
 
@@ -171,9 +178,9 @@ class State:
         found: dict[tuple[str | None, ProblemSet], Run] = {}
         for run in self.runs.values():
             spec, score = run.spec, run.score
-            if spec.set is not None and score is not None and score.harness == self.harness.get(spec.set):
-                if not spec.repeat:
-                    found.setdefault((spec.subject, spec.set), run)
+            if spec.set is None or spec.repeat or score is None or score.harness != self.harness.get(spec.set):
+                continue
+            found.setdefault((spec.subject, spec.set), run)
         return found
 
     def line(self, name: str) -> list[str]:
@@ -226,6 +233,8 @@ def apply(state: State | None, event: Event) -> State | None:
         state = replace(state, incidents=(*state.incidents, event))
     if isinstance(fact, JobIntended | JobSubmitted | JobRejected | JobStarted | JobEnded | CancelRequested):
         return _apply_job(state, event)
+    if isinstance(fact, Wish):
+        return replace(state, wishes=state.wishes.after(fact))
     return _apply_project(state, event)
 
 

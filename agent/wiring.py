@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hfagent.agent.clock import SystemClock
+from hfagent.agent.control import FolderMailbox
 from hfagent.agent.errors import PackageMissing, SettingsError, UsageError
 from hfagent.agent.ports import JobRunner, Ports
 from hfagent.agent.settings import Settings
@@ -33,9 +34,9 @@ class Paths:
         """The rendered report."""
         return self.reports / f"{self.project}.md"
 
-    def stop_request(self, state_dir: Path) -> Path:
-        """Written by `hfagent cancel` for the process that holds the ledger."""
-        return state_dir / "control" / f"{self.project}.stop"
+    def mailbox(self, state_dir: Path) -> FolderMailbox:
+        """What is asked of the process that holds the ledger."""
+        return FolderMailbox(state_dir / "control" / self.project)
 
 
 def local_ports(settings: Settings) -> Ports:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer, Reply, Request, completion, due, obedient, size, text_of
-from world import SKILL, World, at_desk, claimed, ended, night, work
+from world import SKILL, FakeMailbox, World, at_desk, claimed, ended, night, work
 
 from hfagent.agent import ledger, thresholds
 from hfagent.agent.errors import SettingsError
@@ -38,7 +38,8 @@ def planned(
 ) -> State:
     """A night planned as the settings say."""
     with at_desk(path, there, **plan) as desk:
-        return work(desk, planner_for(desk, chosen, stop_asked=stop_asked), stop_asked=stop_asked)
+        planner = planner_for(desk, chosen, stop_asked=stop_asked)
+        return work(desk, planner, mailbox=FakeMailbox(stop=stop_asked))
 
 
 def events(path: Path, kind: type[Any]) -> list[Any]:

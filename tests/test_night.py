@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from world import (
     SKILL,
+    FakeMailbox,
     KilledError,
     World,
     at_desk,
@@ -207,7 +208,7 @@ def test_a_result_that_is_no_score_fails_the_evaluation_and_says_what_is_wrong(t
 def test_a_stop_that_somebody_asks_for_cancels_the_job(tmp_path: Path) -> None:
     world = World(SKILL)
     with at_desk(tmp_path / "night.jsonl", world) as desk:
-        state = work(desk, stop_asked=lambda: "enough" if "sft-01" in desk.state.runs else None)
+        state = work(desk, mailbox=FakeMailbox(stop=lambda: "enough" if "sft-01" in desk.state.runs else None))
     assert state.ended is not None
     assert (state.ended.state, state.ended.reason) == ("stopped", "enough")
     assert state.runs["sft-01"].last.stage == "CANCELED"

@@ -9,6 +9,7 @@ from world import (
     DIVERGED,
     FAILED,
     LOST,
+    FakeMailbox,
     World,
     at_desk,
     claimed,
@@ -88,7 +89,7 @@ def test_a_run_whose_extension_is_ended_as_futile_is_kept(tmp_path: Path) -> Non
 def test_a_night_that_is_stopped_during_an_extension_does_not_say_that_nothing_was_gained(tmp_path: Path) -> None:
     there = world(falling=True)
     with at_desk(tmp_path / "night.jsonl", there, max_extensions=1) as desk:
-        state = work(desk, stop_asked=lambda: "enough" if "sft-01-x1" in desk.state.runs else None)
+        state = work(desk, mailbox=FakeMailbox(stop=lambda: "enough" if "sft-01-x1" in desk.state.runs else None))
     assert ended(state) == "stopped"
     assert (claimed(state).label, claimed(state).run) == ("promising", "sft-01")
 
@@ -338,7 +339,7 @@ def test_a_stop_starts_no_job_that_was_only_intended(tmp_path: Path) -> None:
     there, path = world(falling=False), tmp_path / "night.jsonl"
     killed(path, there, lambda event: isinstance(event.fact, JobIntended) and event.fact.run.name == "sft-01")
     with at_desk(path, there) as desk:
-        stopped = work(desk, stop_asked=lambda: "enough", resumed_by=1)
+        stopped = work(desk, mailbox=FakeMailbox(stop=lambda: "enough"), resumed_by=1)
     assert ended(stopped) == "stopped"
     assert stopped.runs["sft-01"].last.stage == "REJECTED"
     assert "night-sft-01-a1" not in there.runner.submits

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hfagent.agent import ledger
+from hfagent.agent.control import Request
 from hfagent.agent.desk import Desk
 from hfagent.agent.events import Event, JobIntended, PlanConfirmed, PlanMade
 from hfagent.agent.fakes import (
@@ -143,6 +144,17 @@ class World:
             "sandbox": "fake",
             "device": "cpu",
         }
+
+
+class FakeMailbox:
+    """Requests as a test makes them: `asks` is looked at again and again."""
+
+    def __init__(self, *, stop: Callable[[], str | None] = lambda: None, asks: Callable[[], list[Request]] = list):
+        self.stop_asked = stop
+        self.take = asks
+
+    def clear(self) -> None:
+        pass
 
 
 class KilledError(BaseException):

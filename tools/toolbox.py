@@ -108,97 +108,95 @@ def make_tools(desk: Desk, *, on_error: Callable[[Exception], None]) -> list[Too
         """What the rules would call next, with each answer: a planner need not remember the order."""
         return next_move(desk.state, desk.now)
 
-    return [
-        DeskTool(*tool, due)
-        for tool in (
-            (
-                "check_dataset",
-                "Judge the plan's dataset for every method. First call of a night.",
-                {},
-                guarded(lambda a: _checked(desk)),
-            ),
-            (
-                "check_contamination",
-                "Compare the training rows with every benchmark problem. Needed before anything is trained.",
-                {},
-                guarded(lambda a: _firewall(desk)),
-            ),
-            (
-                "plan_run",
-                "Plan the next set of hyperparameters: by the search, or by your idea, one lever of the best set changed.",
-                {"why": WHY, "lever": LEVER, "value": VALUE},
-                guarded(lambda a: desk.plan_run(a["why"], a.get("lever"), a.get("value"))),
-            ),
-            (
-                "launch",
-                "Start a job: the smoke (a few steps, before any training), the training planned last, or a broken "
-                "training run again after decide said change.",
-                {"what": WHAT, "run": {**RUN, "nullable": True}, "hypothesis": HYPOTHESIS, "why": WHY},
-                launch("launch"),
-            ),
-            (
-                "extend",
-                "Continue a training run for more epochs, after decide said extend.",
-                {"run": RUN, "hypothesis": HYPOTHESIS, "why": WHY},
-                launch("extend"),
-            ),
-            (
-                "evaluate",
-                "Start an evaluation. The base model on the search set comes before any training, and once more "
-                "(repeat) before the confirm set.",
-                {
-                    "subject": {"type": "string", "description": "'base' or a training run."},
-                    "set": SET,
-                    "repeat": {"type": "boolean", "description": "The base model once more.", "nullable": True},
-                    "why": WHY,
+    specs: list[tuple[str, str, dict[str, dict[str, Any]], Act]] = [
+        (
+            "check_dataset",
+            "Judge the plan's dataset for every method. First call of a night.",
+            {},
+            guarded(lambda a: _checked(desk)),
+        ),
+        (
+            "check_contamination",
+            "Compare the training rows with every benchmark problem. Needed before anything is trained.",
+            {},
+            guarded(lambda a: _firewall(desk)),
+        ),
+        (
+            "plan_run",
+            "Plan the next set of hyperparameters: by the search, or by your idea, one lever of the best set changed.",
+            {"why": WHY, "lever": LEVER, "value": VALUE},
+            guarded(lambda a: desk.plan_run(a["why"], a.get("lever"), a.get("value"))),
+        ),
+        (
+            "launch",
+            "Start a job: the smoke (a few steps, before any training), the training planned last, or a broken "
+            "training run again after decide said change.",
+            {"what": WHAT, "run": {**RUN, "nullable": True}, "hypothesis": HYPOTHESIS, "why": WHY},
+            launch("launch"),
+        ),
+        (
+            "extend",
+            "Continue a training run for more epochs, after decide said extend.",
+            {"run": RUN, "hypothesis": HYPOTHESIS, "why": WHY},
+            launch("extend"),
+        ),
+        (
+            "evaluate",
+            "Start an evaluation. The base model on the search set comes before any training, and once more "
+            "(repeat) before the confirm set.",
+            {
+                "subject": {"type": "string", "description": "'base' or a training run."},
+                "set": SET,
+                "repeat": {"type": "boolean", "description": "The base model once more.", "nullable": True},
+                "why": WHY,
+            },
+            launch("evaluate"),
+        ),
+        (
+            "compare",
+            "Paired verdict of a training run against the base model. Both need a score on the set.",
+            {"run": RUN, "set": SET},
+            guarded(lambda a: desk.compare(a["run"], a["set"])),
+        ),
+        (
+            "decide",
+            "Decide by rule about a compared or a broken training run: extend, change, keep or discard.",
+            {"run": RUN},
+            guarded(lambda a: desk.decide(a["run"])),
+        ),
+        (
+            "metrics",
+            "Losses and learning rates of a training run, thinned out.",
+            {"run": RUN},
+            guarded(lambda a: metrics_view(desk.state, a["run"])),
+        ),
+        (
+            "logs",
+            "The end of a run's log; `before` of the answer asks for the lines before it.",
+            {"run": ANY_RUN, "before": {"type": "integer", "description": "Lines to leave out.", "nullable": True}},
+            guarded(lambda a: log_view(desk.state, desk.ports.runner, a["run"], before=a.get("before", 0))),
+        ),
+        (
+            "note",
+            "Keep a remark for the report.",
+            {"text": {"type": "string", "description": "One or two sentences."}},
+            guarded(lambda a: {"kept": desk.note(a["text"]).text[:40]}),
+        ),
+        (
+            "finish",
+            "End the project. Refused while the plan has something left to do.",
+            {
+                "outcome": {
+                    "type": "string",
+                    "description": "How it ends.",
+                    "enum": ["finished", "failed", "stopped"],
                 },
-                launch("evaluate"),
-            ),
-            (
-                "compare",
-                "Paired verdict of a training run against the base model. Both need a score on the set.",
-                {"run": RUN, "set": SET},
-                guarded(lambda a: desk.compare(a["run"], a["set"])),
-            ),
-            (
-                "decide",
-                "Decide by rule about a compared or a broken training run: extend, change, keep or discard.",
-                {"run": RUN},
-                guarded(lambda a: desk.decide(a["run"])),
-            ),
-            (
-                "metrics",
-                "Losses and learning rates of a training run, thinned out.",
-                {"run": RUN},
-                guarded(lambda a: metrics_view(desk.state, a["run"])),
-            ),
-            (
-                "logs",
-                "The end of a run's log; `before` of the answer asks for the lines before it.",
-                {"run": ANY_RUN, "before": {"type": "integer", "description": "Lines to leave out.", "nullable": True}},
-                guarded(lambda a: log_view(desk.state, desk.ports.runner, a["run"], before=a.get("before", 0))),
-            ),
-            (
-                "note",
-                "Keep a remark for the report.",
-                {"text": {"type": "string", "description": "One or two sentences."}},
-                guarded(lambda a: {"kept": desk.note(a["text"]).text[:40]}),
-            ),
-            (
-                "finish",
-                "End the project. Refused while the plan has something left to do.",
-                {
-                    "outcome": {
-                        "type": "string",
-                        "description": "How it ends.",
-                        "enum": ["finished", "failed", "stopped"],
-                    },
-                    "reason": {"type": "string", "description": "One sentence."},
-                },
-                guarded(lambda a: desk.finish(a["outcome"], a["reason"])),
-            ),
-        )
+                "reason": {"type": "string", "description": "One sentence."},
+            },
+            guarded(lambda a: desk.finish(a["outcome"], a["reason"])),
+        ),
     ]
+    return [DeskTool(*spec, due) for spec in specs]
 
 
 def _wrong(schema: dict[str, Any], value: Any) -> str | None:
