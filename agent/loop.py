@@ -44,17 +44,11 @@ def run_night(
         if resumed_by is not None:
             desk.append(Resumed(pid=resumed_by))
         while desk.state.ended is None:
-            why = mailbox.stop_asked()  # before anything is started, or looked at, which may fail
-            if why is None:
-                desk.reconcile()
-                desk.observe()
-                for request in mailbox.take():
-                    desk.heed(request)
-                on_tick(desk.state)
-                why = _out_of_time(desk)
-            if why is not None:
-                desk.stop(why)
-            elif desk.state.open_attempts or on_hold(desk.state, desk.now) is not None:
+            look(desk, mailbox)
+            on_tick(desk.state)
+            if desk.state.ended is not None:
+                break
+            if desk.state.open_attempts or on_hold(desk.state, desk.now) is not None:
                 desk.ask_approval()
                 left_s = envelope.time_left_s(desk.state, desk.now)
                 desk.wait(poll_s if left_s is None else min(poll_s, left_s))
@@ -69,6 +63,19 @@ def run_night(
         desk.append(Crashed(error=f"{type(error).__name__}: {error}"))
         raise
     return desk.state
+
+
+def look(desk: Desk, mailbox: Mailbox) -> None:
+    """Bring a project up to date with its jobs and with what a person asks; end it when asked to, or out of time."""
+    why = mailbox.stop_asked()  # before anything is started, or looked at, which may fail
+    if why is None:
+        desk.reconcile()
+        desk.observe()
+        for request in mailbox.take():
+            desk.heed(request)
+        why = _out_of_time(desk)
+    if why is not None:
+        desk.stop(why)
 
 
 def _out_of_time(desk: Desk) -> str | None:

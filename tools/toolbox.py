@@ -7,7 +7,7 @@ that nothing tells a planner to try again. Text that others wrote (logs, message
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from smolagents import Tool
 
@@ -22,8 +22,11 @@ from hfagent.agent.rules import next_move
 from hfagent.agent.verdict import Verdict
 from hfagent.tools.job_views import log_view, metrics_view
 
-Act = Callable[[dict[str, Any]], Any]
+Act = Callable[[Desk, dict[str, Any]], Any]
 
+READING = ("metrics", "logs")
+"""Tools that change nothing."""
+KINDS: dict[str, type | tuple[type, ...]] = {"string": str, "number": (int, float), "integer": int, "boolean": bool}
 MAX_TEXT = 400
 """Characters of a reason, a hypothesis or a note."""
 
@@ -45,39 +48,132 @@ SET = {
 }
 
 
+class ToolSpec(NamedTuple):
+    """A tool, before it is bound to a desk."""
+
+    name: str
+    description: str
+    inputs: dict[str, dict[str, Any]]
+    act: Act
+
+
+def _launching(tool: str) -> Act:
+    return lambda desk, a: desk.launch(proposals.spec_of(desk.state, Move(tool=tool, args=a)))
+
+
+TOOLS = (
+    ToolSpec(
+        "check_dataset",
+        "Judge the plan's dataset for every method. First call of a night.",
+        {},
+        lambda desk, a: _checked(desk),
+    ),
+    ToolSpec(
+        "check_contamination",
+        "Compare the training rows with every benchmark problem. Needed before anything is trained.",
+        {},
+        lambda desk, a: _firewall(desk),
+    ),
+    ToolSpec(
+        "plan_run",
+        "Plan the next set of hyperparameters: by the search, or by your idea, one lever of the best set changed.",
+        {"why": WHY, "lever": LEVER, "value": VALUE},
+        lambda desk, a: desk.plan_run(a["why"], a.get("lever"), a.get("value")),
+    ),
+    ToolSpec(
+        "launch",
+        "Start a job: the smoke (a few steps, before any training), the training planned last, or a broken "
+        "training run again after decide said change.",
+        {"what": WHAT, "run": {**RUN, "nullable": True}, "hypothesis": HYPOTHESIS, "why": WHY},
+        _launching("launch"),
+    ),
+    ToolSpec(
+        "extend",
+        "Continue a training run for more epochs, after decide said extend.",
+        {"run": RUN, "hypothesis": HYPOTHESIS, "why": WHY},
+        _launching("extend"),
+    ),
+    ToolSpec(
+        "evaluate",
+        "Start an evaluation. The base model on the search set comes before any training, and once more "
+        "(repeat) before the confirm set.",
+        {
+            "subject": {"type": "string", "description": "'base' or a training run."},
+            "set": SET,
+            "repeat": {"type": "boolean", "description": "The base model once more.", "nullable": True},
+            "why": WHY,
+        },
+        _launching("evaluate"),
+    ),
+    ToolSpec(
+        "compare",
+        "Paired verdict of a training run against the base model. Both need a score on the set.",
+        {"run": RUN, "set": SET},
+        lambda desk, a: desk.compare(a["run"], a["set"]),
+    ),
+    ToolSpec(
+        "decide",
+        "Decide by rule about a compared or a broken training run: extend, change, keep or discard.",
+        {"run": RUN},
+        lambda desk, a: desk.decide(a["run"]),
+    ),
+    ToolSpec(
+        "metrics",
+        "Losses and learning rates of a training run, thinned out.",
+        {"run": RUN},
+        lambda desk, a: metrics_view(desk.state, a["run"]),
+    ),
+    ToolSpec(
+        "logs",
+        "The end of a run's log; `before` of the answer asks for the lines before it.",
+        {"run": ANY_RUN, "before": {"type": "integer", "description": "Lines to leave out.", "nullable": True}},
+        lambda desk, a: log_view(desk.state, desk.ports.runner, a["run"], before=a.get("before", 0)),
+    ),
+    ToolSpec(
+        "note",
+        "Keep a remark for the report.",
+        {"text": {"type": "string", "description": "One or two sentences."}},
+        lambda desk, a: {"kept": desk.note(a["text"]).text[:40]},
+    ),
+    ToolSpec(
+        "finish",
+        "End the project. Refused while the plan has something left to do.",
+        {
+            "outcome": {
+                "type": "string",
+                "description": "How it ends.",
+                "enum": ["finished", "failed", "stopped"],
+            },
+            "reason": {"type": "string", "description": "One sentence."},
+        },
+        lambda desk, a: desk.finish(a["outcome"], a["reason"]),
+    ),
+)
+
+
 class DeskTool(Tool):  # type: ignore[misc]
     """A tool that acts at a desk."""
 
     # smolagents compares forward()'s parameters with `inputs`; ours are generated from `inputs` by one caller.
     skip_forward_signature_validation = True
 
-    def __init__(
-        self,
-        name: str,
-        description: str,
-        inputs: dict[str, dict[str, Any]],
-        act: Act,
-        due: Callable[[], Move | None] = lambda: None,
-    ) -> None:
-        self.name = name
-        self.description = description
-        self.inputs = inputs
+    def __init__(self, spec: ToolSpec, desk: Desk, on_error: Callable[[Exception], None]) -> None:
+        self.name = spec.name
+        self.description = spec.description
+        self.inputs = spec.inputs
         self.output_type = "string"
-        self._act = act
-        self._due = due
+        self._spec = spec
+        self._desk = desk
+        self._on_error = on_error
         super().__init__()
 
     def forward(self, **arguments: Any) -> str:
-        """Check the arguments, act and answer."""
-        given = {name: value for name, value in arguments.items() if value is not None}
-        wrong = next((why for name, value in given.items() if (why := _wrong(self.inputs[name], value))), None)
-        if wrong is not None:
-            answer: Any = Refusal(what=self.name, why=wrong)
-        else:
-            answer = self._act({name: _short(value) for name, value in given.items()})
-        due = self._due()
-        hint = {} if due is None else {"due": {"tool": due.tool, "args": due.args}}
-        return redact(json.dumps({"tool": self.name, **_body(answer), **hint}))
+        """Act and answer."""
+        try:
+            return answer(self._spec, self._desk, arguments)
+        except Exception as error:  # noqa: BLE001 - handed on; the planner's wake raises it
+            self._on_error(error)
+            return json.dumps({"tool": self.name, "error": redact(str(error))})
 
 
 def make_tools(desk: Desk, *, on_error: Callable[[Exception], None]) -> list[Tool]:
@@ -88,127 +184,47 @@ def make_tools(desk: Desk, *, on_error: Callable[[Exception], None]) -> list[Too
         on_error: told of every exception: a planner can mend none of them (a full disk, a missing package, a bug),
             and smolagents would swallow it. The tool then answers with its text.
     """
+    return [DeskTool(spec, desk, on_error) for spec in TOOLS]
 
-    def guarded(act: Act) -> Act:
-        def run(arguments: dict[str, Any]) -> Any:
-            if desk.state.ended is not None:
-                return Refusal(what="anything more", why=f"the project is {desk.state.ended.state}")
-            try:
-                return act(arguments)
-            except Exception as error:  # noqa: BLE001 - handed on; the planner's wake raises it
-                on_error(error)
-                return {"error": str(error)}
 
-        return run
+def answer(spec: ToolSpec, desk: Desk, arguments: dict[str, Any]) -> str:
+    """Check the arguments, act, and tell what came of it and what is due next, so that no order need be remembered."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    wrong = wrong_arguments(spec.inputs, given)
+    if wrong is not None:
+        found: Any = Refusal(what=spec.name, why=wrong)
+    elif desk.state.ended is not None and spec.name not in READING:
+        found = Refusal(what=spec.name, why=f"the project is {desk.state.ended.state}")
+    else:
+        found = spec.act(desk, {name: _short(value) for name, value in given.items()})
+    due = next_move(desk.state, desk.now)
+    hint = {} if due is None else {"due": {"tool": due.tool, "args": due.args}}
+    return redact(json.dumps({"tool": spec.name, **_body(found), **hint}))
 
-    def launch(tool: str) -> Act:
-        return guarded(lambda arguments: desk.launch(proposals.spec_of(desk.state, Move(tool=tool, args=arguments))))
 
-    def due() -> Move | None:
-        """What the rules would call next, with each answer: a planner need not remember the order."""
-        return next_move(desk.state, desk.now)
-
-    specs: list[tuple[str, str, dict[str, dict[str, Any]], Act]] = [
-        (
-            "check_dataset",
-            "Judge the plan's dataset for every method. First call of a night.",
-            {},
-            guarded(lambda a: _checked(desk)),
-        ),
-        (
-            "check_contamination",
-            "Compare the training rows with every benchmark problem. Needed before anything is trained.",
-            {},
-            guarded(lambda a: _firewall(desk)),
-        ),
-        (
-            "plan_run",
-            "Plan the next set of hyperparameters: by the search, or by your idea, one lever of the best set changed.",
-            {"why": WHY, "lever": LEVER, "value": VALUE},
-            guarded(lambda a: desk.plan_run(a["why"], a.get("lever"), a.get("value"))),
-        ),
-        (
-            "launch",
-            "Start a job: the smoke (a few steps, before any training), the training planned last, or a broken "
-            "training run again after decide said change.",
-            {"what": WHAT, "run": {**RUN, "nullable": True}, "hypothesis": HYPOTHESIS, "why": WHY},
-            launch("launch"),
-        ),
-        (
-            "extend",
-            "Continue a training run for more epochs, after decide said extend.",
-            {"run": RUN, "hypothesis": HYPOTHESIS, "why": WHY},
-            launch("extend"),
-        ),
-        (
-            "evaluate",
-            "Start an evaluation. The base model on the search set comes before any training, and once more "
-            "(repeat) before the confirm set.",
-            {
-                "subject": {"type": "string", "description": "'base' or a training run."},
-                "set": SET,
-                "repeat": {"type": "boolean", "description": "The base model once more.", "nullable": True},
-                "why": WHY,
-            },
-            launch("evaluate"),
-        ),
-        (
-            "compare",
-            "Paired verdict of a training run against the base model. Both need a score on the set.",
-            {"run": RUN, "set": SET},
-            guarded(lambda a: desk.compare(a["run"], a["set"])),
-        ),
-        (
-            "decide",
-            "Decide by rule about a compared or a broken training run: extend, change, keep or discard.",
-            {"run": RUN},
-            guarded(lambda a: desk.decide(a["run"])),
-        ),
-        (
-            "metrics",
-            "Losses and learning rates of a training run, thinned out.",
-            {"run": RUN},
-            guarded(lambda a: metrics_view(desk.state, a["run"])),
-        ),
-        (
-            "logs",
-            "The end of a run's log; `before` of the answer asks for the lines before it.",
-            {"run": ANY_RUN, "before": {"type": "integer", "description": "Lines to leave out.", "nullable": True}},
-            guarded(lambda a: log_view(desk.state, desk.ports.runner, a["run"], before=a.get("before", 0))),
-        ),
-        (
-            "note",
-            "Keep a remark for the report.",
-            {"text": {"type": "string", "description": "One or two sentences."}},
-            guarded(lambda a: {"kept": desk.note(a["text"]).text[:40]}),
-        ),
-        (
-            "finish",
-            "End the project. Refused while the plan has something left to do.",
-            {
-                "outcome": {
-                    "type": "string",
-                    "description": "How it ends.",
-                    "enum": ["finished", "failed", "stopped"],
-                },
-                "reason": {"type": "string", "description": "One sentence."},
-            },
-            guarded(lambda a: desk.finish(a["outcome"], a["reason"])),
-        ),
-    ]
-    return [DeskTool(*spec, due) for spec in specs]
+def wrong_arguments(inputs: dict[str, dict[str, Any]], given: dict[str, Any]) -> str | None:
+    """What is wrong with a call: also values of an enum, empty texts and NaN, which smolagents lets through."""
+    missing = [name for name, schema in inputs.items() if name not in given and not schema.get("nullable")]
+    if missing:
+        return f"{missing[0]} is missing"
+    for name, value in given.items():
+        if name not in inputs:
+            return f"there is no argument {name[:40]!r}; there are {', '.join(inputs) or 'none'}"
+        if (why := _wrong(inputs[name], value)) is not None:
+            return f"{name}: {why}"
+    return None
 
 
 def _wrong(schema: dict[str, Any], value: Any) -> str | None:
-    """What smolagents does not check: values of an enum, empty texts, numbers that are none."""
-    allowed = schema.get("enum")
+    kind, allowed = schema["type"], schema.get("enum")
+    fits = isinstance(value, KINDS[kind]) and (kind == "boolean" or not isinstance(value, bool))
+    if not fits:
+        return f"{str(value)[:60]!r} is no {kind}"
     if allowed is not None and value not in allowed:
-        return f"{str(value)[:60]!r} is not one of {', '.join(allowed)}"
+        return f"{value[:60]!r} is not one of {', '.join(allowed)}"
     if isinstance(value, str) and not value.strip():
-        return "an argument is empty"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{value} is no number"
-    return None
+        return "it is empty"
+    return f"{value} is no number" if isinstance(value, float) and not math.isfinite(value) else None
 
 
 def _short(value: Any) -> Any:
