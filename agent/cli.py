@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from hfagent import __version__
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
-COMMANDS = ("run", "resume", "status", "report", "logs", "cancel", "check", "rehearse", "doctor")
+COMMANDS = ("run", "resume", "status", "report", "logs", "cancel", "check", "rehearse", "doctor", "mcp")
 
 
 class GoalFirst(TyperGroup):
@@ -209,6 +209,14 @@ def doctor(as_json: AsJson = False) -> None:
     from hfagent.agent import commands
 
     _exit(commands.doctor(_settings(), as_json=as_json))
+
+
+@app.command()
+def mcp(reports_dir: ReportsDir = None, state_dir: StateDir = None) -> None:
+    """Let another agent work a project: a server of the Model Context Protocol on stdin and stdout."""
+    from hfagent.agent import commands
+
+    _exit(commands.mcp(_settings(reports_dir=reports_dir, state_dir=state_dir)))
 
 
 def _settings(**flags: Any) -> Any:

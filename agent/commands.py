@@ -1,23 +1,22 @@
 """What each command does. Every function returns the exit code and prints its result on stdout."""
 
 import json
-import os
 import re
-import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hfagent.agent import console as terminal
-from hfagent.agent import estimate, wiring
-from hfagent.agent.errors import HfagentError, JobError, SettingsError, UsageError
-from hfagent.agent.ledger import is_confirmed, is_held, read
-from hfagent.agent.plan import Flags, Surroundings, make_plan
-from hfagent.agent.records import DatasetRef, DatasetReport, ModelRef, Plan
+from hfagent.agent import estimate, planning, wiring
+from hfagent.agent.errors import HfagentError, JobError, PackageMissing, UsageError
+from hfagent.agent.ledger import is_held, read
+from hfagent.agent.plan import Flags
+from hfagent.agent.records import DatasetRef, DatasetReport, Plan
 from hfagent.agent.settings import Settings
 from hfagent.agent.state import State, fold
 from hfagent.agent.summary import phase, summary
@@ -34,7 +33,7 @@ class Terminated(KeyboardInterrupt):
 
 def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: bool) -> int:
     """Plan a goal and reach it."""
-    plan = _plan(goal, flags, settings).model_copy(update={"token": secrets.token_hex(2)})
+    plan = planning.plan_goal(goal, flags, settings)
     if dry_run:
         from hfagent.tools.sources import rough_size
 
@@ -59,7 +58,7 @@ def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: 
 def resume(project: str | None, settings: Settings, *, as_json: bool) -> int:
     """Go on with a project."""
     wiring.preflight(settings)
-    _hub()
+    planning.hub_answers()
     from hfagent.agent.night import resume as take_over
 
     paths = wiring.find_project(settings.reports_dir, project)
@@ -154,26 +153,10 @@ def check(
     as_json: bool,
 ) -> int:
     """Judge a dataset; exit code 1 where no method that was asked about can train on it."""
-    from hfagent.tools.dataset_read import DatasetReader, auto_tokenizer
-    from hfagent.tools.dataset_store import LocalDatasetStore
-    from hfagent.tools.embedded_model import EmbeddedModelStore
-
     if max_length is not None and model is None:
         terminal.stderr_console().print("note: --max-length has no effect without --model, whose tokenizer counts")
-    models = EmbeddedModelStore(settings.cache_dir)
-    base = None if model is None else ModelRef(id=str(models.prepare(ModelRef(id=model))))
-    _hub()
     ref = DatasetRef(id=dataset, config=config, split=split)
-    path = LocalDatasetStore(settings.state_dir / "data").prepare(ref, rows=None, seed=settings.seed)
-    found = DatasetReader(load_tokenizer=auto_tokenizer).check(
-        ref.model_copy(update={"id": path}), model=base, max_length=max_length
-    )
-    found = found.model_copy(update={"dataset": dataset})
-    if method is not None:
-        known = dict(found.methods)
-        if method.lower() not in known:
-            raise SettingsError(f"unknown method {method!r}: choose one of {', '.join(known)}")
-        found = found.model_copy(update={"methods": {k: v for k, v in known.items() if k == method.lower()}})
+    found = planning.check_data(ref, settings, method=method, model=model, max_length=max_length)
     if as_json:
         _print_json(found.model_dump(mode="json"))
     else:
@@ -204,6 +187,20 @@ def rehearse(goal: str, *, scenario: str, nights: int, seed: int, planner: str, 
     return 0
 
 
+def mcp(settings: Settings) -> int:
+    """Serve other agents.
+
+    Raises:
+        PackageMissing: the extra `mcp` is not installed.
+    """
+    if find_spec("mcp") is None:
+        raise PackageMissing('`hfagent mcp` needs the package mcp: run `pip install -c constraints.txt -e ".[mcp]"`')
+    from hfagent.agent.mcp_server import serve
+
+    serve(settings)
+    return 0
+
+
 def doctor(settings: Settings, *, as_json: bool) -> int:
     """Examine the machine."""
     from hfagent.tools.doctor import examine
@@ -219,32 +216,6 @@ def doctor(settings: Settings, *, as_json: bool) -> int:
             if item.mend is not None:
                 console.print(f"       {item.mend}", style="detail")
     return int(any(item.status == "broken" for item in checks))
-
-
-def _plan(goal: str, flags: Flags, settings: Settings) -> Plan:
-    from hfagent.agent.goal import parse_goal
-    from hfagent.agent.recipes import load
-    from hfagent.tools.benchmarks import names
-    from hfagent.tools.sources import require_dataset, require_model
-
-    hints = parse_goal(goal)
-    ledgers = settings.reports_dir.glob("*.jsonl") if settings.reports_dir.is_dir() else ()
-    taken = tuple(path.stem for path in ledgers if is_confirmed(path))
-    here = Surroundings(hub=_hub(), gpu=wiring.has_gpu(), benchmarks=names(), taken=taken)
-    plan = make_plan(
-        goal, hints=hints, flags=flags, recipe=load(hints.task_area or "code"), settings=settings, here=here
-    )
-    require_model(plan.model, hub=here.hub)
-    require_dataset(plan.dataset, hub=here.hub)
-    return plan
-
-
-def _hub() -> bool:
-    """Whether the Hub answers. If not, neither this process nor its jobs try it again: each would for half a minute."""
-    reachable = wiring.hub_reachable()
-    if not reachable:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    return reachable
 
 
 def _asker(*, as_json: bool) -> Callable[[State], Plan | bool]:

@@ -51,7 +51,7 @@ class PlanConfirmed(Record):
     """Somebody said yes: from here on jobs may start."""
 
     kind: Literal["plan_confirmed"] = "plan_confirmed"
-    by: Literal["--yes", "terminal"]
+    by: Literal["--yes", "terminal", "agent"]
 
 
 class Resumed(Record):

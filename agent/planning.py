@@ -1,0 +1,76 @@
+"""From a sentence to a plan, and from a dataset's name to a judgement: what every door of hfagent does alike."""
+
+import os
+import secrets
+
+from hfagent.agent import wiring
+from hfagent.agent.errors import SettingsError
+from hfagent.agent.ledger import is_confirmed
+from hfagent.agent.plan import Flags, Surroundings, make_plan
+from hfagent.agent.records import DatasetRef, DatasetReport, ModelRef, Plan
+from hfagent.agent.settings import Settings
+
+
+def plan_goal(goal: str, flags: Flags, settings: Settings) -> Plan:
+    """The plan for a goal, complete and with a token of its own; nothing is fetched or launched.
+
+    Raises:
+        UsageError: the goal cannot be understood or reached here, or a model or dataset is not there.
+    """
+    from hfagent.agent.goal import parse_goal
+    from hfagent.agent.recipes import load
+    from hfagent.tools.benchmarks import names
+    from hfagent.tools.sources import require_dataset, require_model
+
+    hints = parse_goal(goal)
+    ledgers = settings.reports_dir.glob("*.jsonl") if settings.reports_dir.is_dir() else ()
+    taken = tuple(path.stem for path in ledgers if is_confirmed(path))
+    here = Surroundings(hub=hub_answers(), gpu=wiring.has_gpu(), benchmarks=names(), taken=taken)
+    plan = make_plan(
+        goal, hints=hints, flags=flags, recipe=load(hints.task_area or "code"), settings=settings, here=here
+    )
+    require_model(plan.model, hub=here.hub)
+    require_dataset(plan.dataset, hub=here.hub)
+    return plan.model_copy(update={"token": secrets.token_hex(2)})
+
+
+def check_data(
+    dataset: DatasetRef,
+    settings: Settings,
+    *,
+    method: str | None = None,
+    model: str | None = None,
+    max_length: int | None = None,
+) -> DatasetReport:
+    """Judge a dataset for one method, or for all.
+
+    Raises:
+        SettingsError: no such method.
+        DatasetError: it cannot be found or read.
+    """
+    from hfagent.tools.dataset_read import DatasetReader, auto_tokenizer
+    from hfagent.tools.dataset_store import LocalDatasetStore
+    from hfagent.tools.embedded_model import EmbeddedModelStore
+
+    models = EmbeddedModelStore(settings.cache_dir)
+    base = None if model is None else ModelRef(id=str(models.prepare(ModelRef(id=model))))
+    hub_answers()
+    path = LocalDatasetStore(settings.state_dir / "data").prepare(dataset, rows=None, seed=settings.seed)
+    found = DatasetReader(load_tokenizer=auto_tokenizer).check(
+        dataset.model_copy(update={"id": path}), model=base, max_length=max_length
+    )
+    found = found.model_copy(update={"dataset": dataset.id})
+    if method is None:
+        return found
+    chosen = {name: check for name, check in found.methods.items() if name == method.lower()}
+    if not chosen:
+        raise SettingsError(f"unknown method {method!r}: choose one of {', '.join(found.methods)}")
+    return found.model_copy(update={"methods": chosen})
+
+
+def hub_answers() -> bool:
+    """Whether the Hub answers. If not, neither this process nor its jobs try it again: each would for half a minute."""
+    reachable = wiring.hub_reachable()
+    if not reachable:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    return reachable

@@ -1,0 +1,193 @@
+"""A project worked by somebody outside, call by call: the desk stays open, and its jobs are looked after meanwhile."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from hfagent.agent import estimate, policy, report, rules
+from hfagent.agent.desk import Desk
+from hfagent.agent.errors import HfagentError, ReportError, UsageError
+from hfagent.agent.events import Event, PlanConfirmed, PlanMade, Resumed
+from hfagent.agent.ledger import open_ledger
+from hfagent.agent.loop import look
+from hfagent.agent.plan import Flags
+from hfagent.agent.planning import plan_goal
+from hfagent.agent.ports import Ports
+from hfagent.agent.records import Plan, Refusal
+from hfagent.agent.settings import Settings
+from hfagent.agent.summary import summary
+from hfagent.agent.wiring import Paths, find_project, versions
+
+
+class Session:
+    """Holds at most one project. Every method may be called from any thread; one at a time does something."""
+
+    def __init__(self, settings: Settings, ports: Callable[[Settings], Ports], *, pid: int):
+        """Make one.
+
+        Args:
+            settings: folders and times.
+            ports: makes the outside world of a night.
+            pid: of this process, for the ledger.
+        """
+        self.settings = settings
+        self._ports = ports
+        self._pid = pid
+        self._lock = threading.RLock()
+        self._stack = ExitStack()
+        self._open: tuple[Desk, Paths] | None = None
+        self._ended = threading.Event()
+        self._trouble: Exception | None = None
+
+    @contextmanager
+    def desk(self) -> Iterator[Desk]:
+        """The desk of the open project, up to date; nobody else works at it meanwhile.
+
+        Raises:
+            UsageError: no project is open.
+        """
+        with self._lock:
+            desk, paths = self._held()
+            if desk.state.confirmed and desk.state.ended is None:
+                look(desk, paths.mailbox(self.settings.state_dir))
+            yield desk
+
+    def plan(self, goal: str, flags: Flags, **limits: Any) -> dict[str, Any]:
+        """Plan a goal and judge its data; nothing is launched before `start`.
+
+        Args:
+            goal: the sentence.
+            flags: what is said beside it.
+            limits: fields of the settings, e.g. `budget_usd`.
+        """
+        with self._lock:
+            self._require_none()
+            settings = self.settings.model_copy(update={k: v for k, v in limits.items() if v is not None})
+            made = plan_goal(goal, flags, settings)
+            desk = self._enter(Paths(settings.reports_dir, made.project), settings, fresh=made)
+            try:
+                checked = desk.check_dataset()
+            except HfagentError:
+                self.close()
+                raise
+            assert not isinstance(checked, Refusal)
+            size = estimate.data_size(desk.state.dataset)
+            seconds = estimate.night_s(made, size)
+            return {
+                "project": made.project,
+                "plan": made.model_dump(mode="json", exclude_none=True, exclude={"token", "state_dir"}),
+                "dataset": checked.methods[made.method].model_dump(exclude={"mapping"}),
+                "estimate_s": round(seconds),
+                "estimate_usd": estimate.cost_micro_usd(made, seconds) / 1e6,
+                "next": "start, to confirm the plan; nothing is launched before",
+            }
+
+    def start(self) -> dict[str, Any]:
+        """Confirm the plan; from here on jobs may start."""
+        with self._lock:
+            desk, _ = self._held()
+            if desk.state.confirmed:
+                raise UsageError(f"the project {desk.state.plan.project!r} is confirmed already")
+            check = desk.state.dataset.methods[desk.state.plan.method] if desk.state.dataset is not None else None
+            if check is None or check.verdict == "INCOMPATIBLE":
+                raise UsageError(f"the dataset cannot train: {check.reason if check else 'it is not checked'}")
+            desk.append(PlanConfirmed(by="agent"))
+            self._watch()
+            return self.status()
+
+    def open(self, project: str | None) -> dict[str, Any]:
+        """Take up a project where its ledger ends; the newest one when it is not named."""
+        with self._lock:
+            self._require_none()
+            paths = find_project(self.settings.reports_dir, project)
+            desk = self._enter(paths, self.settings, fresh=None)
+            if desk.state.ended is None and desk.state.confirmed:
+                desk.append(Resumed(pid=self._pid))
+                self._watch()
+            return self.status()
+
+    def status(self) -> dict[str, Any]:
+        """Where the open project stands."""
+        with self.desk() as desk:
+            paths = self._held()[1]
+            told = summary(desk.state, report=paths.report, ledger=paths.ledger, held=True)
+            told["decisions"] = told["decisions"][-3:]
+            told["runs"] = [{k: run[k] for k in ("name", "kind", "stage", "score")} for run in told["runs"][-8:]]
+            due = rules.next_move(desk.state, desk.now)
+            hold = rules.on_hold(desk.state, desk.now) or policy.unsteady(desk.state)
+            return told | {"due": None if due is None else due.model_dump(), "on_hold": hold}
+
+    def wait(self, seconds: float) -> dict[str, Any]:
+        """Return as soon as a job has ended, or after so long."""
+        until = datetime.now(UTC).timestamp() + seconds
+        while True:
+            with self.desk() as desk:
+                jobs = [attempt.job_id for attempt in desk.state.open_attempts if attempt.job_id is not None]
+            left = until - datetime.now(UTC).timestamp()
+            if not jobs or left <= 0:
+                return self.status()
+            desk.ports.runner.wait(jobs, timeout_s=min(left, self.settings.poll_s))
+
+    def close(self) -> str | None:
+        """Let the project go; its jobs run on. Its name, or None where none was open."""
+        with self._lock:
+            name = None if self._open is None else self._open[0].state.plan.project
+            unconfirmed = self._open if self._open is not None and not self._open[0].state.confirmed else None
+            self._ended.set()
+            self._stack.close()
+            self._stack, self._open = ExitStack(), None
+            if unconfirmed is not None:
+                for path in (unconfirmed[1].ledger, unconfirmed[1].report):
+                    path.unlink(missing_ok=True)
+            return name
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _held(self) -> tuple[Desk, Paths]:
+        if self._trouble is not None:
+            trouble, self._trouble = self._trouble, None
+            raise trouble
+        if self._open is None:
+            raise UsageError("no project is open: call plan_night, or open_night for one that exists")
+        return self._open
+
+    def _require_none(self) -> None:
+        if self._open is not None:
+            raise UsageError(f"the project {self._open[0].state.plan.project!r} is open: close_night first")
+
+    def _enter(self, paths: Paths, settings: Settings, *, fresh: Plan | None) -> Desk:
+        ports = self._ports(settings)
+        book = self._stack.enter_context(open_ledger(paths.ledger, ports.clock))
+        if fresh is not None:
+            book.clear()
+            book.append(PlanMade(plan=fresh, versions=versions()))
+        desk = Desk(book, ports)
+
+        def follow(event: Event) -> None:
+            try:
+                report.write(desk.state, paths.report)
+            except ReportError as error:
+                self._trouble = error
+
+        book.subscribe(follow)
+        self._open = desk, paths
+        return desk
+
+    def _watch(self) -> None:
+        """Look after the jobs while nobody calls: a broken training is cancelled, a deadline kept."""
+        self._ended = threading.Event()
+        threading.Thread(target=self._look_on, args=(self._ended,), daemon=True).start()
+
+    def _look_on(self, ended: threading.Event) -> None:
+        while not ended.wait(self.settings.poll_s):
+            with self._lock:
+                if ended.is_set() or self._open is None or self._open[0].state.ended is not None:
+                    return
+                desk, paths = self._open
+                try:
+                    look(desk, paths.mailbox(self.settings.state_dir))
+                except Exception as error:  # noqa: BLE001 - told at the next call
+                    self._trouble = error
+                    return
