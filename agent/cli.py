@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from hfagent import __version__
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
-COMMANDS = ("run", "resume", "status", "report", "logs", "cancel", "check", "rehearse", "doctor", "mcp")
+COMMANDS = ("run", "resume", "status", "report", "logs", "cancel", "check", "rehearse", "doctor", "mcp", "chat")
 
 
 class GoalFirst(TyperGroup):
@@ -22,6 +22,8 @@ class GoalFirst(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `run` before a first word that is no command."""
+        if not args and sys.stdin.isatty() and sys.stdout.isatty():
+            args = ["chat"]
         if args and args[0] not in COMMANDS and args[0] not in ("--help", "--version"):
             guess = get_close_matches(args[0], COMMANDS, n=1)
             if guess and " " not in args[0]:
@@ -209,6 +211,14 @@ def doctor(as_json: AsJson = False) -> None:
     from hfagent.agent import commands
 
     _exit(commands.doctor(_settings(), as_json=as_json))
+
+
+@app.command()
+def chat(planner: PlannerOption = None, reports_dir: ReportsDir = None, state_dir: StateDir = None) -> None:
+    """Talk about projects, start one, and steer one that runs; also what `hfagent` alone does at a terminal."""
+    from hfagent.agent import commands
+
+    _exit(commands.chat(_settings(planner=planner, reports_dir=reports_dir, state_dir=state_dir)))
 
 
 @app.command()

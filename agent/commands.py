@@ -129,14 +129,16 @@ def logs(name: str, project: str | None, settings: Settings, *, tail: int) -> in
 
 def cancel(project: str | None, settings: Settings) -> int:
     """Stop a project."""
-    from hfagent.agent.night import ask_to_stop
+    from hfagent.agent.control import Request
+    from hfagent.agent.night import ask
 
     paths = wiring.find_project(settings.reports_dir, project)
     settings = _as_begun(settings, paths)
     state = _state(paths)
     if state.ended is not None:
         raise UsageError(f"the project {paths.project!r} is already {state.ended.state}")
-    elsewhere = ask_to_stop(paths, wiring.local_ports(settings), settings, "on request, by hfagent cancel")
+    request = Request(ask="stop", text="on request, by hfagent cancel")
+    elsewhere = ask(paths, wiring.local_ports(settings), settings, request)
     print(f"{paths.project}: {'will stop within seconds' if elsewhere else 'stopped'}")  # noqa: T201 - the result
     return 0
 
@@ -185,6 +187,13 @@ def rehearse(goal: str, *, scenario: str, nights: int, seed: int, planner: str, 
     else:
         print(rehearsals.text(found))  # noqa: T201 - the result
     return 0
+
+
+def chat(settings: Settings) -> int:
+    """Talk."""
+    from hfagent.agent.chat_terminal import converse
+
+    return converse(settings)
 
 
 def mcp(settings: Settings) -> int:

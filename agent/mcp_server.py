@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +14,7 @@ from hfagent import __version__
 from hfagent.agent import planning, report, wiring
 from hfagent.agent.brief import cut
 from hfagent.agent.control import Request
-from hfagent.agent.errors import HfagentError, UsageError
+from hfagent.agent.errors import HfagentError
 from hfagent.agent.plan import Flags
 from hfagent.agent.records import DatasetRef
 from hfagent.agent.redact import redact
@@ -72,16 +70,8 @@ def _stop(session: Session, a: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hand_over(session: Session, a: dict[str, Any]) -> dict[str, Any]:
-    with session.desk() as desk:
-        if not desk.state.confirmed or desk.state.ended is not None:
-            raise UsageError("there is nothing to hand over: the project is not started, or over")
-    project, settings = session.close(), session.settings
-    command = [sys.executable, "-m", "hfagent", "resume", str(project), "--reports-dir", str(settings.reports_dir)]
-    log = settings.state_dir / "nights" / f"{project}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-    return {"project": project, "pid": process.pid, "log": str(log), "next": "open_night later, or `hfagent status`"}
+    handed = session.hand_over()
+    return {**handed._asdict(), "log": str(handed.log), "next": "open_night later, or `hfagent status`"}
 
 
 def _report(session: Session, a: dict[str, Any]) -> dict[str, Any]:

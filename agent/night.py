@@ -18,7 +18,7 @@ from hfagent.agent.loop import run_night
 from hfagent.agent.planner import rule_planner
 from hfagent.agent.planners import planner_for
 from hfagent.agent.ports import Ports
-from hfagent.agent.records import Plan
+from hfagent.agent.records import Plan, Refusal
 from hfagent.agent.settings import Settings
 from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths, versions
@@ -134,23 +134,25 @@ def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, re
         mailbox.clear()
 
 
-def ask_to_stop(paths: Paths, ports: Ports, settings: Settings, why: str) -> bool:
-    """Stop a project: by a request to the process that holds it, else here.
+def ask(paths: Paths, ports: Ports, settings: Settings, request: Request) -> Refusal | bool:
+    """Ask something of a project: of the process that holds it, else it is done here.
 
     Returns:
-        Whether another process holds the project and will stop it at its next look.
+        True where another process holds the project and will heed it at its next look, False where it is done, and why
+        it cannot be where policy says so.
     """
     from hfagent.agent.ledger import is_held
 
     if is_held(paths.ledger):
-        paths.mailbox(settings.state_dir).post(Request(ask="stop", text=why))
+        paths.mailbox(settings.state_dir).post(request)
         return True
     with open_ledger(paths.ledger, ports.clock) as book:
         desk = Desk(book, ports)
-        if desk.state.ended is None:
-            desk.stop(why)
-            report.write(desk.state, paths.report)
-    return False
+        if request.ask == "stop" and desk.state.ended is None:
+            desk.stop(request.text or "asked to stop")
+        refused = None if request.ask == "stop" else desk.heed(request)
+        report.write(desk.state, paths.report)
+    return refused if refused is not None else False
 
 
 def _abandon(paths: Paths) -> None:

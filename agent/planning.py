@@ -2,6 +2,8 @@
 
 import os
 import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from hfagent.agent import wiring
 from hfagent.agent.errors import SettingsError
@@ -9,6 +11,9 @@ from hfagent.agent.ledger import is_confirmed
 from hfagent.agent.plan import Flags, Surroundings, make_plan
 from hfagent.agent.records import DatasetRef, DatasetReport, ModelRef, Plan
 from hfagent.agent.settings import Settings
+
+if TYPE_CHECKING:
+    from hfagent.tools.derive import Derived
 
 
 def plan_goal(goal: str, flags: Flags, settings: Settings) -> Plan:
@@ -66,6 +71,32 @@ def check_data(
     if not chosen:
         raise SettingsError(f"unknown method {method!r}: choose one of {', '.join(found.methods)}")
     return found.model_copy(update={"methods": chosen})
+
+
+def derive(source: DatasetRef, wanted: Mapping[str, str], settings: Settings) -> "Derived":
+    """Write a dataset with other column names.
+
+    Args:
+        source: the data.
+        wanted: new name -> name that stands for it; the other way round where only the new names are in the data.
+        settings: where it is written.
+
+    Raises:
+        DatasetError: no such dataset or column, or it cannot be written.
+    """
+    from hfagent.tools.dataset_read import load_rows
+    from hfagent.tools.dataset_store import LocalDatasetStore
+    from hfagent.tools.derive import rename_columns
+
+    hub_answers()
+    folder = settings.state_dir / "data"
+    path = LocalDatasetStore(folder).prepare(source, rows=None, seed=settings.seed)
+    ref = source.model_copy(update={"id": path})
+    there = set(load_rows(ref, limit=1).columns)
+    columns = {old: new for new, old in wanted.items()}
+    if not columns.keys() <= there and wanted.keys() <= there:
+        columns = dict(wanted)
+    return rename_columns(ref, columns, folder)
 
 
 def hub_answers() -> bool:

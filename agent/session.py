@@ -1,10 +1,13 @@
 """A project worked by somebody outside, call by call: the desk stays open, and its jobs are looked after meanwhile."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from hfagent.agent import estimate, policy, report, rules
 from hfagent.agent.desk import Desk
@@ -19,6 +22,14 @@ from hfagent.agent.records import Plan, Refusal
 from hfagent.agent.settings import Settings
 from hfagent.agent.summary import summary
 from hfagent.agent.wiring import Paths, find_project, versions
+
+
+class HandedOver(NamedTuple):
+    """The process that goes on with a project."""
+
+    project: str
+    pid: int
+    log: Path
 
 
 class Session:
@@ -129,6 +140,30 @@ class Session:
             if not jobs or left <= 0:
                 return self.status()
             desk.ports.runner.wait(jobs, timeout_s=min(left, self.settings.poll_s))
+
+    def hand_over(self) -> "HandedOver":
+        """Let the project go and have it gone on with, unattended, by a process of its own that outlives this one.
+
+        Raises:
+            UsageError: there is nothing to go on with.
+        """
+        with self._lock:
+            desk, paths = self._held()
+            if not desk.state.confirmed or desk.state.ended is not None:
+                raise UsageError("there is nothing to hand over: the project is not started, or over")
+            settings = self.settings
+            log = settings.state_dir / "nights" / f"{paths.project}.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self.close()
+            command = [
+                sys.executable, "-m", "hfagent", "resume", paths.project, "--planner", settings.planner,
+                "--reports-dir", str(settings.reports_dir), "--state-dir", str(settings.state_dir),
+            ]  # fmt: skip
+            with log.open("ab") as out:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                )
+            return HandedOver(paths.project, process.pid, log)
 
     def close(self) -> str | None:
         """Let the project go; its jobs run on. Its name, or None where none was open."""

@@ -1,0 +1,271 @@
+"""The conversation: sentences and slash commands about projects, while a night runs in another process."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.markdown import Markdown
+from rich.text import Text
+
+from hfagent.agent import chat_views as views
+from hfagent.agent import planning, wiring
+from hfagent.agent.chat_words import Intent, read_intent
+from hfagent.agent.console import dataset_view, plan_text
+from hfagent.agent.control import Ask, Request
+from hfagent.agent.errors import HfagentError, UsageError
+from hfagent.agent.ledger import is_held, read
+from hfagent.agent.plan import Flags
+from hfagent.agent.ports import Ports
+from hfagent.agent.records import DatasetRef, Plan, Refusal
+from hfagent.agent.report import current
+from hfagent.agent.session import Session
+from hfagent.agent.settings import Settings
+from hfagent.agent.state import State, fold
+from hfagent.agent.wiring import Paths
+
+HELP = """Say what to achieve, e.g. "improve code solving with SFT", or ask: "Are models outperforming the base model?"
+  /status /runs      where the night stands           /why [run]         decisions with their numbers
+  /results           models against the base model    /losses [run]      loss curves
+  /budget            money and time                   /report            the report
+  /pause /resume     launch nothing for a while       /approve [run]     say yes to a training run
+  /veto [run] [why]  say no to one                    /steer <text>      something to keep in mind
+  /stop              end the night                    /project [name]    which one is talked about
+  /model [name]      who plans: rules, openai:<model>, hf:<model>, or a url
+  /quit              leave; a night goes on without you"""
+COMMANDS = (
+    "/status", "/runs", "/results", "/why", "/losses", "/budget", "/report", "/pause", "/resume", "/approve", "/veto",
+    "/steer", "/stop", "/project", "/model", "/help", "/quit",
+)  # fmt: skip
+
+
+class Chat:
+    """Answers one line at a time. It holds a plan that waits for a yes, and nothing else: nights are on disk."""
+
+    def __init__(
+        self, settings: Settings, console: Console, *, ports: Callable[[Settings], Ports] = wiring.local_ports, pid: int
+    ):
+        """Make one.
+
+        Args:
+            settings: folders, limits and planner of the nights that are started here.
+            console: for the answers.
+            ports: makes the outside world of a night.
+            pid: of this process.
+        """
+        self.settings = settings
+        self.console = console
+        self.project: str | None = None
+        """The one that is talked about; None is the newest."""
+        self._ports = ports
+        self._session = Session(settings, ports, pid=pid)
+        self._asked: Plan | None = None
+        self._dataset: str | None = None
+        self._model: str | None = None
+
+    def say(self, line: str) -> bool:
+        """Answer a line.
+
+        Returns:
+            Whether the conversation goes on.
+        """
+        try:
+            return self._answer(line.strip())
+        except HfagentError as error:
+            self.console.print(Text(str(error), style="fail"))
+            return True
+
+    def close(self) -> None:
+        """Drop a plan that nobody said yes to."""
+        self._session.close()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a plan waits for a yes."""
+        return self._asked is not None
+
+    def paths(self) -> Paths:
+        """Of the project that is talked about.
+
+        Raises:
+            UsageError: there is none.
+        """
+        return wiring.find_project(self.settings.reports_dir, self.project)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _answer(self, line: str) -> bool:  # noqa: C901 - one flat arm an intent
+        if not line:
+            return True
+        if line.startswith("/"):
+            word, _, rest = line.partition(" ")
+            return self._command(word.lower(), rest.strip())
+        intent = read_intent(line)
+        self._dataset, self._model = intent.dataset or self._dataset, intent.model or self._model
+        if self._asked is not None:
+            return self._plan_answered(intent, line)
+        match intent.kind:
+            case "quit":
+                return False
+            case "check":
+                self._check(intent)
+            case "preprocess":
+                self._preprocess(intent)
+            case "goal":
+                self._plan(line, intent)
+            case "yes" | "no":
+                self._print("There is no plan to answer to: say what to achieve.")
+            case "export":
+                self._print("Conversion to GGUF and publishing are not available yet.")
+            case "stop" | "pause" | "resume" | "approve":
+                self._ask(intent.kind, None, "")
+            case "help":
+                self._print(HELP)
+            case "compare" | "status" | "why" | "budget" | "losses":
+                self._show(intent.kind, None)
+        return True
+
+    def _command(self, word: str, rest: str) -> bool:  # noqa: C901 - one flat arm a command
+        first, _, more = rest.partition(" ")
+        match word:
+            case "/quit" | "/exit":
+                return False
+            case "/help":
+                self._print(HELP)
+            case "/status" | "/runs":
+                self._show("status", None)
+            case "/results":
+                self._show("compare", None)
+            case "/why" | "/losses":
+                self._show("why" if word == "/why" else "losses", first or None)
+            case "/budget":
+                self._show("budget", None)
+            case "/report":
+                self.console.print(Markdown(current(self._state(), self.paths().report)))
+            case "/pause" | "/resume" | "/stop":
+                asked: dict[str, Ask] = {"/pause": "pause", "/resume": "resume", "/stop": "stop"}
+                self._ask(asked[word], None, rest)
+            case "/approve":
+                self._ask("approve", first or None, "")
+            case "/veto":
+                named = first in self._known_runs()
+                self._ask("veto", first if named else None, more if named else rest)
+            case "/steer":
+                if not rest:
+                    raise UsageError("say what to keep in mind: /steer prefer lower learning rates")
+                self._ask("steer", None, rest)
+            case "/project":
+                self._choose(rest)
+            case "/model":
+                self._choose_model(rest)
+            case _:
+                self._print(f"there is no command {word}; /help lists them")
+        return True
+
+    def _plan(self, goal: str, intent: Intent) -> None:
+        wiring.preflight(self.settings)
+        quick = "quick" in goal.lower() or "test run" in goal.lower()
+        # What was talked about before is meant where the sentence is silent.
+        dataset = self._dataset if intent.dataset is None and quick else None
+        model = self._model if intent.model is None and quick else None
+        self._print("planning ...")
+        self._session.plan(goal, Flags(quick=quick, dataset=dataset, model=model))
+        with self._session.desk() as desk:
+            state = desk.state
+        self._asked = state.plan
+        seconds = views.planned_s(state)
+        self._print(plan_text(state.plan, state.dataset, seconds=seconds))
+        self._print("Start? yes, or no")
+
+    def _plan_answered(self, intent: Intent, line: str) -> bool:
+        self._asked = None
+        if intent.kind != "yes":
+            self._session.close()
+            self._print("Nothing was started.")
+            return intent.kind in ("no", "quit") or self._answer(line)
+        try:
+            self._session.start()
+            handed = self._session.hand_over()
+        except HfagentError:
+            self._session.close()
+            raise
+        self.project = handed.project
+        self._print(f"{handed.project} runs in a process of its own ({handed.pid}); it goes on when you leave.")
+        return True
+
+    def _check(self, intent: Intent) -> None:
+        self._print("reading a sample ...")
+        found = planning.check_data(DatasetRef(id=str(intent.dataset)), self.settings, method=intent.method)
+        self.console.print(dataset_view(found))
+
+    def _preprocess(self, intent: Intent) -> None:
+        source = intent.dataset or self._dataset
+        if source is None:
+            raise UsageError("say which dataset: e.g. Preprocess data.jsonl to use 'a' and 'b' instead of 'c' and 'd'")
+        made = planning.derive(DatasetRef(id=source), intent.columns, self.settings)
+        self._dataset = made.path
+        self._print(f"{made.rows} rows, columns {', '.join(made.before)} -> {', '.join(made.after)}")
+        self._print(f"written to {_from_here(Path(made.path))}, how it was made to {_from_here(Path(made.recipe))}")
+        found = planning.check_data(DatasetRef(id=made.path), self.settings)
+        self.console.print(dataset_view(found))
+
+    def _show(self, what: str, run: str | None) -> None:
+        state, now = self._state(), datetime.now(UTC)
+        shown: RenderableType
+        if what == "status":
+            shown = views.status_view(state, now, held=is_held(self.paths().ledger))
+        elif what == "compare":
+            shown = views.comparisons_view(state)
+        elif what == "why":
+            shown = views.why_view(state, run)
+        elif what == "budget":
+            shown = views.budget_view(state, now)
+        else:
+            shown = views.losses_view(state, run)
+        self.console.print(shown)
+
+    def _ask(self, what: Ask, run: str | None, text: str) -> None:
+        from hfagent.agent.night import ask
+
+        paths, state = self.paths(), self._state()
+        if state.ended is not None:
+            raise UsageError(f"{paths.project} is {state.ended.state} already")
+        settings = self.settings
+        if state.plan.state_dir is not None:
+            settings = settings.model_copy(update={"state_dir": Path(state.plan.state_dir)})
+        done = ask(paths, self._ports(settings), settings, Request(ask=what, run=run, text=text))
+        if isinstance(done, Refusal):
+            raise UsageError(f"{done.what}: {done.why}")
+        when = "will be heeded within seconds" if done else "done"
+        self._print(f"{paths.project}: {what} {when}")
+
+    def _choose(self, name: str) -> None:
+        if name:
+            self.project = wiring.find_project(self.settings.reports_dir, name).project
+        self._print(f"talking about {self.paths().project}")
+
+    def _choose_model(self, name: str) -> None:
+        from hfagent.agent.planners import require_planner
+
+        if name:
+            chosen = self.settings.model_copy(update={"planner": name})
+            require_planner(chosen)
+            self.settings = self._session.settings = chosen
+        self._print(f"nights that are started here are planned by {self.settings.planner}")
+
+    def _state(self) -> State:
+        state = fold(read(self.paths().ledger))
+        if state is None:
+            raise UsageError(f"{self.paths().project} has no plan yet")
+        return state
+
+    def _known_runs(self) -> set[str]:
+        state = self._state()
+        return {*state.runs, *state.wishes.asked}
+
+    def _print(self, text: str) -> None:
+        self.console.print(Text(text))
+
+
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
