@@ -7,7 +7,7 @@ from hfagent.agent.control import Mailbox, NoMailbox
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import HfagentError, LedgerError
 from hfagent.agent.events import Crashed, Resumed
-from hfagent.agent.planner import Planner
+from hfagent.agent.ports import Planner
 from hfagent.agent.rules import next_move, on_hold
 from hfagent.agent.state import State
 

@@ -33,14 +33,6 @@ class StalledError(HfagentError, RuntimeError):
     """A wake changed nothing while nothing runs."""
 
 
-class Planner(Protocol):
-    """Proposes moves until there is nothing to do but wait."""
-
-    def wake(self) -> None:
-        """Work at the desk until jobs run or the project is over."""
-        ...
-
-
 class Meter(Protocol):
     """Tells what the model's calls have used; see `patience.Patience`."""
 

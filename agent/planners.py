@@ -14,7 +14,8 @@ from hfagent.agent.models import (
     pricing,
 )
 from hfagent.agent.patience import Patience
-from hfagent.agent.planner import MAX_CALLS, AgentPlanner, Planner, rule_planner
+from hfagent.agent.planner import MAX_CALLS, AgentPlanner, rule_planner
+from hfagent.agent.ports import Planner
 from hfagent.agent.settings import Settings
 from hfagent.agent.takeover import Takeover
 

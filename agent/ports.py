@@ -149,6 +149,14 @@ class DatasetStore(Protocol):
         ...
 
 
+class Planner(Protocol):
+    """Proposes moves until there is nothing to do but wait."""
+
+    def wake(self) -> None:
+        """Work at the desk until jobs run or the project is over."""
+        ...
+
+
 @dataclass(frozen=True)
 class Ports:
     """The outside world of a night."""

@@ -5,8 +5,9 @@ from typing import Protocol
 
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import PlannerAway
-from hfagent.agent.planner import AgentPlanner, Planner, StalledError
+from hfagent.agent.planner import AgentPlanner, StalledError
 from hfagent.agent.planner_facts import PlannerSwitched
+from hfagent.agent.ports import Planner
 from hfagent.agent.rules import next_move
 
 

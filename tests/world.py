@@ -24,8 +24,8 @@ from hfagent.agent.fakes import (
     fake_outcomes,
 )
 from hfagent.agent.loop import run_night
-from hfagent.agent.planner import Planner, rule_planner
-from hfagent.agent.ports import Ports
+from hfagent.agent.planner import rule_planner
+from hfagent.agent.ports import Planner, Ports
 from hfagent.agent.records import (
     BenchmarkRef,
     Claim,
