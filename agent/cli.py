@@ -136,11 +136,12 @@ def report(
     project: Project = None,
     reports_dir: ReportsDir = None,
     show: Annotated[bool, typer.Option("--print", help="Render it in the terminal.")] = False,
+    as_html: Annotated[bool, typer.Option("--html", help="Write it as one HTML file, and print that path.")] = False,
 ) -> None:
     """Print the path of the report, or the report itself."""
     from hfagent.agent import commands
 
-    _exit(commands.report(project, _settings(reports_dir=reports_dir), show=show))
+    _exit(commands.report(project, _settings(reports_dir=reports_dir), show=show, as_html=as_html))
 
 
 @app.command()

@@ -85,9 +85,15 @@ def status(project: str | None, settings: Settings, *, as_json: bool) -> int:
     return 0
 
 
-def report(project: str | None, settings: Settings, *, show: bool) -> int:
-    """Print the report's path, or the report."""
+def report(project: str | None, settings: Settings, *, show: bool, as_html: bool = False) -> int:
+    """Print the report's path, or the report; or write it as a page and print that path."""
     paths = wiring.find_project(settings.reports_dir, project)
+    if as_html:
+        from hfagent.agent.report import current
+        from hfagent.agent.report_html import write
+
+        print(write(current(_state(paths), paths.report), paths.report))  # noqa: T201 - the result
+        return 0
     if not show:
         print(paths.report)  # noqa: T201 - the result
         return 0

@@ -14,8 +14,6 @@ from hfagent.agent.settings import Settings
 
 FORMS = "rules, openai:<model>, hf:<model>, or the base url of an OpenAI-compatible endpoint"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - compared with, not bound
-MAX_OUTPUT_TOKENS = 1024
-"""Of one answer: a call and a sentence or two."""
 MAX_INPUT_TOKENS = 8000
 """Of one call; what is sent is bounded, see tests/test_models.py."""
 
@@ -68,7 +66,7 @@ def make_model(name: PlannerName, settings: Settings, *, call: Callable[..., Any
     common: dict[str, Any] = {
         "retry": False,
         "flatten_messages_as_text": True,
-        "max_tokens": MAX_OUTPUT_TOKENS,
+        "max_tokens": settings.planner_max_tokens,
         "stop": REMOVE_PARAMETER,
     }
     if name.kind == "hf":

@@ -7,7 +7,6 @@ from hfagent.agent.desk import Desk
 from hfagent.agent.envelope import money_left_micro_usd
 from hfagent.agent.models import (
     MAX_INPUT_TOKENS,
-    MAX_OUTPUT_TOKENS,
     check_answers,
     make_model,
     parse_planner,
@@ -58,7 +57,7 @@ def planner_for(desk: Desk, settings: Settings, *, stop_asked: Callable[[], str 
 
     patience = Patience(now=lambda: desk.now, pause=pause, outage_s=settings.planner_outage_s)
     model, price = make_model(name, settings, call=patience), pricing(name, settings)
-    most = price(MAX_CALLS * MAX_INPUT_TOKENS, MAX_CALLS * MAX_OUTPUT_TOKENS)
+    most = price(MAX_CALLS * MAX_INPUT_TOKENS, MAX_CALLS * settings.planner_max_tokens)
 
     def unaffordable() -> str | None:
         left = money_left_micro_usd(desk.state)

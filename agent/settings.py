@@ -44,6 +44,8 @@ class Settings(Record):
     """For one answer of the planner's model."""
     planner_outage_s: float = Field(default=900.0, ge=0)
     """So long the planner's model is waited for before the rules plan in its place."""
+    planner_max_tokens: int = Field(default=1024, ge=64)
+    """Of one answer of the planner's model, its reasoning included."""
     planner_price_in: float | None = Field(default=None, ge=0)
     planner_price_out: float | None = Field(default=None, ge=0)
     """Dollars for a million tokens of the planner's model, read and written."""

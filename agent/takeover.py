@@ -10,6 +10,9 @@ from hfagent.agent.planner_facts import PlannerSwitched
 from hfagent.agent.ports import Planner
 from hfagent.agent.rules import next_move
 
+MAX_SKIPPED = 16
+"""Wakes, less one, that the rules plan before a model that went in circles is asked again."""
+
 
 class Outage(Protocol):
     """How long an endpoint is waited for; see `patience.Patience`."""
@@ -47,14 +50,20 @@ class Takeover:
         self._outage_s = patience.outage_s
         self._unaffordable = unaffordable
         self._stop_asked = stop_asked
+        self._stalls = self._skip = 0
 
     def wake(self) -> None:
         """Let the model work, or the rules.
 
-        An endpoint that was waited for in vain is asked once at each later wake, without waiting.
+        An endpoint that was waited for in vain is asked once at each later wake, without waiting. A model that goes in
+        circles wake after wake is asked ever more seldom.
         """
         away = self._desk.state.stand_in
         self._patience.outage_s = self._outage_s if away is None else 0.0
+        if away is not None and self._skip > 0:
+            self._skip -= 1
+            self._rules.wake()
+            return
         why = self._unaffordable() or self._tried()
         if why is None:
             if away is not None and self._desk.state.ended is None:
@@ -82,5 +91,8 @@ class Takeover:
             try:
                 self._model.wake(only=due)
             except (PlannerAway, StalledError):
+                self._stalls += 1
+                self._skip = min(2**self._stalls, MAX_SKIPPED) - 1
                 return str(error)
+        self._stalls = 0
         return None

@@ -51,6 +51,7 @@ from hfagent.agent.records import (
     Score,
     TrainConfig,
 )
+from hfagent.agent.state import State, fold
 from hfagent.agent.verdict import Verdict, compare
 
 START = datetime(2026, 3, 2, 21, 30, tzinfo=UTC)
@@ -364,3 +365,10 @@ def _train_result(run: RunSpec, *, last_step: int, seconds: float, eval_loss: fl
         "trackio_project": PLAN.project,
         "trackio_run": run.name,
     }
+
+
+def state_of(events: list[Event]) -> State:
+    """The state after these events."""
+    state = fold(events)
+    assert state is not None
+    return state

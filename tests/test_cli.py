@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nights import PLAN, Night, finished_night
+from nights import PLAN, Night, finished_night, state_of
 from rich.console import Console
 from world import SKILL, World, night
 
@@ -20,7 +20,7 @@ from hfagent.agent.clock import SystemClock
 from hfagent.agent.events import Event, JobIntended, to_line
 from hfagent.agent.ledger import open_ledger
 from hfagent.agent.records import DatasetReport, MethodCheck, RunSpec
-from hfagent.agent.state import State, fold
+from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths
 from hfagent.tools.embedded_model import FILES
 from hfagent.tools.local_jobs import LocalJobRunner
@@ -54,12 +54,6 @@ def finished(tmp_path: Path) -> Path:
     path = tmp_path / "training_reports" / "night.jsonl"
     night(path, World(SKILL))
     return path
-
-
-def state_of(events: list[Event]) -> State:
-    state = fold(events)
-    assert state is not None
-    return state
 
 
 def write_ledger(events: list[Event], folder: Path) -> Path:

@@ -2,21 +2,15 @@ import math
 from pathlib import Path
 
 import pytest
-from nights import PLAN, Night, finished_night
+from nights import PLAN, Night, finished_night, state_of
 
 from hfagent.agent import plots
-from hfagent.agent.events import Event, MetricsLogged
+from hfagent.agent.events import MetricsLogged
 from hfagent.agent.records import BenchmarkRef, MetricPoint, RunSpec, Score
 from hfagent.agent.report_facts import score_interval
-from hfagent.agent.state import State, fold
+from hfagent.agent.state import State
 
 FIRST = RunSpec(name="sft-01", kind="train", why="first run", train=PLAN.train)
-
-
-def state_of(events: list[Event]) -> State:
-    state = fold(events)
-    assert state is not None
-    return state
 
 
 def running(losses: list[float | None]) -> State:

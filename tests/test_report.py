@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nights import BASE, CONTAMINATION, EXTENDED, PLAN, Night, finished_night, score_of
+from nights import BASE, CONTAMINATION, EXTENDED, PLAN, Night, finished_night, score_of, state_of
 
 from hfagent.agent import report
 from hfagent.agent.errors import HfagentError
@@ -24,17 +24,10 @@ from hfagent.agent.events import (
 )
 from hfagent.agent.integrity import Hit
 from hfagent.agent.records import DatasetRef, Decision, ModelRef, Plan, Refusal, RunSpec
-from hfagent.agent.state import State, fold
 
 HOSTILE = "a|b\n# `x` <script>alert(1)</script> <!-- notes:end --> \x1b[31m**bold** [l](javascript:x) \\| $1$"
 FIRST = RunSpec(name="sft-01", kind="train", why="first run", train=PLAN.train)
 BASELINE = RunSpec(name="baseline", kind="evaluate", why="the baseline", set="search")
-
-
-def state_of(events: list[Event]) -> State:
-    state = fold(events)
-    assert state is not None
-    return state
 
 
 def rendered(events: list[Event]) -> str:
