@@ -15,6 +15,7 @@ from hfagent.agent.errors import DatasetError, HfagentError, ReportError, UsageE
 from hfagent.agent.events import Event, PlanConfirmed, PlanMade
 from hfagent.agent.ledger import Ledger, open_ledger
 from hfagent.agent.loop import run_night
+from hfagent.agent.notify import Notifier, apprise_sender
 from hfagent.agent.planner import rule_planner
 from hfagent.agent.planners import planner_for
 from hfagent.agent.ports import Ports
@@ -48,7 +49,7 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
         paths.mailbox(settings.state_dir).clear()
         try:
             book.append(PlanMade(plan=plan, versions=versions()))
-            with _followed(book, ports, paths, console) as (desk, progress):
+            with _followed(book, ports, paths, settings, console) as (desk, progress):
                 if not _agreed(desk, ask, progress):
                     _abandon(paths)
                     return None
@@ -61,7 +62,10 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
 
 def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) -> State:
     """Take a project over where its ledger ends; jobs that still run are attached again."""
-    with open_ledger(paths.ledger, ports.clock) as book, _followed(book, ports, paths, console) as (desk, progress):
+    with (
+        open_ledger(paths.ledger, ports.clock) as book,
+        _followed(book, ports, paths, settings, console) as (desk, progress),
+    ):
         if desk.state.ended is not None:
             return desk.state
         if not desk.state.confirmed:
@@ -74,7 +78,9 @@ def _confirmed(book: Ledger) -> bool:
 
 
 @contextmanager
-def _followed(book: Ledger, ports: Ports, paths: Paths, console: Console) -> Iterator[tuple[Desk, Progress]]:
+def _followed(
+    book: Ledger, ports: Ports, paths: Paths, settings: Settings, console: Console
+) -> Iterator[tuple[Desk, Progress]]:
     """A desk whose every event reaches the report and the terminal."""
     desk = Desk(book, ports)
     progress = Progress(console, desk.state)
@@ -87,8 +93,22 @@ def _followed(book: Ledger, ports: Ports, paths: Paths, console: Console) -> Ite
             progress.warn(str(error))
 
     book.subscribe(follow)
-    with progress:
+    with progress, _notifying(book, desk, settings, progress):
         yield desk, progress
+
+
+@contextmanager
+def _notifying(book: Ledger, desk: Desk, settings: Settings, progress: Progress) -> Iterator[None]:
+    """Tell a person of what needs one, where the settings say how."""
+    if settings.notify is None:
+        yield
+        return
+    notifier = Notifier(apprise_sender(settings.notify.get_secret_value().split()), warn=progress.warn)
+    book.subscribe(lambda event: notifier.follow(event, desk.state))
+    try:
+        yield
+    finally:
+        notifier.close()
 
 
 def _agreed(desk: Desk, ask: Ask | None, progress: Progress) -> bool:

@@ -5,7 +5,7 @@ import re
 from functools import lru_cache
 
 MASK = "***"
-_NAMES = re.compile(r"(?:_API_KEY|_TOKEN|_SECRET|_PASSWORD|^HF_TOKEN)$")
+_NAMES = re.compile(r"(?:_API_KEY|_TOKEN|_SECRET|_PASSWORD|^HFAGENT_NOTIFY)$")
 _SHAPES = r"\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{12,}"
 """Tokens of Hugging Face, keys of OpenAI and its likes, and what stands in an Authorization header."""
 _MIN_CHARS = 8

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML file: to be sent, or read where no Markdown is shown. A render of the render."""
+"""The report as one self-contained HTML file: to be sent, or read where no Markdown is shown."""
 
 import base64
 import html
@@ -79,6 +79,7 @@ def _inlined(folder: Path, source: str, alt: str) -> str:
 
 def _anchored(body: str) -> str:
     """Headings with the anchors that the report's links use, as GitHub makes them."""
+
     def named(found: re.Match[str]) -> str:
         text = html.unescape(re.sub(r"<[^>]+>", "", found[2]))
         return f'<h{found[1]} id="{html.escape(anchor(text))}">{found[2]}</h{found[1]}>'

@@ -13,7 +13,7 @@ from hfagent.agent.records import Record
 
 FILE = "hfagent.toml"
 PREFIX = "HFAGENT_"
-SECRETS = {"hf_token": "HF_TOKEN", "openai_api_key": "OPENAI_API_KEY"}
+SECRETS = {"hf_token": "HF_TOKEN", "openai_api_key": "OPENAI_API_KEY", "notify": "HFAGENT_NOTIFY"}
 ALIASES = {"OPENAI_BASE_URL": "openai_base_url"}
 """Variables by the names that other programs use, too."""
 """Settings that come from these variables alone: a flag is seen by `ps`, a file by git."""
@@ -66,6 +66,8 @@ class Settings(Record):
     """Start without asking."""
     hf_token: SecretStr | None = Field(default=None, repr=False)
     openai_api_key: SecretStr | None = Field(default=None, repr=False)
+    notify: SecretStr | None = Field(default=None, repr=False)
+    """Addresses by apprise's URLs, separated by spaces, that are told of what needs a person; see `notify`."""
 
     @property
     def budget_micro_usd(self) -> int | None:

@@ -140,7 +140,7 @@ class LocalJobRunner:
 
     def _environment(self, folder: Path) -> dict[str, str]:
         # The planner's keys stay with the planner; HF_TOKEN goes on, since jobs push to the Hub.
-        kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+        kept = {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "HFAGENT_NOTIFY"))}
         paths = [str(folder / "import"), *filter(None, [kept.get("PYTHONPATH")])]
         added = {
             "PYTHONPATH": os.pathsep.join(paths),

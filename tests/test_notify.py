@@ -1,0 +1,119 @@
+"""A person is told of what needs one, by the genuine apprise against a web hook of our own."""
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from rich.console import Console
+from world import SKILL, World, make_plan
+
+from hfagent.agent import ledger
+from hfagent.agent.errors import SettingsError
+from hfagent.agent.night import begin
+from hfagent.agent.notify import Message, Notifier, apprise_sender, budget_message, message
+from hfagent.agent.planner_facts import ApprovalAsked
+from hfagent.agent.settings import Settings, load
+from hfagent.agent.state import apply, fold
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    got: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"json://127.0.0.1:{server.server_port}/hook", got
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_night_tells_its_verdict_and_that_the_budget_runs_out(
+    tmp_path: Path, hook: tuple[str, list[dict[str, Any]]]
+) -> None:
+    url, got = hook
+    settings = Settings(reports_dir=tmp_path / "reports", state_dir=tmp_path / "state", notify=SecretStr(url))
+    plan = make_plan(price_micro_usd_per_hour=4_000_000, budget_micro_usd=1_100_000, flavor="a10g-small")
+    state = begin(plan, World(SKILL).ports, settings, ask=None, console=Console(file=io.StringIO()))
+    assert state is not None
+    titles = [item["title"] for item in got]
+    assert titles.count("night: confirmed better") == 1
+    assert sum("of the budget is spent or held" in title for title in titles) >= 1
+    assert "+" in got[titles.index("night: confirmed better")]["message"]
+
+
+def test_an_approval_is_told(tmp_path: Path) -> None:
+    world = World(SKILL)
+    with ledger.open_ledger(tmp_path / "n.jsonl", world.clock) as book:
+        from hfagent.agent.events import PlanMade
+
+        book.append(PlanMade(plan=make_plan(), versions={}))
+        event = book.append(ApprovalAsked(run="sft-02"))
+        state = fold(book.events)
+    assert state is not None
+    told = message(event, state)
+    assert told is not None
+    assert told.title == "night: sft-02 waits for your approval"
+
+
+def test_the_budget_is_told_once_as_it_is_passed(tmp_path: Path) -> None:
+    settings = Settings(reports_dir=tmp_path / "reports", state_dir=tmp_path / "state")
+    plan = make_plan(price_micro_usd_per_hour=4_000_000, budget_micro_usd=5_000_000, flavor="a10g-small")
+    begin(plan, World(SKILL).ports, settings, ask=None, console=Console(file=io.StringIO()))
+    state, told = None, []
+    for event in ledger.read(tmp_path / "reports" / "night.jsonl"):
+        before, state = state, apply(state, event)
+        if state is not None and (found := budget_message(before, state)) is not None:
+            told.append(found)
+    assert told == []
+
+
+def test_a_service_that_hangs_or_fails_does_not_hold_up_anything() -> None:
+    warned: list[str] = []
+
+    def hang(item: Message) -> bool:
+        time.sleep(60)
+        return True
+
+    def fail(item: Message) -> bool:
+        raise ConnectionError("refused by hf_abcdefghijklmnopqrstuvwx")
+
+    begun = time.monotonic()
+    slow = Notifier(hang, warn=warned.append)
+    for number in range(200):
+        slow._put(Message(str(number), "x"))
+    assert time.monotonic() - begun < 1
+    assert "some are dropped" in warned[0]
+    broken = Notifier(fail, warn=warned.append)
+    broken._put(Message("a", "b"))
+    broken.close()
+    assert warned[-1] == "a notification could not be sent: refused by ***"
+
+
+def test_an_address_that_is_none_is_refused_without_being_told() -> None:
+    with pytest.raises(SettingsError, match="address 2 of HFAGENT_NOTIFY") as raised:
+        apprise_sender(["json://localhost", "nonsense://secret-password"])
+    assert "secret-password" not in str(raised.value)
+
+
+def test_addresses_come_from_the_variable_alone(tmp_path: Path) -> None:
+    assert load({}, cwd=tmp_path, env={"HFAGENT_NOTIFY": "json://h"}).notify == SecretStr("json://h")
+    (tmp_path / "hfagent.toml").write_text('notify = "json://user:secret@h"\n')
+    with pytest.raises(SettingsError, match="HFAGENT_NOTIFY"):
+        load({}, cwd=tmp_path, env={})
