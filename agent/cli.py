@@ -14,7 +14,9 @@ from typer.core import TyperGroup
 from hfagent import __version__
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
-COMMANDS = ("run", "resume", "status", "report", "logs", "cancel", "check", "rehearse", "doctor", "mcp", "chat")
+COMMANDS = (
+    "run", "resume", "status", "report", "logs", "cancel", "check", "rehearse", "doctor", "mcp", "chat", "watch",
+)  # fmt: skip
 
 
 class GoalFirst(TyperGroup):
@@ -215,19 +217,32 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def watch(
+    project: Project = None,
+    web: Annotated[bool, typer.Option("--web", help="As a page on this machine, for a browser.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 8765,
+    reports_dir: ReportsDir = None,
+) -> None:
+    """Follow a night: its runs, losses, budget and decisions."""
+    from hfagent.agent import doors
+
+    _exit(doors.watch(project, _settings(reports_dir=reports_dir), web=web, port=port))
+
+
+@app.command()
 def chat(planner: PlannerOption = None, reports_dir: ReportsDir = None, state_dir: StateDir = None) -> None:
     """Talk about projects, start one, and steer one that runs; also what `hfagent` alone does at a terminal."""
-    from hfagent.agent import commands
+    from hfagent.agent import doors
 
-    _exit(commands.chat(_settings(planner=planner, reports_dir=reports_dir, state_dir=state_dir)))
+    _exit(doors.chat(_settings(planner=planner, reports_dir=reports_dir, state_dir=state_dir)))
 
 
 @app.command()
 def mcp(reports_dir: ReportsDir = None, state_dir: StateDir = None) -> None:
     """Let another agent work a project: a server of the Model Context Protocol on stdin and stdout."""
-    from hfagent.agent import commands
+    from hfagent.agent import doors
 
-    _exit(commands.mcp(_settings(reports_dir=reports_dir, state_dir=state_dir)))
+    _exit(doors.mcp(_settings(reports_dir=reports_dir, state_dir=state_dir)))
 
 
 def _settings(**flags: Any) -> Any:

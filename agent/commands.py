@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hfagent.agent import console as terminal
 from hfagent.agent import estimate, planning, wiring
-from hfagent.agent.errors import HfagentError, JobError, PackageMissing, UsageError
+from hfagent.agent.errors import HfagentError, JobError, UsageError
 from hfagent.agent.ledger import is_held, read
 from hfagent.agent.plan import Flags
 from hfagent.agent.records import DatasetRef, DatasetReport, Plan
@@ -192,27 +191,6 @@ def rehearse(goal: str, *, scenario: str, nights: int, seed: int, planner: str, 
         _print_json(found.model_dump())
     else:
         print(rehearsals.text(found))  # noqa: T201 - the result
-    return 0
-
-
-def chat(settings: Settings) -> int:
-    """Talk."""
-    from hfagent.agent.chat_terminal import converse
-
-    return converse(settings)
-
-
-def mcp(settings: Settings) -> int:
-    """Serve other agents.
-
-    Raises:
-        PackageMissing: the extra `mcp` is not installed.
-    """
-    if find_spec("mcp") is None:
-        raise PackageMissing('`hfagent mcp` needs the package mcp: run `pip install -c constraints.txt -e ".[mcp]"`')
-    from hfagent.agent.mcp_server import serve
-
-    serve(settings)
     return 0
 
 
