@@ -18,7 +18,7 @@ LEVERS_CHARS = 160
 
 def instructions() -> str:
     """The planner's system text: the same bytes at every wake."""
-    return _load("planner.md")
+    return load_prompt("planner.md")
 
 
 def brief(state: State, now: datetime, *, only: Move | None = None) -> str:
@@ -65,9 +65,10 @@ def cut(text: str, chars: int) -> str:
 def _template(name: str) -> Template:
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - text, not HTML
     environment.filters |= {"cut": cut, "result": result}
-    return environment.from_string(_load(name))
+    return environment.from_string(load_prompt(name))
 
 
 @cache
-def _load(name: str) -> str:
+def load_prompt(name: str) -> str:
+    """A text in `prompts/`."""
     return (files("hfagent") / "prompts" / name).read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from hfagent.agent.console import money_text, run_table, time_text
 from hfagent.agent.runs import Comparison
 from hfagent.agent.state import State
 from hfagent.agent.summary import headline, phase
-from hfagent.agent.verdict import sentence
+from hfagent.agent.verdict import numbers, sentence
 
 PLOT_WIDTH, PLOT_HEIGHT = 72, 16
 LABEL_STYLE = {"better": "keep", "worse": "fail"}
@@ -127,7 +127,7 @@ def _answer(state: State) -> str:
     verdict = headline(state)
     if state.claim is not None:
         label = state.claim.label.replace("_", " ")
-        return f"{label[0].upper()}{label[1:]}: {sentence(verdict) if verdict is not None else state.claim.reason}"
+        return f"{label[0].upper()}{label[1:]}: {numbers(verdict) if verdict is not None else state.claim.reason}"
     if verdict is not None:
         return sentence(verdict)
     return "Not confirmed yet: only the search set has been asked."

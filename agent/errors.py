@@ -3,6 +3,7 @@
 HfagentError
 ├── UsageError        (ValueError)    the person's input; the message says what to do; exit 2
 │   ├── SettingsError                 a flag, a variable or hfagent.toml
+│   ├── GoalUnclear                   a sentence that does not say what to work on
 │   ├── PlanRejected                  a goal or a combination that cannot be run
 │   └── DatasetError                  a dataset that cannot be read or does not fit
 ├── LedgerError       (OSError)       the ledger is damaged or cannot be written
@@ -32,6 +33,10 @@ class UsageError(HfagentError, ValueError):
 
 class SettingsError(UsageError):
     """A flag, an environment variable or `hfagent.toml` holds a value that cannot be used."""
+
+
+class GoalUnclear(UsageError):
+    """A sentence that does not say what to work on."""
 
 
 class PlanRejected(UsageError):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from itertools import pairwise
 
-from hfagent.agent.errors import UsageError
+from hfagent.agent.errors import GoalUnclear, UsageError
 from hfagent.agent.goal_names import Role, half_model, names
 from hfagent.agent.goal_numbers import GoalNumbers, one, read_numbers
 from hfagent.agent.goal_words import (
@@ -82,7 +82,7 @@ def parse_goal(text: str) -> GoalHints:
         numbers=read_numbers(rest),
     )
     if hints.task_area is None and dataset is None and benchmark is None and hints.numbers.max_rows is None:
-        raise UsageError(
+        raise GoalUnclear(
             f"the goal {text.strip()[:80]!r} does not say what to improve: the areas are {', '.join(AREA_WORDS)}; "
             f"name one of them or a dataset, e.g. {EXAMPLE!r}"
         )

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from smolagents import Model
+
 from hfagent.agent.desk import Desk
 from hfagent.agent.envelope import money_left_micro_usd
 from hfagent.agent.models import (
@@ -26,11 +28,19 @@ def require_planner(settings: Settings) -> None:
         SettingsError: a wrong name, no key, no price beside a budget, or an endpoint that does not answer.
     """
     name = parse_planner(settings.planner)
-    if name.kind == "rules":
-        return
-    pricing(name, settings)
+    if name.kind != "rules":
+        pricing(name, settings)
+        check_answers(impatient_model(settings))
+
+
+def impatient_model(settings: Settings) -> Model:
+    """The model that plans, for somebody who sits there and waits: what fails is not tried again.
+
+    Raises:
+        SettingsError: the model cannot be used.
+    """
     once = Patience(now=lambda: datetime.now(UTC), pause=lambda seconds: False, outage_s=0)
-    check_answers(make_model(name, settings, call=once))
+    return make_model(parse_planner(settings.planner), settings, call=once)
 
 
 def planner_for(desk: Desk, settings: Settings, *, stop_asked: Callable[[], str | None]) -> Planner:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hfagent.agent import wiring
-from hfagent.agent.errors import SettingsError
+from hfagent.agent.errors import GoalUnclear, SettingsError
 from hfagent.agent.ledger import is_confirmed
 from hfagent.agent.plan import Flags, Surroundings, make_plan
 from hfagent.agent.records import DatasetRef, DatasetReport, ModelRef, Plan
@@ -19,9 +19,30 @@ if TYPE_CHECKING:
 def plan_goal(goal: str, flags: Flags, settings: Settings) -> Plan:
     """The plan for a goal, complete and with a token of its own; nothing is fetched or launched.
 
+    A goal that no pattern understands is put into words by the model that plans, where there is one.
+
     Raises:
         UsageError: the goal cannot be understood or reached here, or a model or dataset is not there.
     """
+    try:
+        return _planned(goal, flags, settings)
+    except GoalUnclear:
+        if settings.planner == "rules":
+            raise
+    from hfagent.agent.planners import impatient_model
+    from hfagent.agent.understand import understand
+
+    token = None if settings.hf_token is None else settings.hf_token.get_secret_value()
+    return understand(
+        goal,
+        flags,
+        impatient_model(settings),
+        planned=lambda sentence, said: _planned(sentence, said, settings),
+        token=token,
+    )
+
+
+def _planned(goal: str, flags: Flags, settings: Settings) -> Plan:
     from hfagent.agent.goal import parse_goal
     from hfagent.agent.recipes import load
     from hfagent.tools.benchmarks import names

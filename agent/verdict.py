@@ -108,8 +108,13 @@ def compare(
 
 def sentence(verdict: Verdict, *, metric: str = "pass@1") -> str:
     """The verdict in one line for the report and the terminal; differences are in points (hundredths)."""
+    return f"{_headline(verdict)}: {numbers(verdict, metric=metric)}"
+
+
+def numbers(verdict: Verdict, *, metric: str = "pass@1") -> str:
+    """The line without its label, where that is said already."""
     text = (
-        f"{_headline(verdict)}: {verdict.base_score:.3f} -> {verdict.candidate_score:.3f} {metric} on {verdict.n} "
+        f"{verdict.base_score:.3f} -> {verdict.candidate_score:.3f} {metric} on {verdict.n} "
         f"problem{'s' * (verdict.n != 1)}, {100 * verdict.delta:+.1f} points "
         f"({100 * (1 - verdict.alpha):.4g} % interval {100 * verdict.ci_low:+.1f} to {100 * verdict.ci_high:+.1f}), "
         f"one-sided p = {verdict.p_value:.2g}"

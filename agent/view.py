@@ -9,7 +9,7 @@ from hfagent.agent.report_words import decision_words
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.summary import headline, phase
-from hfagent.agent.verdict import sentence
+from hfagent.agent.verdict import numbers, sentence
 
 CURVE_POINTS = 200
 """Of one run; more are thinned out."""
@@ -69,7 +69,7 @@ def verdict_text(state: State) -> str:
     """The headline, or how far it is."""
     verdict = headline(state)
     if verdict is not None:
-        return sentence(verdict)
+        return sentence(verdict) if state.claim is None else numbers(verdict)
     found = [item for item in state.comparisons if item.fact.set == "search" and item.fact.reference is None]
     return f"not confirmed; on the search set {sentence(found[-1].fact.verdict)}" if found else "none yet"
 

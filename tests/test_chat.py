@@ -133,7 +133,7 @@ def test_a_goal_is_planned_and_started_by_a_yes(chat: Chat, there: World, monkey
     # The other process would do this:
     night(chat.paths().ledger, there)
     answer = said(chat, "Are models outperforming the base model?")
-    assert "Confirmed better: better: 0." in answer
+    assert "Confirmed better: 0." in answer
     assert "confirm" in answer
     assert "points" in answer
 

@@ -123,7 +123,7 @@ def test_a_browser_follows_the_night_also_on_a_phone(site: Site, page: Page) -> 
     assert page.inner_text("#phase") == "waiting"
     write(site.paths.reports, EVENTS)
     expect(page.locator("#phase")).to_have_text("finished")
-    assert page.inner_text("#verdict").startswith("confirmed better: better: 0.")
+    assert page.inner_text("#verdict").startswith("confirmed better: 0.")
     state = state_of(EVENTS)
     assert page.locator("#runs tr").count() == len(state.runs)
     assert page.locator("#curves polyline").count() == len(state.trained)
@@ -155,7 +155,7 @@ def test_the_terminal_screen_shows_runs_verdict_and_decisions(tmp_path: Path) ->
             app.look()
             await pilot.pause()
             assert app.query_one(DataTable).row_count == len(state_of(EVENTS).runs) > before
-            assert "better: 0." in str(app.query_one("#head", Static).render())
+            assert " -> 0." in str(app.query_one("#head", Static).render())
             assert "keep" in str(app.query_one("#decided", Static).render())
             assert "train/loss" in str(app.query_one("#curves", Static).render())
             await pilot.press("q")

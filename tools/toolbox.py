@@ -199,7 +199,12 @@ def answer(spec: ToolSpec, desk: Desk, arguments: dict[str, Any]) -> str:
         found = spec.act(desk, {name: _short(value) for name, value in given.items()})
     due = next_move(desk.state, desk.now)
     hint = {} if due is None else {"due": {"tool": due.tool, "args": due.args}}
-    return redact(json.dumps({"tool": spec.name, **_body(found), **hint}))
+    return as_json({"tool": spec.name, **_body(found), **hint})
+
+
+def as_json(told: dict[str, Any]) -> str:
+    """An answer, without secrets."""
+    return redact(json.dumps(told))
 
 
 def wrong_arguments(inputs: dict[str, dict[str, Any]], given: dict[str, Any]) -> str | None:
