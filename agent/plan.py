@@ -104,6 +104,7 @@ def make_plan(
         max_trials=settings.max_trials or (1 if embedded or flags.quick else DEFAULT_TRIALS),
         target_delta=None if settings.target_points is None else settings.target_points / 100,
         contaminated_rows=settings.contaminated_rows,
+        approve_runs=settings.approve_runs,
         unsafe_exec=settings.unsafe_exec,
         notes=(
             *(_notes(recipe, model, dataset, confirm, here) if embedded else ()),

@@ -36,6 +36,8 @@ class Settings(Record):
     """Gain on the search set, in points, at which the search ends."""
     contaminated_rows: Literal["drop", "refuse"] = "drop"
     """What becomes of training rows that hold benchmark problems."""
+    approve_runs: bool = False
+    """Each training run waits for a person's yes: `/approve` in the chat."""
     planner: str = Field(default="rules", min_length=1)
     """`rules`, `openai:<model>`, `hf:<model>`, or the base url of an OpenAI-compatible endpoint."""
     openai_base_url: str | None = Field(default=None, min_length=1)
