@@ -14,7 +14,7 @@ from hfagent import __version__
 from hfagent.agent import planning, report, wiring
 from hfagent.agent.brief import cut
 from hfagent.agent.control import Request
-from hfagent.agent.errors import HfagentError
+from hfagent.agent.errors import HfagentError, UsageError
 from hfagent.agent.plan import Flags
 from hfagent.agent.records import DatasetRef
 from hfagent.agent.redact import redact
@@ -86,6 +86,14 @@ def _check_data(session: Session, a: dict[str, Any]) -> dict[str, Any]:
     return found.model_dump(mode="json", exclude_none=True)
 
 
+def _preprocess(session: Session, a: dict[str, Any]) -> dict[str, Any]:
+    pairs = [pair.split("=") for pair in a["rename"].split(",")]
+    if not all(len(pair) == 2 and pair[0].strip() and pair[1].strip() for pair in pairs):
+        raise UsageError(f"rename is {a['rename']!r}: write e.g. good_response=chosen, bad_response=rejected")
+    wanted = {new.strip(): old.strip() for old, new in pairs}
+    return planning.derive(DatasetRef(id=a["dataset"]), wanted, session.settings).model_dump()
+
+
 def _found(kind: hub_search.Kind, session: Session, a: dict[str, Any]) -> dict[str, Any]:
     token = session.settings.hf_token
     found = hub_search.find(kind, a["query"], token=None if token is None else token.get_secret_value())
@@ -115,6 +123,14 @@ DOORS: dict[str, Door] = {
         },
         _check_data,
         reads=True,
+    ),
+    "preprocess_dataset": Door(
+        "Write a dataset with other column names, beside the recipe that made it; the source stays as it is.",
+        {
+            "dataset": _text("Hub id, file or folder."),
+            "rename": _text("Old=new, separated by commas: good_response=chosen, bad_response=rejected."),
+        },
+        _preprocess,
     ),
     "plan_night": Door(
         "Turn a goal into a plan and judge its data. Launches nothing.",

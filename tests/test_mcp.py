@@ -163,6 +163,20 @@ def test_a_training_that_runs_can_be_cancelled_and_the_night_stopped(settings: S
     assert state_of(settings).runs["sft-01"].last.stage == "CANCELED"
 
 
+def test_columns_are_renamed_into_a_dataset_of_their_own(settings: Settings, tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"prompt": "q", "good": "a", "bad": "b"}\n')
+
+    async def conversation(other: Other) -> None:
+        made = await other.call("preprocess_dataset", dataset=str(data), rename="good=chosen, bad=rejected")
+        assert (made["rows"], made["after"]) == (1, ["prompt", "chosen", "rejected"])
+        assert Path(made["path"]).exists()
+        wrong = await other.call("preprocess_dataset", dataset=str(data), rename="good")
+        assert "write e.g. good_response=chosen" in wrong["error"]
+
+    talk(settings, world(), conversation)
+
+
 def test_every_tool_has_a_schema_and_a_hint() -> None:
     tools = {tool.name: tool for tool in listed()}
     assert tools.keys() == DOORS.keys() | {spec.name for spec in TOOLS}
