@@ -1,5 +1,6 @@
 """The prompts: the byte-stable instructions, and the brief of a wake, rendered from the state."""
 
+import re
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -14,6 +15,7 @@ from hfagent.agent.proposals import Move
 from hfagent.agent.state import State
 
 LEVERS_CHARS = 160
+CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def instructions() -> str:
@@ -48,6 +50,11 @@ def brief(state: State, now: datetime, *, only: Move | None = None) -> str:
         move=move,
         only=only is not None,
     )
+
+
+def plain_text(text: str, chars: int) -> str:
+    """Lines of at most so many characters in all, without control characters: a terminal obeys those."""
+    return CONTROL.sub("", text)[:chars].strip()
 
 
 def _said_by_person(state: State) -> list[str]:

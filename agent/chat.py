@@ -111,6 +111,8 @@ class Chat:
                 self._check(intent)
             case "preprocess":
                 self._preprocess(intent)
+            case "goal" if line.endswith("?") and self.settings.planner != "rules":
+                self._ask_model(line)
             case "goal":
                 self._plan(line, intent)
             case "yes" | "no":
@@ -176,6 +178,12 @@ class Chat:
         seconds = views.planned_s(state)
         self._print(plan_text(state.plan, state.dataset, seconds=seconds))
         self._print("Start? yes, or no")
+
+    def _ask_model(self, question: str) -> None:
+        from hfagent.agent.answer import answer
+        from hfagent.agent.planners import impatient_model
+
+        self._print(answer(question, self._state(), impatient_model(self.settings), datetime.now(UTC)))
 
     def _plan_answered(self, intent: Intent, line: str) -> bool:
         self._asked = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import ChatServer, Reply, completion, text_of
 from rich.console import Console
 from world import SKILL, World, at_desk, night, work
 
@@ -261,3 +262,15 @@ def test_tables_fit_a_narrow_terminal(chat: Chat, there: World) -> None:
     chat.console.width = 80
     for line in ("/budget", "/status", "/results", "/why"):
         assert max(map(len, said(chat, line).splitlines())) <= 80
+
+
+def test_other_questions_are_answered_by_the_model_from_the_facts(chat: Chat, there: World) -> None:
+    finished(chat, there)
+    reply = "The rate was \x1b[31mtoo high\x1b[0m; key hf_abcdefghijklmnopqrstuv."
+    with ChatServer(lambda request, number: Reply(completion(content=reply, finish="stop"))).running() as server:
+        said(chat, f"/model {server.url}")
+        text = said(chat, "Which hyperparameter should I look at tomorrow?")
+    assert text.strip() == "The rate was too high; key ***."
+    told = text_of(server.requests[-1])
+    assert "sft-01-x1 against base on confirm: better" in told
+    assert "Which hyperparameter should I look at tomorrow?" in told

@@ -1,9 +1,8 @@
 """What a planner is shown of a run's log and metrics: bounded, in quotes, and without secrets."""
 
-import re
 from typing import Any
 
-from hfagent.agent.brief import cut
+from hfagent.agent.brief import CONTROL, cut
 from hfagent.agent.errors import JobError
 from hfagent.agent.ports import JobRunner
 from hfagent.agent.records import Refusal
@@ -16,7 +15,6 @@ MAX_BEFORE = 2000
 """Lines back from the end of a log that can be asked for."""
 POINTS = 8
 SHOWN = ("train/loss", "eval/loss", "train/learning_rate", "train/reward")
-CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def log_view(state: State, runner: JobRunner, run: str, *, before: int) -> dict[str, Any] | Refusal:
