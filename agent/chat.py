@@ -1,5 +1,6 @@
 """The conversation: sentences and slash commands about projects, while a night runs in another process."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from hfagent.agent import chat_views as views
 from hfagent.agent import planning, wiring
 from hfagent.agent.chat_words import Intent, read_intent
 from hfagent.agent.console import dataset_view, plan_text
-from hfagent.agent.control import Ask, Request
+from hfagent.agent.control import MAX_TEXT, Ask, Request
 from hfagent.agent.errors import HfagentError, UsageError
 from hfagent.agent.ledger import is_held, read
 from hfagent.agent.plan import Flags
@@ -71,7 +72,7 @@ class Chat:
         """
         try:
             return self._answer(line.strip())
-        except HfagentError as error:
+        except (HfagentError, ValueError) as error:
             self.console.print(Text(str(error), style="fail"))
             return True
 
@@ -150,7 +151,7 @@ class Chat:
             case "/approve":
                 self._ask("approve", first or None, "")
             case "/veto":
-                named = first in self._known_runs()
+                named = re.fullmatch(r"[a-z]+-\d+\S*", first) is not None
                 self._ask("veto", first if named else None, more if named else rest)
             case "/steer":
                 if not rest:
@@ -190,7 +191,9 @@ class Chat:
         if intent.kind != "yes":
             self._session.close()
             self._print("Nothing was started.")
-            return intent.kind in ("no", "quit") or self._answer(line)
+            # Words such as "cancel" were about the plan, never about a night that runs.
+            meant = intent.kind in ("no", "stop", "pause", "resume", "approve")
+            return intent.kind != "quit" if meant or intent.kind == "quit" else self._answer(line)
         try:
             self._session.start()
             handed = self._session.hand_over()
@@ -238,10 +241,12 @@ class Chat:
         paths, state = self.paths(), self._state()
         if state.ended is not None:
             raise UsageError(f"{paths.project} is {state.ended.state} already")
-        settings = self.settings
-        if state.plan.state_dir is not None:
-            settings = settings.model_copy(update={"state_dir": Path(state.plan.state_dir)})
-        done = ask(paths, self._ports(settings), settings, Request(ask=what, run=run, text=text))
+        if not state.confirmed:
+            raise UsageError(f"{paths.project} has not started")
+        if what == "approve" and run is None and not state.wishes.waiting:
+            raise UsageError("no training run waits for approval")
+        settings = wiring.as_begun(self.settings, state.plan)
+        done = ask(paths, self._ports(settings), settings, Request(ask=what, run=run, text=text[:MAX_TEXT]))
         if isinstance(done, Refusal):
             raise UsageError(f"{done.what}: {done.why}")
         when = "will be heeded within seconds" if done else "done"
@@ -266,10 +271,6 @@ class Chat:
         if state is None:
             raise UsageError(f"{self.paths().project} has no plan yet")
         return state
-
-    def _known_runs(self) -> set[str]:
-        state = self._state()
-        return {*state.runs, *state.wishes.asked}
 
     def _print(self, text: str) -> None:
         self.console.print(Text(text))

@@ -24,8 +24,8 @@ def status_view(state: State, now: datetime, *, held: bool) -> Group:
     reason = state.ended.reason if state.ended is not None else state.crash or state.wishes.paused
     if reason:
         lines.append(Text(reason))
-    waiting = sorted(state.wishes.asked - state.wishes.approved - state.wishes.vetoed.keys())
-    lines += [Text(f"{name} waits for your approval: /approve or /veto", style="extend") for name in waiting]
+    waiting = "waits for your approval: /approve or /veto"
+    lines += [Text(f"{name} {waiting}", style="extend") for name in state.wishes.waiting]
     if state.stand_in is not None:
         lines.append(Text(f"the rules plan in the model's place: {state.stand_in}", style="extend"))
     if not held and state.ended is None and state.confirmed:

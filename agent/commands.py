@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from hfagent.agent import console as terminal
@@ -61,7 +60,7 @@ def resume(project: str | None, settings: Settings, *, as_json: bool) -> int:
     from hfagent.agent.night import resume as take_over
 
     paths = wiring.find_project(settings.reports_dir, project)
-    settings = _as_begun(settings, paths)
+    settings = wiring.as_begun(settings, _state(paths).plan)
     console = terminal.stderr_console()
     return _worked(
         lambda: take_over(paths, wiring.local_ports(settings), settings, console=console), paths, as_json=as_json
@@ -118,7 +117,7 @@ def logs(name: str, project: str | None, settings: Settings, *, tail: int) -> in
     if job is None:
         raise UsageError(f"the run {name!r} has no job yet; see `hfagent status {paths.project}`")
     try:
-        lines = wiring.local_runner(_as_begun(settings, paths)).logs(job, tail=tail)
+        lines = wiring.local_runner(wiring.as_begun(settings, _state(paths).plan)).logs(job, tail=tail)
     except JobError as error:
         if name in runs:
             raise
@@ -138,7 +137,7 @@ def cancel(project: str | None, settings: Settings) -> int:
     from hfagent.agent.night import ask
 
     paths = wiring.find_project(settings.reports_dir, project)
-    settings = _as_begun(settings, paths)
+    settings = wiring.as_begun(settings, _state(paths).plan)
     state = _state(paths)
     if state.ended is not None:
         raise UsageError(f"the project {paths.project!r} is already {state.ended.state}")
@@ -286,12 +285,6 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _as_begun(settings: Settings, paths: Paths) -> Settings:
-    """The settings with the folder in which the project's jobs are, wherever it is gone on from."""
-    folder = _state(paths).plan.state_dir
-    return settings if folder is None else settings.model_copy(update={"state_dir": Path(folder)})
 
 
 def _close(state: State, paths: Paths, *, as_json: bool) -> int:

@@ -5,8 +5,7 @@ Nothing is acted on here: the process that holds the ledger heeds each request a
 
 import os
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -14,6 +13,9 @@ from pydantic import Field, ValidationError
 
 from hfagent.agent.errors import SettingsError
 from hfagent.agent.records import Record
+
+MAX_TEXT = 2000
+"""Characters of a reason."""
 
 Ask = Literal["stop", "pause", "resume", "approve", "veto", "steer"]
 
@@ -24,7 +26,7 @@ class Request(Record):
     ask: Ask
     run: str | None = None
     """Of `approve` and `veto`; None is the one that waits, or runs."""
-    text: str = Field(default="", max_length=2000)
+    text: str = Field(default="", max_length=MAX_TEXT)
     """The reason, or what to keep in mind."""
 
 
@@ -35,8 +37,8 @@ class Mailbox(Protocol):
         """Why the night is to stop; None while nobody asks for it. The request stays."""
         ...
 
-    def take(self) -> Sequence[Request]:
-        """What arrived beside requests to stop, oldest first; each is given once."""
+    def take(self) -> Iterable[Request]:
+        """What arrived beside requests to stop, oldest first; each is forgotten once the next one is asked for."""
         ...
 
     def clear(self) -> None:
@@ -74,15 +76,12 @@ class FolderMailbox:
                 return request.text or "asked to stop"
         return None
 
-    def take(self) -> Sequence[Request]:
+    def take(self) -> Iterable[Request]:
         """What arrived beside requests to stop."""
-        taken = []
         for path, request in self._read():
             if request.ask != "stop":
-                with suppress(OSError):
-                    path.unlink()
-                    taken.append(request)
-        return taken
+                yield request
+                path.unlink(missing_ok=True)  # not before: heeding it may fail
 
     def clear(self) -> None:
         """Forget everything."""
@@ -109,7 +108,7 @@ class NoMailbox:
         """Never."""
         return None
 
-    def take(self) -> Sequence[Request]:
+    def take(self) -> Iterable[Request]:
         """Nothing."""
         return ()
 

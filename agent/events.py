@@ -15,6 +15,7 @@ from hfagent.agent.planner_facts import (
     Approved,
     Noted,
     Paused,
+    PlannerCalled,
     PlannerSwitched,
     PlannerWoke,
     Unpaused,
@@ -299,6 +300,7 @@ Fact = Annotated[
     | Claimed
     | Refused
     | PlannerWoke
+    | PlannerCalled
     | PlannerSwitched
     | Noted
     | Paused

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from hfagent.agent.errors import LedgerError, SettingsError, UsageError
 from hfagent.agent.events import Event, Fact, PlanConfirmed, from_dict, to_line
 from hfagent.agent.ports import Clock
-from hfagent.agent.redact import redact
+from hfagent.agent.redact import holds_secret, redact_all
 
 
 def read(path: Path) -> list[Event]:
@@ -70,13 +70,14 @@ class Ledger:
             LedgerError: it could not be written; the ledger is as before.
         """
         event = Event(seq=len(self.events) + 1, at=self._clock.now(), fact=fact)
-        text = to_line(event)
-        if (clean := redact(text)) != text:
-            text, event = clean, from_dict(json.loads(clean))
-        line = text.encode() + b"\n"
+        line = to_line(event)
+        if holds_secret(line):
+            event = _redacted(event)
+            line = to_line(event)
+        data = line.encode() + b"\n"
         size = self._file.seek(0, os.SEEK_END)
         try:
-            if self._file.write(line) != len(line):
+            if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if self._sync:
                 os.fsync(self._file.fileno())
@@ -124,6 +125,16 @@ def open_ledger(path: Path, clock: Clock, *, sync: bool = True) -> Iterator[Ledg
         events = _parse(path, data)
         file.truncate(data.rfind(b"\n") + 1)
         yield Ledger(path, file, clock, events, sync=sync)
+
+
+def _redacted(event: Event) -> Event:
+    """The event without secrets; as it is where the masked one would be none, e.g. a name that looks like a key."""
+    told = json.loads(to_line(event))
+    kept = {name: told.pop(name) for name in ("seq", "at", "kind")}
+    try:
+        return from_dict({**kept, **redact_all(told)})
+    except ValidationError:
+        return event
 
 
 def _lock(file: IO[bytes]) -> None:

@@ -49,7 +49,6 @@ def run_night(
             if desk.state.ended is not None:
                 break
             if desk.state.open_attempts or on_hold(desk.state, desk.now) is not None:
-                desk.ask_approval()
                 left_s = envelope.time_left_s(desk.state, desk.now)
                 desk.wait(poll_s if left_s is None else min(poll_s, left_s))
             else:
@@ -73,6 +72,7 @@ def look(desk: Desk, mailbox: Mailbox) -> None:
         desk.observe()
         for request in mailbox.take():
             desk.heed(request)
+        desk.ask_approval()
         why = _out_of_time(desk)
     if why is not None:
         desk.stop(why)

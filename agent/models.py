@@ -46,7 +46,10 @@ def parse_planner(text: str) -> PlannerName:
         return PlannerName(kind="openai", model=model)
     if kind == "hf" and model:
         return PlannerName(kind="hf", model=model)
-    url = urlsplit(text)
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        url = urlsplit("")
     if url.scheme in ("http", "https") and url.hostname:
         return PlannerName(kind="url", base_url=url._replace(fragment="").geturl(), model=url.fragment or None)
     raise SettingsError(f"the planner is {text!r}: it must be {FORMS}")
@@ -109,8 +112,13 @@ def _first_model(model: Any, base_url: str) -> str:
     return listed[0]
 
 
-def pricing(name: PlannerName, settings: Settings) -> Callable[[int, int], int | None]:
+def pricing(name: PlannerName, settings: Settings, *, capped: bool) -> Callable[[int, int], int | None]:
     """Micro-dollars of so many tokens in and out: a dollar for a million is a micro-dollar each.
+
+    Args:
+        name: who plans.
+        settings: the prices.
+        capped: whether the project has a budget.
 
     Raises:
         SettingsError: there is a budget and no price: nobody would know when it is spent.
@@ -119,7 +127,7 @@ def pricing(name: PlannerName, settings: Settings) -> Callable[[int, int], int |
     if price_in is None or price_out is None:
         if name.free:
             return lambda tokens_in, tokens_out: 0
-        if settings.budget_usd is not None:
+        if capped:
             raise SettingsError(
                 "a budget counts the planner's tokens too: set planner_price_in and planner_price_out, dollars for a "
                 "million tokens (0 for an endpoint that costs nothing)"

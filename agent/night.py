@@ -151,7 +151,8 @@ def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, re
             resumed_by=resumed_by,
         )
     finally:
-        mailbox.clear()
+        if desk.state.ended is not None:
+            mailbox.clear()
 
 
 def ask(paths: Paths, ports: Ports, settings: Settings, request: Request) -> Refusal | bool:

@@ -55,16 +55,24 @@ class Usage(Record):
 class Patience:
     """Calls an endpoint until it answers, for so long as the settings allow."""
 
-    def __init__(self, *, now: Callable[[], datetime], pause: Callable[[float], bool], outage_s: float):
+    def __init__(
+        self,
+        *,
+        now: Callable[[], datetime],
+        pause: Callable[[float], bool],
+        outage_s: float,
+        used: Callable[[Usage], None] = lambda usage: None,
+    ):
         """Make one.
 
         Args:
             now: the clock.
             pause: waits so many seconds; False once nobody wants to wait any longer.
             outage_s: the longest time without an answer.
+            used: told of each answer's tokens, before anything is made of it.
         """
         self.outage_s = outage_s
-        self._used: list[Usage] = []
+        self._used = used
         self._now = now
         self._pause = pause
         self._adapted: list[Callable[[dict[str, Any]], dict[str, Any]]] = []
@@ -91,14 +99,6 @@ class Patience:
             after = f" for {waited:.0f} s" if waited >= 1 else ""
             raise PlannerAway(f"no answer{after}: {redact(_told(error))}") from error
 
-    def take(self) -> tuple[int, int, bool] | None:
-        """Tokens in, tokens out, and whether they are estimated, since the last time; None without a call."""
-        used, self._used = self._used, []
-        if not used:
-            return None
-        tokens_in, tokens_out = (sum(getattr(u, name) for u in used) for name in ("input_tokens", "output_tokens"))
-        return tokens_in, tokens_out, any(u.estimated for u in used)
-
     def _ask(self, function: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
         for adapt in self._adapted:
             kwargs = adapt(kwargs)
@@ -111,7 +111,7 @@ class Patience:
             self._adapted.append(other)
             return self._ask(function, kwargs)
         answer, usage = tidied(response, kwargs)
-        self._used.append(usage)
+        self._used(usage)
         return answer
 
     def _adaptation(self, error: Exception) -> Callable[[dict[str, Any]], dict[str, Any]] | None:

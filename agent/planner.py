@@ -6,7 +6,7 @@ language model.
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from smolagents import ActionStep, ChatMessage, LogLevel, MessageRole, Model, ToolCallingAgent
 from smolagents.agents import EMPTY_PROMPT_TEMPLATES
@@ -18,7 +18,7 @@ from hfagent.agent.desk import Desk
 from hfagent.agent.errors import HfagentError, PlannerAway
 from hfagent.agent.events import Refused
 from hfagent.agent.guard import Guard
-from hfagent.agent.planner_facts import Noted, PlannerWoke
+from hfagent.agent.planner_facts import Noted, PlannerCalled, PlannerWoke
 from hfagent.agent.proposals import Move
 from hfagent.agent.rules import next_move
 from hfagent.tools.toolbox import make_tools
@@ -31,14 +31,6 @@ KEPT_CHARS = 600
 
 class StalledError(HfagentError, RuntimeError):
     """A wake changed nothing while nothing runs."""
-
-
-class Meter(Protocol):
-    """Tells what the model's calls have used; see `patience.Patience`."""
-
-    def take(self) -> tuple[int, int, bool] | None:
-        """Tokens in, tokens out, and whether they are estimated, since the last time; None without a call."""
-        ...
 
 
 class RuleModel(Model):  # type: ignore[misc]
@@ -73,21 +65,9 @@ class _Agent(ToolCallingAgent):  # type: ignore[misc]
 class AgentPlanner:
     """Any smolagents model at a desk."""
 
-    def __init__(
-        self, desk: Desk, model: Model, *, meter: Meter | None = None, price: Callable[[int, int], int | None]
-    ) -> None:
-        """Make one.
-
-        Args:
-            desk: where it works.
-            model: proposes.
-            meter: of the model's calls; None for one that uses no tokens.
-            price: micro-dollars of so many tokens in and out; None while unknown.
-        """
+    def __init__(self, desk: Desk, model: Model) -> None:
         self._desk = desk
         self._model = model
-        self._meter = meter
-        self._price = price
         self._agents: dict[str | None, _Agent] = {}
         self.errors: list[Exception] = []
 
@@ -97,7 +77,7 @@ class AgentPlanner:
         return str(self._model.model_id)
 
     def wake(self, *, only: Move | None = None) -> None:
-        """One fresh run of the agent; its cost becomes an event.
+        """One fresh run of the agent.
 
         Args:
             only: offer no other tool than this move's, and say so: for a model that went in circles.
@@ -146,24 +126,11 @@ class AgentPlanner:
     def _changed(self, since: int) -> bool:
         """Whether the project is another one than after so many events; a refusal or a note is no progress."""
         new = self._desk.ledger.events[since:]
-        return any(not isinstance(event.fact, Refused | Noted | PlannerWoke) for event in new)
+        return any(not isinstance(event.fact, Refused | Noted | PlannerWoke | PlannerCalled) for event in new)
 
     def _account(self, calls: int) -> None:
-        used = None if self._meter is None else self._meter.take()
-        if self._desk.state.ended is not None and used is None:
-            return
-        tokens_in, tokens_out, estimated = used or (None, None, False)
-        cost = self._price(tokens_in, tokens_out) if tokens_in is not None and tokens_out is not None else None
-        self._desk.append(
-            PlannerWoke(
-                planner=self.name,
-                calls=calls,
-                input_tokens=tokens_in,
-                output_tokens=tokens_out,
-                estimated=estimated,
-                cost_micro_usd=cost,
-            )
-        )
+        if self._desk.state.ended is None:
+            self._desk.append(PlannerWoke(planner=self.name, calls=calls))
 
     def _agent(self, only: Move | None) -> _Agent:
         """Each run of it begins with an empty memory."""
@@ -192,9 +159,7 @@ class AgentPlanner:
 def rule_planner(desk: Desk) -> AgentPlanner:
     """The planner that needs no language model."""
     planner: AgentPlanner = AgentPlanner(
-        desk,
-        RuleModel(lambda: None if planner.errors else next_move(desk.state, desk.now)),
-        price=lambda tokens_in, tokens_out: None,
+        desk, RuleModel(lambda: None if planner.errors else next_move(desk.state, desk.now))
     )
     return planner
 

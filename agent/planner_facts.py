@@ -13,11 +13,21 @@ class PlannerWoke(Record):
     kind: Literal["planner_woke"] = "planner_woke"
     planner: str
     calls: int
-    input_tokens: int | None
-    output_tokens: int | None
-    estimated: bool = False
+    input_tokens: int | None = None
+    """Of ledgers that were written before there was `PlannerCalled`."""
+    output_tokens: int | None = None
+
+
+class PlannerCalled(Record):
+    """The model that plans answered: written before what it asks for is done, so that its price is in the sum."""
+
+    kind: Literal["planner_called"] = "planner_called"
+    planner: str
+    input_tokens: int
+    output_tokens: int
+    estimated: bool
     """Tokens are counted by characters, since the endpoint did not say."""
-    cost_micro_usd: int | None = None
+    cost_micro_usd: int | None
     """None where no price is set."""
 
 

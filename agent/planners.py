@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from smolagents import Model
 
 from hfagent.agent.desk import Desk
-from hfagent.agent.envelope import money_left_micro_usd
+from hfagent.agent.envelope import money_left_micro_usd, time_left_s
 from hfagent.agent.models import (
     MAX_INPUT_TOKENS,
     check_answers,
@@ -14,22 +14,32 @@ from hfagent.agent.models import (
     parse_planner,
     pricing,
 )
-from hfagent.agent.patience import Patience
+from hfagent.agent.patience import Patience, Usage
 from hfagent.agent.planner import MAX_CALLS, AgentPlanner, rule_planner
+from hfagent.agent.planner_facts import PlannerCalled
 from hfagent.agent.ports import Planner
+from hfagent.agent.records import Plan
 from hfagent.agent.settings import Settings
 from hfagent.agent.takeover import Takeover
+
+
+def require_price(settings: Settings, plan: Plan) -> None:
+    """Look whether the planner's tokens can be counted against the plan's budget.
+
+    Raises:
+        SettingsError: they cannot: no price is set.
+    """
+    pricing(parse_planner(settings.planner), settings, capped=plan.budget_micro_usd is not None)
 
 
 def require_planner(settings: Settings) -> None:
     """Look whether the planner works, before a night rests on it.
 
     Raises:
-        SettingsError: a wrong name, no key, no price beside a budget, or an endpoint that does not answer.
+        SettingsError: a wrong name, no key, or an endpoint that does not answer.
     """
     name = parse_planner(settings.planner)
     if name.kind != "rules":
-        pricing(name, settings)
         check_answers(impatient_model(settings))
 
 
@@ -59,14 +69,23 @@ def planner_for(desk: Desk, settings: Settings, *, stop_asked: Callable[[], str 
         return rule_planner(desk)
 
     def pause(seconds: float) -> bool:
-        """In slices, so that a request to stop is seen."""
-        while seconds > 0 and stop_asked() is None:
+        """In slices, so that a request to stop is seen, and the end of the time."""
+        while seconds > 0 and going():
             desk.wait(min(seconds, settings.poll_s))
             seconds -= settings.poll_s
-        return stop_asked() is None
+        return going()
 
-    patience = Patience(now=lambda: desk.now, pause=pause, outage_s=settings.planner_outage_s)
-    model, price = make_model(name, settings, call=patience), pricing(name, settings)
+    def going() -> bool:
+        left_s = time_left_s(desk.state, desk.now)
+        return stop_asked() is None and (left_s is None or left_s > 0)
+
+    def book(usage: Usage) -> None:
+        cost = price(usage.input_tokens, usage.output_tokens)
+        desk.append(PlannerCalled(planner=str(model.model_id), cost_micro_usd=cost, **usage.model_dump()))
+
+    patience = Patience(now=lambda: desk.now, pause=pause, outage_s=settings.planner_outage_s, used=book)
+    model = make_model(name, settings, call=patience)
+    price = pricing(name, settings, capped=desk.state.plan.budget_micro_usd is not None)
     most = price(MAX_CALLS * MAX_INPUT_TOKENS, MAX_CALLS * settings.planner_max_tokens)
 
     def unaffordable() -> str | None:
@@ -77,7 +96,7 @@ def planner_for(desk: Desk, settings: Settings, *, stop_asked: Callable[[], str 
 
     return Takeover(
         desk,
-        AgentPlanner(desk, model, meter=patience, price=price),
+        AgentPlanner(desk, model),
         rule_planner(desk),
         patience=patience,
         unaffordable=unaffordable,

@@ -15,6 +15,9 @@ from hfagent.agent.settings import Settings
 if TYPE_CHECKING:
     from hfagent.tools.derive import Derived
 
+SET_HERE = "HFAGENT_SET_HUB_OFFLINE"
+"""Set beside HF_HUB_OFFLINE where hfagent set it, so that the Hub is asked again later."""
+
 
 def plan_goal(goal: str, flags: Flags, settings: Settings) -> Plan:
     """The plan for a goal, complete and with a token of its own; nothing is fetched or launched.
@@ -22,24 +25,26 @@ def plan_goal(goal: str, flags: Flags, settings: Settings) -> Plan:
     A goal that no pattern understands is put into words by the model that plans, where there is one.
 
     Raises:
-        UsageError: the goal cannot be understood or reached here, or a model or dataset is not there.
+        UsageError: the goal cannot be understood or reached here, a model or dataset is not there, or there is a budget
+            and no price of the planner's tokens.
     """
-    try:
+    if settings.planner == "rules":
         return _planned(goal, flags, settings)
-    except GoalUnclear:
-        if settings.planner == "rules":
-            raise
-    from hfagent.agent.planners import impatient_model
+    from hfagent.agent.planners import impatient_model, require_price
     from hfagent.agent.understand import understand
 
-    token = None if settings.hf_token is None else settings.hf_token.get_secret_value()
-    return understand(
-        goal,
-        flags,
-        impatient_model(settings),
-        planned=lambda sentence, said: _planned(sentence, said, settings),
-        token=token,
-    )
+    try:
+        plan = _planned(goal, flags, settings)
+    except GoalUnclear:
+        plan = understand(
+            goal,
+            flags,
+            impatient_model(settings),
+            planned=lambda sentence, said: _planned(sentence, said, settings),
+            token=None if settings.hf_token is None else settings.hf_token.get_secret_value(),
+        )
+    require_price(settings, plan)
+    return plan
 
 
 def _planned(goal: str, flags: Flags, settings: Settings) -> Plan:
@@ -122,7 +127,9 @@ def derive(source: DatasetRef, wanted: Mapping[str, str], settings: Settings) ->
 
 def hub_answers() -> bool:
     """Whether the Hub answers. If not, neither this process nor its jobs try it again: each would for half a minute."""
+    if os.environ.pop(SET_HERE, None):  # by an earlier look, here or in the process that started this one
+        os.environ.pop("HF_HUB_OFFLINE", None)
     reachable = wiring.hub_reachable()
-    if not reachable:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    if not reachable and not os.environ.get("HF_HUB_OFFLINE"):
+        os.environ |= {"HF_HUB_OFFLINE": "1", SET_HERE: "1"}
     return reachable

@@ -10,7 +10,7 @@ from hfagent.agent.proposals import evaluate_run, extend_run, restart_run
 from hfagent.agent.records import Decision, ProblemSet, Refusal, RunSpec
 from hfagent.agent.runs import Run
 from hfagent.agent.setback import setback
-from hfagent.agent.state import State
+from hfagent.agent.state import State, root_name
 
 DONE = "already done"
 
@@ -90,6 +90,8 @@ def blocked_extension(state: State, run: str, now: datetime) -> str | None:
     if (lost := lost_extension(state, run)) is not None:
         return f"its extension {lost} came to nothing"
     spec = extend_run(state, run, "extension")
+    if spec.name in state.wishes.vetoed:
+        return f"a person said no to {spec.name}: {state.wishes.vetoed[spec.name]}"
     for rule in (check_duplicate, check_envelope):
         why = rule(state, spec, now)
         if why is not None:
@@ -130,7 +132,9 @@ def _dead_end(state: State, name: str, now: datetime) -> Decision | None:
     due = _due(state, run, decision)
     if run.last.open or due is None:
         return None
-    failed, short = check_duplicate(state, due, now), check_envelope(state, due, now)
+    vetoed = state.wishes.vetoed.get(due.name)
+    failed = check_duplicate(state, due, now) if vetoed is None else f"a person said no: {vetoed}"
+    short = check_envelope(state, due, now)
     if failed is None and short is None:
         return None
     return Decision(
@@ -184,7 +188,8 @@ def _held(state: State, spec: RunSpec) -> str | None:
 def needs_approval(state: State, spec: RunSpec) -> bool:
     """Whether a run waits for a person's yes; one that was begun does not ask again for a further job."""
     asks = state.plan.approve_runs and spec.kind == "train"
-    return asks and spec.name not in state.wishes.approved and spec.name not in state.runs
+    answered = {*state.wishes.approved, *state.wishes.vetoed, *state.runs}
+    return asks and spec.name not in answered
 
 
 def check_heed(state: State, request: Request) -> str | None:
@@ -193,15 +198,21 @@ def check_heed(state: State, request: Request) -> str | None:
         return f"the project is {state.ended.state}"
     if request.ask == "approve" and request.run is None:
         return "no training run waits for approval"
-    if request.ask == "veto":
-        if request.run is None:
-            return "no training run runs, waits or is planned"
-        if request.run in state.wishes.vetoed or state.decision_on(request.run) is not None:
-            return f"{request.run} is decided already"
-        run = state.runs.get(request.run)
-        if run is not None and run.spec.kind != "train":
-            return f"{request.run} is no training run"
+    if request.ask == "veto" and request.run is None:
+        return "no training run runs, waits or is planned"
+    if request.ask in ("approve", "veto"):
+        return _check_named(state, str(request.run))
     return None
+
+
+def _check_named(state: State, name: str) -> str | None:
+    if name in state.wishes.vetoed or state.decision_on(name) is not None:
+        return f"{name} is decided already"
+    planned = {root_name(state.plan.method, 1)} if not state.trials else set()
+    if state.pending is not None:
+        planned.add(root_name(state.plan.method, state.pending.number))
+    known = {run.spec.name for run in state.trained} | planned | state.wishes.asked
+    return None if name in known else f"no training run {name!r}; there are {', '.join(sorted(known)) or 'none'}"
 
 
 def unsteady(state: State) -> str | None:

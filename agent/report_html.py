@@ -10,7 +10,7 @@ from hfagent.agent.markdown import anchor
 from hfagent.agent.plots import replace_file
 from hfagent.agent.report import NOTES_END, NOTES_START
 
-IMAGE = re.compile(r'<img src="([^"]+)" alt="([^"]*)" ?/?>')
+IMAGE = re.compile(r'<img src="([^"]*)" alt="([^"]*)"[^>]*>')
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --paper: #ffffff; --soft: #f3f4f6; --line: #d7dadf; --link: #0b5cad; }
 @media (prefers-color-scheme: dark) {

@@ -227,6 +227,8 @@ def _next_confirmation(state: State, now: datetime) -> Move | None:
 
 def _conclusion(state: State, *, over: str | None) -> Move:
     chosen = state.kept
+    if not state.decisions:
+        return _finish("stopped", over or "every set of hyperparameters was vetoed")
     last = state.decisions[-1].decision
     if last.action == "stop" and chosen is None:
         return _finish("stopped", last.reason)

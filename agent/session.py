@@ -9,19 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from hfagent.agent import estimate, policy, report, rules
 from hfagent.agent.desk import Desk
-from hfagent.agent.errors import HfagentError, ReportError, UsageError
+from hfagent.agent.errors import ReportError, UsageError
 from hfagent.agent.events import Event, PlanConfirmed, PlanMade, Resumed
-from hfagent.agent.ledger import open_ledger
+from hfagent.agent.ledger import open_ledger, read
 from hfagent.agent.loop import look
 from hfagent.agent.plan import Flags
 from hfagent.agent.planning import plan_goal
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Plan, Refusal
 from hfagent.agent.settings import Settings
+from hfagent.agent.state import fold
 from hfagent.agent.summary import summary
-from hfagent.agent.wiring import Paths, find_project, versions
+from hfagent.agent.wiring import Paths, as_begun, find_project, versions
 
 
 class HandedOver(NamedTuple):
@@ -62,7 +65,7 @@ class Session:
         with self._lock:
             desk, paths = self._held()
             if desk.state.confirmed and desk.state.ended is None:
-                look(desk, paths.mailbox(self.settings.state_dir))
+                look(desk, paths.mailbox(self._begun(desk).state_dir))
             yield desk
 
     def plan(self, goal: str, flags: Flags, **limits: Any) -> dict[str, Any]:
@@ -75,12 +78,14 @@ class Session:
         """
         with self._lock:
             self._require_none()
-            settings = self.settings.model_copy(update={k: v for k, v in limits.items() if v is not None})
+            settings = self.settings.model_copy(update=_checked({k: v for k, v in limits.items() if v is not None}))
             made = plan_goal(goal, flags, settings)
-            desk = self._enter(Paths(settings.reports_dir, made.project), settings, fresh=made)
+            paths = Paths(settings.reports_dir, made.project)
+            desk = self._enter(paths, settings, fresh=made)
+            paths.mailbox(settings.state_dir).clear()
             try:
                 checked = desk.check_dataset()
-            except HfagentError:
+            except BaseException:  # Ctrl-C, too: nothing of a plan that nobody saw stays
                 self.close()
                 raise
             assert not isinstance(checked, Refusal)
@@ -113,7 +118,10 @@ class Session:
         with self._lock:
             self._require_none()
             paths = find_project(self.settings.reports_dir, project)
-            desk = self._enter(paths, self.settings, fresh=None)
+            known = fold(read(paths.ledger))
+            if known is None:
+                raise UsageError(f"the project {paths.project!r} has no plan yet")
+            desk = self._enter(paths, as_begun(self.settings, known.plan), fresh=None)
             if desk.state.ended is None and desk.state.confirmed:
                 desk.append(Resumed(pid=self._pid))
                 self._watch()
@@ -136,8 +144,9 @@ class Session:
         while True:
             with self.desk() as desk:
                 jobs = [attempt.job_id for attempt in desk.state.open_attempts if attempt.job_id is not None]
+                held = rules.on_hold(desk.state, desk.now) is not None
             left = until - datetime.now(UTC).timestamp()
-            if not jobs or left <= 0:
+            if left <= 0 or not (jobs or held):
                 return self.status()
             desk.ports.runner.wait(jobs, timeout_s=min(left, self.settings.poll_s))
 
@@ -151,7 +160,7 @@ class Session:
             desk, paths = self._held()
             if not desk.state.confirmed or desk.state.ended is not None:
                 raise UsageError("there is nothing to hand over: the project is not started, or over")
-            settings = self.settings
+            settings = self._begun(desk)
             log = settings.state_dir / "nights" / f"{paths.project}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             self.close()
@@ -172,13 +181,16 @@ class Session:
             unconfirmed = self._open if self._open is not None and not self._open[0].state.confirmed else None
             self._ended.set()
             self._stack.close()
-            self._stack, self._open = ExitStack(), None
+            self._stack, self._open, self._trouble = ExitStack(), None, None
             if unconfirmed is not None:
                 for path in (unconfirmed[1].ledger, unconfirmed[1].report):
                     path.unlink(missing_ok=True)
             return name
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _begun(self, desk: Desk) -> Settings:
+        return as_begun(self.settings, desk.state.plan)
 
     def _held(self) -> tuple[Desk, Paths]:
         if self._trouble is not None:
@@ -194,11 +206,13 @@ class Session:
 
     def _enter(self, paths: Paths, settings: Settings, *, fresh: Plan | None) -> Desk:
         ports = self._ports(settings)
-        book = self._stack.enter_context(open_ledger(paths.ledger, ports.clock))
-        if fresh is not None:
-            book.clear()
-            book.append(PlanMade(plan=fresh, versions=versions()))
-        desk = Desk(book, ports)
+        with ExitStack() as opening:  # let go again if anything fails before the desk stands
+            book = opening.enter_context(open_ledger(paths.ledger, ports.clock))
+            if fresh is not None:
+                book.clear()
+                book.append(PlanMade(plan=fresh, versions=versions()))
+            desk = Desk(book, ports)
+            self._stack = opening.pop_all()
 
         def follow(event: Event) -> None:
             try:
@@ -222,7 +236,20 @@ class Session:
                     return
                 desk, paths = self._open
                 try:
-                    look(desk, paths.mailbox(self.settings.state_dir))
-                except Exception as error:  # noqa: BLE001 - told at the next call
+                    look(desk, paths.mailbox(self._begun(desk).state_dir))
+                except Exception as error:  # noqa: BLE001 - told at the next call; the next look may succeed
                     self._trouble = error
-                    return
+
+
+def _checked(limits: dict[str, Any]) -> dict[str, Any]:
+    """Limits that are within their ranges.
+
+    Raises:
+        UsageError: one is not.
+    """
+    try:
+        Settings.model_validate(limits)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UsageError(f"{problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from None
+    return limits

@@ -38,7 +38,7 @@ from hfagent.agent.events import (
     SearchEnded,
 )
 from hfagent.agent.integrity import ContaminationReport
-from hfagent.agent.planner_facts import PlannerSwitched, PlannerWoke
+from hfagent.agent.planner_facts import PlannerCalled, PlannerSwitched, PlannerWoke
 from hfagent.agent.records import Claim, DatasetReport, Decision, MetricPoint, Plan, ProblemSet, Refusal
 from hfagent.agent.runs import Attempt, Comparison, Run, Taken
 from hfagent.agent.wishes import Wish, Wishes
@@ -280,8 +280,11 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return replace(state, decisions=(*state.decisions, Taken(event.at, about, decision)))
         case PlannerWoke() as fact:
             used = [n for n in (state.tokens, fact.input_tokens, fact.output_tokens) if n is not None]
+            return replace(state, wakes=state.wakes + 1, tokens=sum(used) if used else None)
+        case PlannerCalled() as fact:
+            tokens = (state.tokens or 0) + fact.input_tokens + fact.output_tokens
             cost = state.planner_micro_usd + (fact.cost_micro_usd or 0)
-            return replace(state, wakes=state.wakes + 1, tokens=sum(used) if used else None, planner_micro_usd=cost)
+            return replace(state, tokens=tokens, planner_micro_usd=cost)
         case PlannerSwitched(planner=planner, why=why):
             return replace(state, stand_in=why if planner == "rules" else None)
         case Resumed():

@@ -73,7 +73,8 @@ class Takeover:
             return
         if away is None:
             self._desk.append(PlannerSwitched(planner="rules", why=why))
-        self._rules.wake()
+        if next_move(self._desk.state, self._desk.now) is not None:  # else a person is waited for
+            self._rules.wake()
 
     def _tried(self) -> str | None:
         """Why the model's wake came to nothing; None where it worked.

@@ -38,7 +38,7 @@ def view(state: State, now: datetime, *, held: bool) -> dict[str, Any]:
         "reason": state.ended.reason if state.ended is not None else state.crash or state.wishes.paused,
         "verdict": verdict_text(state),
         "claim": None if state.claim is None else state.claim.label,
-        "waits_for": sorted(state.wishes.asked - state.wishes.approved - state.wishes.vetoed.keys()),
+        "waits_for": state.wishes.waiting,
         "planner": {"stand_in": state.stand_in, "tokens": state.tokens, "usd": state.planner_micro_usd / 1e6},
         "budget": {
             "spent_usd": None if state.spent_micro_usd is None else state.spent_micro_usd / 1e6,

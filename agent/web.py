@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from hfagent.agent.errors import LedgerError
 from hfagent.agent.ledger import is_held, read
-from hfagent.agent.redact import redact
+from hfagent.agent.redact import redact, redact_all
 from hfagent.agent.report import current
 from hfagent.agent.report_html import page
 from hfagent.agent.state import State, fold
@@ -98,7 +98,7 @@ async def _told(paths: Paths, request: Request) -> AsyncIterator[str]:
             state = await asyncio.to_thread(_state, paths)
             if state is not None:
                 shown = view(state, datetime.now(UTC), held=is_held(paths.ledger))
-                yield f"data: {redact(json.dumps(shown))}\n\n"
+                yield f"data: {json.dumps(redact_all(shown))}\n\n"
         await asyncio.sleep(LOOK_S)
 
 

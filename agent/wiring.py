@@ -11,6 +11,7 @@ from hfagent.agent.clock import SystemClock
 from hfagent.agent.control import FolderMailbox
 from hfagent.agent.errors import PackageMissing, SettingsError, UsageError
 from hfagent.agent.ports import JobRunner, Ports
+from hfagent.agent.records import Plan
 from hfagent.agent.settings import Settings
 
 LOCAL_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "lighteval")
@@ -60,6 +61,12 @@ def local_ports(settings: Settings) -> Ports:
         searcher=OptunaSearcher(settings.reports_dir),
         looks=LookBook(settings.looks_file),
     )
+
+
+def as_begun(settings: Settings, plan: Plan) -> Settings:
+    """The settings with the folder in which the project's jobs are, wherever it is gone on from."""
+    folder = plan.state_dir
+    return settings if folder is None else settings.model_copy(update={"state_dir": Path(folder)})
 
 
 def local_runner(settings: Settings) -> JobRunner:

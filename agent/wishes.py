@@ -20,6 +20,11 @@ class Wishes:
     vetoed: Mapping[str, str] = field(default_factory=dict)
     """Training runs to which the answer was no, and why."""
 
+    @property
+    def waiting(self) -> list[str]:
+        """Training runs whose approval was asked for and not given yet."""
+        return sorted(self.asked - self.approved - self.vetoed.keys())
+
     def after(self, wish: Wish) -> "Wishes":
         """The wishes once another one was heard."""
         match wish:

@@ -202,7 +202,7 @@ def test_what_is_asked_of_a_running_night_arrives_there(chat: Chat, there: World
     box = FolderMailbox(chat.settings.state_dir / "control" / "night")
     asked = [(request.ask, request.run, request.text) for request in box.take()]
     assert asked == [
-        ("pause", None, ""), ("veto", None, "sft-01 too slow"), ("veto", None, "it is too slow"),
+        ("pause", None, ""), ("veto", "sft-01", "too slow"), ("veto", None, "it is too slow"),
         ("steer", None, "lower rates"), ("pause", None, ""),
     ]  # fmt: skip
 
@@ -266,7 +266,7 @@ def test_tables_fit_a_narrow_terminal(chat: Chat, there: World) -> None:
 
 def test_other_questions_are_answered_by_the_model_from_the_facts(chat: Chat, there: World) -> None:
     finished(chat, there)
-    reply = "The rate was \x1b[31mtoo high\x1b[0m; key hf_abcdefghijklmnopqrstuv."
+    reply = "The rate was \x1b[31mtoo high\x1b[0m; key hf_abcdefghijklmnopqrstuvwxyz01234567."
     with ChatServer(lambda request, number: Reply(completion(content=reply, finish="stop"))).running() as server:
         said(chat, f"/model {server.url}")
         text = said(chat, "Which hyperparameter should I look at tomorrow?")
@@ -274,3 +274,31 @@ def test_other_questions_are_answered_by_the_model_from_the_facts(chat: Chat, th
     told = text_of(server.requests[-1])
     assert "sft-01-x1 against base on confirm: better" in told
     assert "Which hyperparameter should I look at tomorrow?" in told
+
+
+@pytest.mark.parametrize("answer", ["cancel", "stop", "wait", "hold on", "no"])
+def test_an_answer_to_a_plan_never_reaches_a_night_that_runs(chat: Chat, there: World, answer: str) -> None:
+    with at_desk(chat.settings.reports_dir / "night.jsonl", there):
+        said(chat, "improve code solving with SFT")
+        assert "Nothing was started." in said(chat, answer)
+    box = FolderMailbox(chat.settings.state_dir / "control" / "night")
+    assert list(box.take()) == []
+    assert box.stop_asked() is None
+
+
+def test_quit_leaves_also_while_a_plan_waits(chat: Chat) -> None:
+    said(chat, "improve code solving with SFT")
+    assert not chat.say("quit")
+
+
+def test_a_veto_names_its_run(chat: Chat, there: World) -> None:
+    with at_desk(chat.settings.reports_dir / "night.jsonl", there):
+        said(chat, "/veto sft-02 the rate is too high")
+    [request] = FolderMailbox(chat.settings.state_dir / "control" / "night").take()
+    assert (request.run, request.text) == ("sft-02", "the rate is too high")
+
+
+@pytest.mark.parametrize("line", ["/steer " + "x" * 5000, "/model http://[x", "/approve", "/veto"])
+def test_odd_input_gets_an_answer_and_no_traceback(chat: Chat, there: World, line: str) -> None:
+    with at_desk(chat.settings.reports_dir / "night.jsonl", there):
+        assert said(chat, line).strip()

@@ -12,9 +12,10 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 from smolagents import ChatMessage, MessageRole, Model
 from smolagents.models import ChatMessageToolCall, ChatMessageToolCallFunction
-from world import DIVERGED, LOST, SKILL, World, at_desk, ended, work
+from world import DIVERGED, LOST, SKILL, FakeMailbox, World, at_desk, ended, work
 
 from hfagent.agent import ledger, rules
+from hfagent.agent.control import Request
 from hfagent.agent.desk import Desk
 from hfagent.agent.events import (
     Claimed,
@@ -87,16 +88,23 @@ class HostileModel(Model):  # type: ignore[misc]
         return ChatMessage(role=MessageRole.ASSISTANT, content="", tool_calls=calls or None)
 
 
-def hostile_night(path: Path, there: World, choose: Callable[[Desk], list[Call]], **plan: Any) -> tuple[State, int]:
+def hostile_night(
+    path: Path,
+    there: World,
+    choose: Callable[[Desk], list[Call]],
+    *,
+    person: Callable[[Desk], list[Request]] = lambda desk: [],
+    **plan: Any,
+) -> tuple[State, int]:
     """A night of such a planner with the rules behind it; the final state, and its turns."""
     with at_desk(path, there, **plan) as desk:
         model = HostileModel(lambda: choose(desk))
-        planner = AgentPlanner(desk, model, price=lambda tokens_in, tokens_out: None)
+        planner = AgentPlanner(desk, model)
         patience = type("Patience", (), {"outage_s": 0.0})()
         takeover = Takeover(
             desk, planner, rule_planner(desk), patience=patience, unaffordable=lambda: None, stop_asked=lambda: None
         )
-        return work(desk, takeover), model.turns
+        return work(desk, takeover, mailbox=FakeMailbox(asks=lambda: person(desk))), model.turns
 
 
 # --- what must hold --------------------------------------------------------------------------------------------------
@@ -118,6 +126,7 @@ def check(path: Path, *, cap: int | None) -> None:
         assert len(state.open_attempts) <= 1, "two jobs at a time"
         if cap is not None:
             spent = sum(a.cost_micro_usd or 0 for run in state.runs.values() for a in run.attempts)
+            spent += state.planner_micro_usd
             assert spent + state.held_micro_usd <= cap, "the cap was passed"
     assert isinstance(events[-1].fact, ProjectEnded)
 
@@ -178,6 +187,20 @@ def anything(rng: random.Random, desk: Desk, *, sense: float) -> list[Call]:
     return calls
 
 
+def moody(rng: random.Random, desk: Desk) -> list[Request]:
+    """A person who interferes now and then, and answers in the end."""
+    wishes, chance = desk.state.wishes, rng.random()
+    if wishes.paused is not None:
+        return [Request(ask="resume")] if chance < 0.5 else []
+    if wishes.waiting and chance < 0.6:
+        return [Request(ask="veto" if chance < 0.15 else "approve", run=wishes.waiting[0])]
+    if chance > 0.97:
+        ask = rng.choice(["pause", "veto", "approve", "steer", "veto"])
+        run, text = rng.choice([None, *RUNS[3:]]), rng.choice(TEXTS)[:99]
+        return [Request.model_validate({"ask": ask, "run": run, "text": text})]
+    return []
+
+
 class Skill(dict[str, float]):
     """Of any model: of the same name always the same."""
 
@@ -216,6 +239,8 @@ def test_10000_turns_of_random_calls_break_no_rule(tmp_path: Path) -> None:
             path,
             troubled(rng),
             lambda desk, rng=rng, sense=sense: anything(rng, desk, sense=sense),
+            person=lambda desk, rng=rng: moody(rng, desk),
+            approve_runs=rng.random() < 0.3,
             max_trials=3,
             max_hours=rng.choice([None, 0.05, 0.2, 2.0]),
             budget_micro_usd=cap,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,61 @@ def test_the_program_speaks_mcp_on_stdin_and_stdout(tmp_path: Path) -> None:
             assert "does not say what to improve" in (await other.call("plan_night", goal=" . "))["error"]
 
     asyncio.run(run())
+
+
+def test_a_job_is_attached_again_also_from_another_state_folder(settings: Settings, tmp_path: Path) -> None:
+    there = world()
+
+    async def first(other: Other) -> None:
+        await other.call("plan_night", goal=GOAL, project="night")
+        await other.call("start_night")
+
+    async def second(other: Other) -> None:
+        await other.call("open_night", project="night")
+
+    talk(settings, there, first)
+    asked: list[Path] = []
+    elsewhere = settings.model_copy(update={"state_dir": tmp_path / "elsewhere"})
+    session = Session(elsewhere, lambda chosen: asked.append(chosen.state_dir) or there.ports, pid=1)  # type: ignore[func-returns-value]
+
+    async def run() -> None:
+        async with Client(make_server(session)) as client:
+            await second(Other(client))
+
+    asyncio.run(run())
+    session.close()
+    assert asked == [settings.state_dir]
+
+
+@pytest.mark.parametrize("limits", [{"budget_usd": -5}, {"max_hours": 0}, {"max_trials": -3}])
+def test_limits_out_of_range_are_answered(settings: Settings, limits: dict[str, Any]) -> None:
+    async def conversation(other: Other) -> None:
+        told = await other.call("plan_night", goal=GOAL, project="night", **limits)
+        assert next(iter(limits)) in told["error"]
+
+    talk(settings, world(), conversation)
+
+
+def test_a_look_that_fails_once_does_not_end_the_looking(settings: Settings) -> None:
+    there = world()
+
+    async def conversation(other: Other) -> None:
+        await other.call("plan_night", goal=GOAL, project="night")
+        await other.call("start_night")
+        await other.call("check_contamination")
+        inspect, failed = there.runner.inspect, threading.Event()
+
+        def broken(job_id: str) -> Any:
+            if not failed.is_set():
+                failed.set()
+                raise OSError("the service answers nothing")
+            return inspect(job_id)
+
+        await other.call("launch", what="smoke", hypothesis="h", why="w")
+        there.runner.inspect = broken  # type: ignore[method-assign]
+        failed.wait(5)
+        there.clock.advance(1000)
+        while not state_of(settings).runs["smoke"].done:
+            await asyncio.sleep(0.02)
+
+    talk(settings, there, conversation)

@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer, Reply, Request, completion, due, obedient, size, text_of
-from world import SKILL, FakeMailbox, World, at_desk, claimed, ended, night, work
+from world import SKILL, FakeMailbox, World, at_desk, claimed, ended, make_plan, night, work
 
 from hfagent.agent import ledger, thresholds
+from hfagent.agent.control import Request as AskedOf
 from hfagent.agent.errors import SettingsError
 from hfagent.agent.events import Event
+from hfagent.agent.fakes import Ending
 from hfagent.agent.models import MAX_INPUT_TOKENS, parse_planner
-from hfagent.agent.planner_facts import PlannerSwitched, PlannerWoke
-from hfagent.agent.planners import planner_for, require_planner
+from hfagent.agent.planner_facts import ApprovalAsked, PlannerCalled, PlannerSwitched
+from hfagent.agent.planners import planner_for, require_planner, require_price
 from hfagent.agent.report import render
 from hfagent.agent.settings import Settings, load
-from hfagent.agent.state import State
+from hfagent.agent.state import State, apply
 from hfagent.agent.summary import summary
 
 KEY = "sk-test-0123456789abcdef"
@@ -60,7 +62,7 @@ def test_a_whole_night_planned_over_http_ends_as_one_planned_by_the_rules(tmp_pa
     assert f"{state.tokens} tokens" in render(state)
     assert set(server.keys) == {f"Bearer {KEY}"}
     # One call a turn, and no turn that only says that it waits.
-    assert sum(woke.calls for woke in events(path, PlannerWoke)) == len(server.requests) <= 25
+    assert len(events(path, PlannerCalled)) == len(server.requests) <= 25
 
 
 def test_the_instructions_are_the_same_bytes_and_no_call_passes_8000_tokens(tmp_path: Path, server: ChatServer) -> None:
@@ -210,9 +212,9 @@ def test_malformed_answers_cost_nothing_but_time(tmp_path: Path, server: ChatSer
 def test_tokens_are_estimated_where_the_endpoint_tells_none(tmp_path: Path, server: ChatServer) -> None:
     server.script = lambda request, number: without_usage(request)
     planned(tmp_path / "night.jsonl", World(SKILL), settings(server))
-    for woke in events(tmp_path / "night.jsonl", PlannerWoke):
-        assert woke.estimated
-        assert woke.input_tokens > 1000 * woke.calls
+    called = events(tmp_path / "night.jsonl", PlannerCalled)
+    assert len(called) == len(server.requests)
+    assert all(call.estimated and call.input_tokens > 1000 for call in called)
 
 
 @pytest.mark.parametrize(
@@ -284,18 +286,19 @@ def test_tokens_cost_money_and_a_wake_that_cannot_be_paid_is_not_begun(tmp_path:
     path = tmp_path / "night.jsonl"
     chosen = settings(server, budget_usd=0.31, planner_price_in=2.0, planner_price_out=8.0)
     state = planned(path, World(SKILL), chosen, budget_micro_usd=310_000)
-    woken = [woke for woke in events(path, PlannerWoke) if woke.planner == "scripted"]
-    assert sum(woke.cost_micro_usd for woke in woken) == state.planner_micro_usd == 2400 * len(server.requests)
+    costs = [call.cost_micro_usd for call in events(path, PlannerCalled)]
+    assert sum(costs) == state.planner_micro_usd == 2400 * len(server.requests)
     assert state.spent_micro_usd == state.planner_micro_usd
     assert state.planner_micro_usd < 310_000
     assert "are left of the budget" in events(path, PlannerSwitched)[0].why
     assert claimed(state).label == "confirmed_better"
 
 
-def test_a_budget_needs_a_price(server: ChatServer) -> None:
-    Settings(planner="rules", budget_usd=1.0)
+def test_a_budget_needs_a_price_wherever_it_was_said() -> None:
+    chosen = Settings(planner="openai:gpt-5-mini", openai_api_key=KEY)
+    require_price(chosen, make_plan())
     with pytest.raises(SettingsError, match="planner_price_in"):
-        require_planner(Settings(planner="openai:gpt-5-mini", openai_api_key=KEY, budget_usd=1.0))
+        require_price(chosen, make_plan(budget_micro_usd=1))
 
 
 @pytest.mark.parametrize("text", ["gpt", "openai:", "hf:", "ftp://host/v1", "http://", "rules:x"])
@@ -329,3 +332,43 @@ def test_ctrl_c_amid_a_call_is_not_swallowed(tmp_path: Path, server: ChatServer)
     state = night(tmp_path / "night.jsonl", there)
     assert claimed(state).label == "confirmed_better"
     assert len(there.runner.submits) == len(set(there.runner.submits))
+
+
+@pytest.mark.parametrize("cap", [330_000, 400_000, 600_000])
+def test_jobs_and_tokens_together_never_pass_the_cap(tmp_path: Path, server: ChatServer, cap: int) -> None:
+    path, there = tmp_path / "night.jsonl", World(SKILL)
+    there.endings = lambda spec: Ending(running_s=10_000) if spec.kind == "train" else None  # to its timeout
+    chosen = settings(server, planner_price_in=2.0, planner_price_out=8.0)
+    planned(path, there, chosen, budget_micro_usd=cap, price_micro_usd_per_hour=300_000)
+    state = None
+    for event in ledger.read(path):
+        state = apply(state, event)
+        assert state is not None
+        assert (state.spent_micro_usd or 0) + state.held_micro_usd <= cap
+
+
+def test_waiting_for_an_endpoint_ends_with_the_time_of_the_night(tmp_path: Path, server: ChatServer) -> None:
+    there = World(SKILL)
+    failing(server, Reply({"error": {"message": "overloaded"}}, status=503), after=0, count=10_000)
+    begun = there.clock.now()
+    planned(tmp_path / "night.jsonl", there, settings(server), max_hours=0.1)
+    assert (there.clock.now() - begun).total_seconds() < 400
+
+
+def test_a_model_that_goes_away_while_a_person_is_waited_for_ends_nothing(tmp_path: Path, server: ChatServer) -> None:
+    path, there = tmp_path / "night.jsonl", World({**SKILL, "sft-02": 0.5, "sft-02-x1": 0.5})
+
+    def script(request: Request, number: int) -> Reply:
+        over = any(isinstance(event.fact, ApprovalAsked) for event in ledger.read(path))
+        return Reply({"error": {"message": "gone"}}, status=404) if over else obedient(request)
+
+    server.script = script
+    with at_desk(path, there, approve_runs=True, max_trials=2) as desk:
+
+        def asks() -> list[AskedOf]:
+            waiting = desk.state.wishes.waiting
+            return [AskedOf(ask="approve", run=waiting[0])] if waiting else []
+
+        planner = planner_for(desk, settings(server), stop_asked=lambda: None)
+        state = work(desk, planner, mailbox=FakeMailbox(asks=asks))
+    assert claimed(state).label == "confirmed_better"

@@ -92,7 +92,7 @@ def test_a_service_that_hangs_or_fails_does_not_hold_up_anything() -> None:
         return True
 
     def fail(item: Message) -> bool:
-        raise ConnectionError("refused by hf_abcdefghijklmnopqrstuvwx")
+        raise ConnectionError("refused by hf_abcdefghijklmnopqrstuvwxyz01234567")
 
     begun = time.monotonic()
     slow = Notifier(hang, warn=warned.append)

@@ -24,7 +24,7 @@ from hfagent.agent.wiring import Paths
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVENTS = finished_night()
 PROJECT = "improve-code-sft"
-KEY = "hf_abcdefghijklmnopqrstuvwxyz012345"
+KEY = "hf_abcdefghijklmnopqrstuvwxyz01234567"
 
 
 def write(folder: Path, events: list[Event]) -> Paths:

@@ -24,7 +24,7 @@ class Derived(Record):
 
 
 def rename_columns(source: DatasetRef, columns: Mapping[str, str], folder: Path) -> Derived:
-    """Write the rows with other column names; all other columns are kept.
+    """Write the rows with other column names; all other columns are kept, but for one whose name is taken over.
 
     Args:
         source: the data, all of whose rows are read.
@@ -32,7 +32,7 @@ def rename_columns(source: DatasetRef, columns: Mapping[str, str], folder: Path)
         folder: where the derived dataset goes.
 
     Raises:
-        DatasetError: the source has no such column, a new name is taken, or a file cannot be read or written.
+        DatasetError: the source has no such column, two get one name, or a file cannot be read or written.
     """
     data = load_rows(source, limit=None)
     missing = [name for name in columns if name not in data.columns]
@@ -40,8 +40,10 @@ def rename_columns(source: DatasetRef, columns: Mapping[str, str], folder: Path)
         raise DatasetError(f"{source.id!r} has no column {missing[0]!r}; its columns are {', '.join(data.columns)}")
     kept = [name for name in data.columns if name not in columns and name not in columns.values()]
     replaced = [name for name in data.columns if name in columns.values() and name not in columns]
+    if len(set(columns.values())) < len(columns):
+        raise DatasetError(f"two columns would get the same name: {', '.join(columns.values())}")
     lines = [
-        json.dumps({**{name: row.get(name) for name in kept}, **{new: row.get(old) for old, new in columns.items()}})
+        _line({**{name: row.get(name) for name in kept}, **{new: row.get(old) for old, new in columns.items()}})
         for row in data.rows
     ]
     text = "\n".join(lines) + "\n"
@@ -63,6 +65,13 @@ def rename_columns(source: DatasetRef, columns: Mapping[str, str], folder: Path)
         before=tuple(data.columns),
         after=(*kept, *columns.values()),
     )
+
+
+def _line(row: dict[str, object]) -> str:
+    try:
+        return json.dumps(row)
+    except TypeError as error:
+        raise DatasetError(f"a row holds what JSON lines cannot: {error}; drop that column first") from error
 
 
 def _write(target: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from hfagent.agent.desk import Desk
 from hfagent.agent.events import Proposed
 from hfagent.agent.proposals import Move
 from hfagent.agent.records import Decision, JobSpec, Refusal
-from hfagent.agent.redact import redact
+from hfagent.agent.redact import redact, redact_all
 from hfagent.agent.rules import next_move
 from hfagent.agent.verdict import Verdict
 from hfagent.tools.job_views import log_view, metrics_view
@@ -204,7 +204,7 @@ def answer(spec: ToolSpec, desk: Desk, arguments: dict[str, Any]) -> str:
 
 def as_json(told: dict[str, Any]) -> str:
     """An answer, without secrets."""
-    return redact(json.dumps(told))
+    return json.dumps(redact_all(told))
 
 
 def wrong_arguments(inputs: dict[str, dict[str, Any]], given: dict[str, Any]) -> str | None:
