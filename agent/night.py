@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 
@@ -51,12 +50,12 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
             book.append(PlanMade(plan=plan, versions=versions()))
             with _followed(book, ports, paths, settings, console) as (desk, progress):
                 if not _agreed(desk, ask, progress):
-                    _abandon(paths)
+                    paths.abandon()
                     return None
                 return _run(desk, settings, paths, progress, resumed_by=None)
         except (HfagentError, KeyboardInterrupt):
             if not _confirmed(book):
-                _abandon(paths)
+                paths.abandon()
             raise
 
 
@@ -174,12 +173,3 @@ def ask(paths: Paths, ports: Ports, settings: Settings, request: Request) -> Ref
         refused = None if request.ask == "stop" else desk.heed(request)
         report.write(desk.state, paths.report)
     return refused if refused is not None else False
-
-
-def _abandon(paths: Paths) -> None:
-    """Leave nothing of a project that never started."""
-    for path in (paths.ledger, paths.report):
-        path.unlink(missing_ok=True)
-    folder: Path = paths.report.with_suffix("")
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()

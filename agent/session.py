@@ -183,8 +183,7 @@ class Session:
             self._stack.close()
             self._stack, self._open, self._trouble = ExitStack(), None, None
             if unconfirmed is not None:
-                for path in (unconfirmed[1].ledger, unconfirmed[1].report):
-                    path.unlink(missing_ok=True)
+                unconfirmed[1].abandon()
             return name
 
     # --- inside ------------------------------------------------------------------------------------------------------

@@ -35,6 +35,14 @@ class Paths:
         """The rendered report."""
         return self.reports / f"{self.project}.md"
 
+    def abandon(self) -> None:
+        """Leave nothing of a project that never started."""
+        for path in (self.ledger, self.report):
+            path.unlink(missing_ok=True)
+        folder = self.report.with_suffix("")
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
     def mailbox(self, state_dir: Path) -> FolderMailbox:
         """What is asked of the process that holds the ledger."""
         return FolderMailbox(state_dir / "control" / self.project)
