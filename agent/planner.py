@@ -68,6 +68,8 @@ class AgentPlanner:
     def __init__(self, desk: Desk, model: Model) -> None:
         self._desk = desk
         self._model = model
+        self._reads = not isinstance(model, RuleModel)
+        """Whether the model reads what it is told; the rules know the state."""
         self._agents: dict[str | None, _Agent] = {}
         self.errors: list[Exception] = []
 
@@ -92,7 +94,7 @@ class AgentPlanner:
         calls, error, guard = 0, None, Guard()
         agent = self._agent(only)
         try:
-            for step in agent.run(brief(self._desk.state, self._desk.now, only=only), stream=True):
+            for step in agent.run(self._told(only), stream=True):
                 if not isinstance(step, ActionStep):
                     continue
                 calls += 1
@@ -118,6 +120,9 @@ class AgentPlanner:
             last = f"; its last error: {error}" if error else ""
             raise StalledError(f"the planner {self.name!r}: {trouble}{last}")
 
+    def _told(self, only: Move | None) -> str:
+        return brief(self._desk.state, self._desk.now, only=only) if self._reads else "What is next?"
+
     @property
     def _over(self) -> bool:
         """Whether there is nothing to do but wait."""
@@ -136,7 +141,7 @@ class AgentPlanner:
         """Each run of it begins with an empty memory."""
         name = None if only is None else only.tool
         if name not in self._agents:
-            tools = make_tools(self._desk, on_error=self.errors.append)
+            tools = make_tools(self._desk, on_error=self.errors.append, hints=self._reads)
             self._agents[name] = _Agent(
                 tools=[tool for tool in tools if name in (None, tool.name)],
                 model=self._model,

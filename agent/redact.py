@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 MASK = "***"
-_NAMES = re.compile(r"(?:_API_KEY|_TOKEN|_SECRET|_PASSWORD|^HFAGENT_NOTIFY)$")
+_NAMES = (b"_API_KEY", b"_TOKEN", b"_SECRET", b"_PASSWORD", b"HFAGENT_NOTIFY")
+"""Ends of the names of variables that hold secrets; as bytes, which need no decoding: each event is looked at."""
 _SHAPES = (
     r"\bhf_[A-Za-z0-9]{30,}"
     r"|\bsk-(?=[\w-]*[0-9])(?=[\w-]*[A-Z])[\w-]{20,}"
@@ -43,12 +44,9 @@ def holds_secret(line: str) -> bool:
 
 
 def _values() -> tuple[str, ...]:
+    values = [os.environ[os.fsdecode(name)] for name in os.environb if name.endswith(_NAMES)]
     found = {
-        part
-        for name, value in os.environ.items()
-        if _NAMES.search(name)
-        for part in (value, *value.split())
-        if len(part) >= _MIN_CHARS and not part.isalpha()
+        part for value in values for part in (value, *value.split()) if len(part) >= _MIN_CHARS and not part.isalpha()
     }
     return tuple(sorted(found, key=len, reverse=True))
 

@@ -157,7 +157,7 @@ class DeskTool(Tool):  # type: ignore[misc]
     # smolagents compares forward()'s parameters with `inputs`; ours are generated from `inputs` by one caller.
     skip_forward_signature_validation = True
 
-    def __init__(self, spec: ToolSpec, desk: Desk, on_error: Callable[[Exception], None]) -> None:
+    def __init__(self, spec: ToolSpec, desk: Desk, on_error: Callable[[Exception], None], *, hints: bool) -> None:
         self.name = spec.name
         self.description = spec.description
         self.inputs = spec.inputs
@@ -165,29 +165,31 @@ class DeskTool(Tool):  # type: ignore[misc]
         self._spec = spec
         self._desk = desk
         self._on_error = on_error
+        self._hints = hints
         super().__init__()
 
     def forward(self, **arguments: Any) -> str:
         """Act and answer."""
         try:
-            return answer(self._spec, self._desk, arguments)
+            return answer(self._spec, self._desk, arguments, hint=self._hints)
         except Exception as error:  # noqa: BLE001 - handed on; the planner's wake raises it
             self._on_error(error)
             return json.dumps({"tool": self.name, "error": redact(str(error))})
 
 
-def make_tools(desk: Desk, *, on_error: Callable[[Exception], None]) -> list[Tool]:
+def make_tools(desk: Desk, *, on_error: Callable[[Exception], None], hints: bool = True) -> list[Tool]:
     """All tools over one desk.
 
     Args:
         desk: where they act.
         on_error: told of every exception: a planner can mend none of them (a full disk, a missing package, a bug),
             and smolagents would swallow it. The tool then answers with its text.
+        hints: say with each answer what is due next.
     """
-    return [DeskTool(spec, desk, on_error) for spec in TOOLS]
+    return [DeskTool(spec, desk, on_error, hints=hints) for spec in TOOLS]
 
 
-def answer(spec: ToolSpec, desk: Desk, arguments: dict[str, Any]) -> str:
+def answer(spec: ToolSpec, desk: Desk, arguments: dict[str, Any], *, hint: bool = True) -> str:
     """Check the arguments, act, and tell what came of it and what is due next, so that no order need be remembered."""
     given = {name: value for name, value in arguments.items() if value is not None}
     wrong = wrong_arguments(spec.inputs, given)
@@ -197,9 +199,9 @@ def answer(spec: ToolSpec, desk: Desk, arguments: dict[str, Any]) -> str:
         found = Refusal(what=spec.name, why=f"the project is {desk.state.ended.state}")
     else:
         found = spec.act(desk, {name: _short(value) for name, value in given.items()})
-    due = next_move(desk.state, desk.now)
-    hint = {} if due is None else {"due": {"tool": due.tool, "args": due.args}}
-    return as_json({"tool": spec.name, **_body(found), **hint})
+    due = next_move(desk.state, desk.now) if hint else None
+    said = {} if due is None else {"due": {"tool": due.tool, "args": due.args}}
+    return as_json({"tool": spec.name, **_body(found), **said})
 
 
 def as_json(told: dict[str, Any]) -> str:
@@ -233,7 +235,7 @@ def _wrong(schema: dict[str, Any], value: Any) -> str | None:
 
 
 def _short(value: Any) -> Any:
-    return cut(redact(value), MAX_TEXT) if isinstance(value, str) else value
+    return cut(value, MAX_TEXT) if isinstance(value, str) else value
 
 
 def _checked(desk: Desk) -> dict[str, Any] | Refusal:
