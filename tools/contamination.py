@@ -6,7 +6,6 @@ not found: that needs judgement, not comparison.
 
 import hashlib
 import json
-import os
 import re
 import tomllib
 from collections import Counter
@@ -22,6 +21,7 @@ from hfagent.tools import benchmarks as registry
 from hfagent.tools.benchmarks import Problem
 from hfagent.tools.contamination_index import ProblemIndex
 from hfagent.tools.contamination_text import snippet, texts
+from hfagent.tools.dataset_files import write_text
 from hfagent.tools.dataset_read import load_rows
 
 MAX_HITS = 100
@@ -69,16 +69,7 @@ class Firewall:
         text = "\n".join(lines) + "\n"
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         target = self._folder.resolve() / f"{Path(report.dataset).stem or 'data'}-clean-{digest}.jsonl"
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise DatasetError(
-                f"cannot write {str(target)!r}: {error.strerror}; free the disk or choose another --state-dir"
-            ) from error
+        write_text(target, text)
         return DatasetRef(id=str(target))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -157,3 +158,21 @@ def _parquet(path: Path) -> Rows:
                 yield from batch.to_pylist()
     except pyarrow.ArrowInvalid as error:
         raise DatasetError(f"{str(path)!r} is not Parquet: {error}") from error
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a file of a derived dataset: whole, or not at all.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DatasetError(
+            f"cannot write {str(target)!r}: {error.strerror}; free the disk or choose another folder with --state-dir"
+        ) from error

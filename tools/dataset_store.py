@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import DatasetRef
+from hfagent.tools.dataset_files import write_text
 from hfagent.tools.dataset_read import looks_local
 from hfagent.tools.procedural_python import train_rows
 
@@ -37,18 +38,5 @@ class LocalDatasetStore:
         count = rows or DEFAULT_ROWS
         target = self._folder.resolve() / f"procedural-python-{count}-seed{seed}.jsonl"
         if not target.exists():
-            _write(target, [json.dumps(row) for row in train_rows(count, seed)])
+            write_text(target, "".join(f"{json.dumps(row)}\n" for row in train_rows(count, seed)))
         return str(target)
-
-
-def _write(target: Path, lines: list[str]) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DatasetError(
-            f"cannot write {str(target)!r}: {error.strerror}; free the disk or choose another folder with --state-dir"
-        ) from error

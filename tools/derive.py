@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import DatasetRef, Record
+from hfagent.tools.dataset_files import write_text
 from hfagent.tools.dataset_read import load_rows
 
 
@@ -56,8 +56,8 @@ def rename_columns(source: DatasetRef, columns: Mapping[str, str], folder: Path)
         "rows": len(lines),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
-    _write(target, text)
-    _write(recipe, json.dumps(told, indent=2) + "\n")
+    write_text(target, text)
+    write_text(recipe, json.dumps(told, indent=2) + "\n")
     return Derived(
         path=str(target),
         recipe=str(recipe),
@@ -72,16 +72,3 @@ def _line(row: dict[str, object]) -> str:
         return json.dumps(row)
     except TypeError as error:
         raise DatasetError(f"a row holds what JSON lines cannot: {error}; drop that column first") from error
-
-
-def _write(target: Path, text: str) -> None:
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise DatasetError(
-            f"cannot write {str(target)!r}: {error.strerror}; free the disk or choose another folder with --state-dir"
-        ) from error
