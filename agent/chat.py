@@ -15,6 +15,7 @@ from hfagent.agent.chat_words import Intent, read_intent
 from hfagent.agent.console import dataset_view, plan_text
 from hfagent.agent.control import MAX_TEXT, Ask, Request
 from hfagent.agent.errors import HfagentError, UsageError
+from hfagent.agent.folding import fold
 from hfagent.agent.ledger import is_held, read
 from hfagent.agent.plan import Flags
 from hfagent.agent.ports import Ports
@@ -22,7 +23,7 @@ from hfagent.agent.records import DatasetRef, Plan, Refusal
 from hfagent.agent.report import current
 from hfagent.agent.session import Session
 from hfagent.agent.settings import Settings
-from hfagent.agent.state import State, fold
+from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths
 
 HELP = """Say what to achieve, e.g. "improve code solving with SFT", or ask: "Are models outperforming the base model?"

@@ -10,9 +10,9 @@ from hfagent.agent import lines
 from hfagent.agent.chat import COMMANDS, Chat
 from hfagent.agent.console import stdout_console
 from hfagent.agent.errors import HfagentError, SettingsError, UsageError
+from hfagent.agent.folding import apply
 from hfagent.agent.ledger import read
 from hfagent.agent.settings import Settings
-from hfagent.agent.state import apply
 from hfagent.agent.wiring import require_writable
 
 NEWS = frozenset(

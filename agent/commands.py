@@ -12,11 +12,12 @@ from typing import Any
 from hfagent.agent import console as terminal
 from hfagent.agent import estimate, planning, wiring
 from hfagent.agent.errors import HfagentError, JobError, UsageError
+from hfagent.agent.folding import fold
 from hfagent.agent.ledger import is_held, read
 from hfagent.agent.plan import Flags
 from hfagent.agent.records import DatasetRef, DatasetReport, Plan
 from hfagent.agent.settings import Settings
-from hfagent.agent.state import State, fold
+from hfagent.agent.state import State
 from hfagent.agent.summary import phase, summary
 from hfagent.agent.wiring import Paths
 

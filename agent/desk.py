@@ -43,9 +43,6 @@ from hfagent.agent.rules import SEARCH_EXHAUSTED
 from hfagent.agent.state import root_name
 from hfagent.agent.verdict import Verdict, compare
 
-CANCEL_GRACE_S = 30.0
-"""A cancelled local job saves and ends within 20 s, or is killed."""
-
 
 class Desk(JobDesk):
     """What a planner may do with a project."""
@@ -214,7 +211,7 @@ class Desk(JobDesk):
         for attempt in self.state.open_attempts:
             self.cancel(attempt, reason)
         if self.state.open_attempts:
-            self.wait(CANCEL_GRACE_S)
+            self.wait(self.ports.runner.cancel_s)
             self.observe()
         self._end(ProjectEnded(state="stopped", reason=reason))
 
@@ -232,6 +229,8 @@ class Desk(JobDesk):
         return request.model_copy(update={"run": name})
 
     def _end(self, fact: ProjectEnded) -> None:
+        with self._asking():
+            self._end_strays(all_of_them=True)
         self.append(Claimed(claim=claim(self.state)))
         self.append(fact)
 

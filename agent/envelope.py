@@ -30,12 +30,7 @@ def money_left_micro_usd(state: State) -> int | None:
     if cap is None:
         return None
     # An unknown cost keeps its reserve.
-    spent = sum(
-        a.cost_micro_usd if a.cost_micro_usd is not None else a.job.reserve_micro_usd
-        for run in state.runs.values()
-        for a in run.attempts
-        if not a.open and a.stage != "REJECTED"
-    )
+    spent = sum(job.job.reserve_micro_usd if job.cost_micro_usd is None else job.cost_micro_usd for job in state.billed)
     return cap - spent - state.planner_micro_usd - state.held_micro_usd
 
 

@@ -8,6 +8,9 @@ HfagentError
 │   └── DatasetError                  a dataset that cannot be read or does not fit
 ├── LedgerError       (OSError)       the ledger is damaged or cannot be written
 ├── JobError          (RuntimeError)  a job could not be submitted or inspected
+│   ├── BackendAway                   the place where jobs run does not answer: nobody knows, and it may answer later
+│   └── AccountRefused                the account may not: only a person can mend it
+│       └── OutOfCredit               no money is left in the account; exit 3
 ├── EvaluationError   (RuntimeError)  an evaluation gave no usable scores
 ├── PackageMissing    (ImportError)   an optional package is needed; the message names the pip command
 ├── ModelError        (RuntimeError)  a model could not be fetched, converted or loaded
@@ -53,6 +56,20 @@ class LedgerError(HfagentError, OSError):
 
 class JobError(HfagentError, RuntimeError):
     """A job could not be submitted, found or inspected."""
+
+
+class BackendAway(JobError):
+    """The place where jobs run does not answer: what became of a request is not known yet."""
+
+
+class AccountRefused(JobError):
+    """The account may not do this, whatever is tried: a token, a right or an access must be mended by a person."""
+
+
+class OutOfCredit(AccountRefused):
+    """No money is left in the account."""
+
+    exit_code = 3
 
 
 class EvaluationError(HfagentError, RuntimeError):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from hfagent.agent.backend_facts import BackendFact, BackendFound, BackendLost, StrayFound, SubmitRetried
 from hfagent.agent.findings import Flag, Response
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.planner_facts import (
@@ -15,9 +16,8 @@ from hfagent.agent.planner_facts import (
     Approved,
     Noted,
     Paused,
-    PlannerCalled,
+    PlannerFact,
     PlannerSwitched,
-    PlannerWoke,
     Unpaused,
     Vetoed,
 )
@@ -299,16 +299,9 @@ Fact = Annotated[
     | Decided
     | Claimed
     | Refused
-    | PlannerWoke
-    | PlannerCalled
-    | PlannerSwitched
-    | Noted
-    | Paused
-    | Unpaused
-    | ApprovalAsked
-    | Approved
-    | Vetoed
+    | PlannerFact
     | CancelRequested
+    | BackendFact
     | ProjectEnded
     | Crashed,
     Field(discriminator="kind"),
@@ -317,6 +310,7 @@ Fact = Annotated[
 INCIDENTS = (
     Refused, Resumed, Crashed, Proposed, SearchEnded, Flagged, EpochOpened, NoiseMeasured, LookTaken,
     PlannerSwitched, Noted, Paused, Unpaused, ApprovalAsked, Approved, Vetoed,
+    BackendLost, BackendFound, SubmitRetried, StrayFound,
 )  # fmt: skip
 """What the decision log tells beside verdicts and decisions."""
 

@@ -65,6 +65,8 @@ class FakeJobRunner:
     """Jobs that end as `behave` says."""
 
     name = "fake"
+    settle_s = 0.0
+    cancel_s = 30.0
 
     def __init__(self, clock: FakeClock, behave: Callable[[JobSpec], Ending]):
         self._clock = clock
@@ -86,6 +88,11 @@ class FakeJobRunner:
     def find(self, key: str) -> Job | None:
         """The job of this key."""
         return self.inspect(f"fake-{key}") if key in self._jobs else None
+
+    def jobs(self, label: str, *, ended: bool = False) -> Sequence[Job]:
+        """The jobs whose keys begin with the label."""
+        found = [self.inspect(f"fake-{key}") for key in self._jobs if key.startswith(f"{label}-")]
+        return [job for job in found if ended or not job.ended]
 
     def inspect(self, job_id: str) -> Job:
         """The job at the clock's time."""

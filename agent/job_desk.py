@@ -2,15 +2,17 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
 
 from hfagent.agent import jobs
+from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayEnded, StrayFound, SubmitRetried
 from hfagent.agent.claim import noise
-from hfagent.agent.errors import JobError
+from hfagent.agent.errors import AccountRefused, BackendAway, JobError
 from hfagent.agent.events import (
     CancelRequested,
     EpochOpened,
@@ -25,16 +27,19 @@ from hfagent.agent.events import (
     Scored,
 )
 from hfagent.agent.evidence import watched
+from hfagent.agent.folding import apply, fold
 from hfagent.agent.integrity import check_trained
 from hfagent.agent.ledger import Ledger
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Job, JobSpec, RunSpec, Score
 from hfagent.agent.remedy import respond
 from hfagent.agent.runs import Attempt, Run
-from hfagent.agent.state import State, apply, fold
+from hfagent.agent.state import State
 from hfagent.agent.watch import flags
 
 LOG_TAIL = 50
+MAX_SUBMITS = 5
+"""Requests for one job that got no answer; the next would hardly get one either."""
 ERROR_LINE = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt)\b.*|error: .*|[\w.]+: error: .*)$")
 """The line by which a Python traceback or a command's usage message ends."""
 ERROR_CHARS = 300
@@ -68,16 +73,19 @@ class JobDesk:
 
     def reconcile(self) -> None:
         """Adopt or submit jobs that were intended and of which nothing more is known, e.g. after a restart."""
-        for attempt in self.state.open_attempts:
-            if attempt.job_id is None:
-                self._submit(attempt.job)
+        with self._asking():
+            for attempt in self.state.open_attempts:
+                if attempt.job_id is None:
+                    self._settle(attempt)
 
     def observe(self) -> None:
         """Bring the ledger up to date with the jobs and their metrics."""
-        for run in self.state.runs.values():
-            attempt = run.last
-            if attempt.open and attempt.job_id is not None:
-                self._look_at(run, attempt, attempt.job_id)
+        with self._asking():
+            for run in self.state.runs.values():
+                attempt = run.last
+                if attempt.open and attempt.job_id is not None:
+                    self._look_at(run, attempt, attempt.job_id)
+            self._end_strays()
         for run in self.state.runs.values():
             if run.spec.kind == "evaluate" and run.done and run.score is None:
                 self._record_score(run.spec, _score(run.result))
@@ -91,16 +99,85 @@ class JobDesk:
     def cancel(self, attempt: Attempt, why: str) -> None:
         """Ask a job to stop; its end is observed like any other."""
         self.append(CancelRequested(key=attempt.job.key, why=why))
-        if attempt.job_id is not None and self.ports.runner.find(attempt.job.key) is not None:
-            self.ports.runner.cancel(attempt.job_id)
+        with self._asking():
+            if attempt.job_id is not None and self.ports.runner.find(attempt.job.key) is not None:
+                self.ports.runner.cancel(attempt.job_id)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Record where the backend stops or begins to answer; what was asked of it meanwhile is asked again later."""
+        try:
+            yield
+        except BackendAway as error:
+            if self.state.backend_lost is None:
+                self.append(BackendLost(error=str(error)))
+        else:
+            if self.state.backend_lost is not None:
+                self.append(BackendFound())
+
+    def _settle(self, attempt: Attempt) -> None:
+        """Adopt the job, or submit it again once a request that got lost would have been taken by now.
+
+        After `MAX_SUBMITS` it counts as rejected; should one of the requests be taken after all, it is a stray.
+        """
+        key = attempt.job.key
+        found = self.ports.runner.find(key)
+        if found is not None:
+            self._record(attempt.job, found)
+        elif self._unsettled_s(attempt) <= 0:
+            if attempt.tries >= MAX_SUBMITS:
+                self.append(JobRejected(key=key, message=f"submitted {attempt.tries} times without an answer"))
+                return
+            self.append(SubmitRetried(key=key))
+            self._submit(attempt.job)
+
+    def _unsettled_s(self, attempt: Attempt) -> float:
+        """Seconds until it can be told whether the last submit was taken."""
+        return self.ports.runner.settle_s - (self.now - attempt.tried_at).total_seconds()
+
     def _adopt(self) -> None:
         """Learn the ids of jobs that were submitted but not recorded; start nothing."""
-        for attempt in self.state.open_attempts:
-            if attempt.job_id is None:
+        unknown = [attempt for attempt in self.state.open_attempts if attempt.job_id is None]
+        unsettled_s = max(map(self._unsettled_s, unknown), default=0.0)
+        if unsettled_s > 0:
+            self.ports.runner.wait([], timeout_s=unsettled_s)
+        with self._asking():
+            for attempt in unknown:
                 self._record(attempt.job, self.ports.runner.find(attempt.job.key))
+
+    def _end_strays(self, *, all_of_them: bool = False) -> None:
+        """Cancel and settle second jobs of a key, which a lost request has left.
+
+        Args:
+            all_of_them: also those that ended before anybody saw them; a longer list is asked for.
+        """
+        runner, attempts = self.ports.runner, [a for run in self.state.runs.values() for a in run.attempts]
+        if runner.settle_s == 0:  # it refuses a second job of a key itself
+            return
+        adopted = {attempt.job.key: attempt for attempt in attempts}
+        for job in runner.jobs(self.state.plan.label, ended=all_of_them):
+            attempt = adopted.get(job.key)
+            # One that is still to be adopted is no stray, nor one of which this ledger knows nothing.
+            if attempt is None or attempt.job_id == job.id or (attempt.open and attempt.job_id is None):
+                continue
+            if job.id not in self.state.strays:
+                self.append(StrayFound(key=job.key, job_id=job.id, url=job.url))
+        for stray in [stray for stray in self.state.strays.values() if stray.open]:
+            job = runner.inspect(stray.job_id)
+            if not job.ended:
+                runner.cancel(stray.job_id)
+                continue
+            self.append(
+                StrayEnded(
+                    job_id=job.id,
+                    stage=job.stage,
+                    finished_at=job.finished_at,
+                    running_s=job.running_s,
+                    cost_micro_usd=_cost(stray.job, job),
+                )
+            )
 
     def _record_score(self, spec: RunSpec, score: Score) -> None:
         """The harness that counts is known before the score; another one begins a new epoch."""
@@ -117,12 +194,18 @@ class JobDesk:
             self.append(noise(base.score, repeated))
 
     def _submit(self, job: JobSpec) -> None:
-        try:
-            self._record(job, self.ports.runner.submit(job))
-        except JobError as error:
-            if self.ports.runner.find(job.key) is not None:
+        with self._asking():
+            try:
+                self._record(job, self.ports.runner.submit(job))
+            except BackendAway:
+                raise  # nobody knows: the key stays alive and its money held
+            except AccountRefused as error:
+                self.append(JobRejected(key=job.key, message=str(error)))
                 raise
-            self.append(JobRejected(key=job.key, message=str(error)))
+            except JobError as error:
+                if self.ports.runner.find(job.key) is not None:
+                    raise
+                self.append(JobRejected(key=job.key, message=str(error)))
 
     def _record(self, job: JobSpec, found: Job | None) -> None:
         if found is None:
@@ -133,6 +216,8 @@ class JobDesk:
     def _look_at(self, run: Run, attempt: Attempt, job_id: str) -> None:
         try:
             job = self.ports.runner.inspect(job_id)
+        except (BackendAway, AccountRefused):
+            raise
         except JobError as error:
             if self.ports.runner.find(attempt.job.key) is not None:
                 raise

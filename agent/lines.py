@@ -1,6 +1,7 @@
 """An event as one line for a log: time, kind, key=value. Pure."""
 
 from hfagent.agent import estimate
+from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayEnded, StrayFound, SubmitRetried
 from hfagent.agent.events import (
     CancelRequested,
     Claimed,
@@ -119,7 +120,15 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
             return f"run={name} why={why!r}"
         case Unpaused():
             return "jobs are launched again"
-        case Crashed(error=error):
+        case SubmitRetried(key=key):
+            return f"key={key}"
+        case StrayFound(key=key, job_id=job_id):
+            return f"key={key} job={job_id}"
+        case StrayEnded(job_id=job_id, stage=stage):
+            return f"job={job_id} stage={stage}"
+        case BackendFound():
+            return "it answers again"
+        case Crashed(error=error) | BackendLost(error=error):
             return f"error={error!r}"
     return None
 

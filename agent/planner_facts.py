@@ -80,3 +80,8 @@ class Vetoed(Record):
     kind: Literal["vetoed"] = "vetoed"
     run: str
     why: str
+
+
+PlannerFact = (
+    PlannerWoke | PlannerCalled | PlannerSwitched | Noted | Paused | Unpaused | ApprovalAsked | Approved | Vetoed
+)

@@ -25,21 +25,31 @@ class JobRunner(Protocol):
 
     name: str
     """`local`, `hf`, ..."""
+    settle_s: float
+    """Seconds after which a submit that got no answer has either become a job that `find` sees, or never will."""
+    cancel_s: float
+    """Seconds that a cancelled job may take to end."""
 
     def submit(self, spec: JobSpec) -> Job:
         """Start the job, or return the one that this key has already started.
 
         Raises:
-            JobError: it did not start, or nobody knows; the key stays valid either way.
+            AccountRefused: it did not start, and none will until a person has mended the account.
+            BackendAway: nobody knows; look for the key after `settle_s`, then submit again.
+            JobError: it did not start.
         """
         ...
 
     def find(self, key: str) -> Job | None:
-        """The job started under this key, or None if there is none."""
+        """The job started under this key, the oldest of them, or None if there is none."""
+        ...
+
+    def jobs(self, label: str, *, ended: bool = False) -> Sequence[Job]:
+        """The jobs of a project that have not ended, or all; `label` is the plan's, the beginning of their keys."""
         ...
 
     def inspect(self, job_id: str) -> Job:
-        """The job now.
+        """The job now; every method that asks raises `BackendAway` where there is no answer.
 
         Raises:
             JobError: no such job.

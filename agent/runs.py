@@ -26,6 +26,9 @@ class Attempt:
 
     job: JobSpec
     intended_at: datetime
+    tried_at: datetime
+    """When it was last submitted, or was about to be."""
+    tries: int = 1
     stage: Stage = "INTENDED"
     job_id: str | None = None
     url: str | None = None
@@ -62,6 +65,22 @@ class Attempt:
     def open(self) -> bool:
         """Whether it runs, waits, or may have been submitted: its reserve is held."""
         return self.stage in ("INTENDED", "SCHEDULING", "RUNNING")
+
+
+@dataclass(frozen=True)
+class Stray:
+    """A second job of a key, which nobody asked for and which costs all the same."""
+
+    job: JobSpec
+    job_id: str
+    url: str
+    stage: Stage = "RUNNING"
+    cost_micro_usd: int | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether its reserve is held."""
+        return self.stage == "RUNNING"
 
 
 @dataclass(frozen=True)

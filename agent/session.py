@@ -15,6 +15,7 @@ from hfagent.agent import estimate, policy, report, rules
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import ReportError, UsageError
 from hfagent.agent.events import Event, PlanConfirmed, PlanMade, Resumed
+from hfagent.agent.folding import fold
 from hfagent.agent.ledger import open_ledger, read
 from hfagent.agent.loop import look
 from hfagent.agent.plan import Flags
@@ -22,7 +23,6 @@ from hfagent.agent.planning import plan_goal
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Plan, Refusal
 from hfagent.agent.settings import Settings
-from hfagent.agent.state import fold
 from hfagent.agent.summary import summary
 from hfagent.agent.wiring import Paths, as_begun, find_project, versions
 

@@ -18,14 +18,14 @@ class SimulatedRunner(FakeJobRunner):
 
     def __init__(self, clock: FakeClock, jobs: SimulatedJobs):
         super().__init__(clock, jobs.behave)
-        self.jobs = jobs
+        self.simulated = jobs
 
     def inspect(self, job_id: str) -> Job:
         """The job at the clock's time."""
         job = super().inspect(job_id)
         if job.stage != "CANCELED" or job.running_s is None:
             return job
-        result = self.jobs.canceled_result(job.key, job.running_s)
+        result = self.simulated.canceled_result(job.key, job.running_s)
         return job if result is None else job.model_copy(update={"result": dict(result)})
 
 
@@ -38,7 +38,7 @@ class SimulatedTracker:
 
     def points(self, project: str, run: str, *, after_step: int = -1) -> Sequence[MetricPoint]:
         """Rows logged until now."""
-        jobs = self._runner.jobs
+        jobs = self._runner.simulated
         key = jobs.tracked.get((project, run))
         job = None if key is None else self._runner.find(key)
         if key is None or job is None or job.started_at is None:

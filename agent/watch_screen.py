@@ -12,9 +12,10 @@ from textual.widgets import DataTable, Footer, Static
 from hfagent.agent.chat_views import losses_view
 from hfagent.agent.console import money_text, time_text
 from hfagent.agent.errors import LedgerError
+from hfagent.agent.folding import fold
 from hfagent.agent.ledger import is_held, read
 from hfagent.agent.redact import redact
-from hfagent.agent.state import State, fold
+from hfagent.agent.state import State
 from hfagent.agent.view import view
 from hfagent.agent.wiring import Paths
 

@@ -14,11 +14,12 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from hfagent.agent.errors import LedgerError
+from hfagent.agent.folding import fold
 from hfagent.agent.ledger import is_held, read
 from hfagent.agent.redact import redact, redact_all
 from hfagent.agent.report import current
 from hfagent.agent.report_html import page
-from hfagent.agent.state import State, fold
+from hfagent.agent.state import State
 from hfagent.agent.view import view
 from hfagent.agent.wiring import Paths
 

@@ -29,6 +29,7 @@ from hfagent.agent.events import (
     Resumed,
     Scored,
 )
+from hfagent.agent.folding import fold
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.planner_facts import PlannerWoke
 from hfagent.agent.records import (
@@ -51,7 +52,7 @@ from hfagent.agent.records import (
     Score,
     TrainConfig,
 )
-from hfagent.agent.state import State, fold
+from hfagent.agent.state import State
 from hfagent.agent.verdict import Verdict, compare
 
 START = datetime(2026, 3, 2, 21, 30, tzinfo=UTC)

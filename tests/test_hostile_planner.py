@@ -29,9 +29,10 @@ from hfagent.agent.events import (
     Scored,
 )
 from hfagent.agent.fakes import Ending
+from hfagent.agent.folding import apply
 from hfagent.agent.planner import AgentPlanner, rule_planner
 from hfagent.agent.records import JobSpec
-from hfagent.agent.state import State, apply
+from hfagent.agent.state import State
 from hfagent.agent.takeover import Takeover
 
 Call = tuple[str, Any]

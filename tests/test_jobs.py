@@ -8,9 +8,10 @@ from world import SKILL, World, night
 
 from hfagent.agent import jobs, proposals
 from hfagent.agent.fakes import FakeChecker
+from hfagent.agent.folding import fold
 from hfagent.agent.ledger import read
 from hfagent.agent.records import ColumnMapping, MethodCheck, RunSpec, TrainConfig
-from hfagent.agent.state import State, fold
+from hfagent.agent.state import State
 from hfagent.job_templates import evaluate, train_sft
 
 

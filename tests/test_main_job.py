@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from tiny_model import write_tiny_model
 
+from hfagent.agent.folding import fold
 from hfagent.agent.ledger import read
 from hfagent.agent.records import BenchmarkRef
-from hfagent.agent.state import fold
 from hfagent.tools.benchmarks import problems
 
 pytestmark = pytest.mark.slow

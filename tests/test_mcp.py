@@ -14,10 +14,11 @@ from world import SKILL, World, claimed
 
 from hfagent.agent import ledger
 from hfagent.agent.events import JobIntended
+from hfagent.agent.folding import fold
 from hfagent.agent.mcp_server import DOORS, listed, make_server
 from hfagent.agent.session import Session
 from hfagent.agent.settings import Settings
-from hfagent.agent.state import State, fold
+from hfagent.agent.state import State
 from hfagent.tools.toolbox import TOOLS
 
 GOAL = "improve code solving with SFT"

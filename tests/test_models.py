@@ -14,12 +14,13 @@ from hfagent.agent.control import Request as AskedOf
 from hfagent.agent.errors import SettingsError
 from hfagent.agent.events import Event
 from hfagent.agent.fakes import Ending
+from hfagent.agent.folding import apply
 from hfagent.agent.models import MAX_INPUT_TOKENS, parse_planner
 from hfagent.agent.planner_facts import ApprovalAsked, PlannerCalled, PlannerSwitched
 from hfagent.agent.planners import planner_for, require_planner, require_price
 from hfagent.agent.report import render
 from hfagent.agent.settings import Settings, load
-from hfagent.agent.state import State, apply
+from hfagent.agent.state import State
 from hfagent.agent.summary import summary
 
 KEY = "sk-test-0123456789abcdef"

@@ -23,12 +23,12 @@ from hfagent.agent.fakes import (
     Ending,
     FakeChecker,
 )
+from hfagent.agent.folding import fold
 from hfagent.agent.records import (
     Job,
     JobSpec,
     MethodCheck,
 )
-from hfagent.agent.state import fold
 from hfagent.agent.summary import headline, summary
 
 

@@ -16,11 +16,11 @@ from world import SKILL, World, make_plan
 
 from hfagent.agent import ledger
 from hfagent.agent.errors import SettingsError
+from hfagent.agent.folding import apply, fold
 from hfagent.agent.night import begin
 from hfagent.agent.notify import Message, Notifier, apprise_sender, budget_message, message
 from hfagent.agent.planner_facts import ApprovalAsked
 from hfagent.agent.settings import Settings, load
-from hfagent.agent.state import apply, fold
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from world import SKILL, World, night
 
 from hfagent.agent import envelope, policy, proposals, rules
 from hfagent.agent.fakes import FakeClock
+from hfagent.agent.folding import fold
 from hfagent.agent.ledger import read
 from hfagent.agent.proposals import Move
 from hfagent.agent.records import Refusal, RunSpec
-from hfagent.agent.state import State, fold
+from hfagent.agent.state import State
 
 
 @pytest.fixture(scope="module")

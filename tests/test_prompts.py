@@ -10,8 +10,8 @@ from hfagent.agent.brief import brief, instructions
 from hfagent.agent.desk import Desk
 from hfagent.agent.events import Event
 from hfagent.agent.fakes import FakeClock
+from hfagent.agent.folding import fold
 from hfagent.agent.ledger import open_ledger, read
-from hfagent.agent.state import fold
 from hfagent.tools.toolbox import make_tools
 
 CHARS_PER_TOKEN = 3

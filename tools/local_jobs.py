@@ -31,6 +31,9 @@ class LocalJobRunner:
     """
 
     name = "local"
+    settle_s = 0.0
+    cancel_s = 30.0
+    """A cancelled job saves and ends within 20 s, or is killed."""
     flavors = ("local",)
 
     def __init__(
@@ -76,6 +79,12 @@ class LocalJobRunner:
             return job_folder.read_job(folder) if _KEY.fullmatch(key) and folder.is_dir() else None
         except (OSError, ValueError) as error:
             raise JobError(f"the job folder {str(folder)!r} cannot be used: {error}") from error
+
+    def jobs(self, label: str, *, ended: bool = False) -> Sequence[Job]:
+        """The jobs whose folders begin with the label."""
+        keys = sorted(path.name for path in self._root.glob(f"{label}-*"))
+        found = [job for key in keys if (job := self.find(key)) is not None]
+        return [job for job in found if ended or not job.ended]
 
     def inspect(self, job_id: str) -> Job:
         """The job now; one whose supervisor is gone becomes an ERROR, and what is left of it is ended."""
