@@ -234,6 +234,11 @@ class JobSpec(Record):
     price_micro_usd_per_hour: int = Field(ge=0)
 
     @property
+    def label(self) -> str:
+        """The plan's label, with which the key begins."""
+        return self.key.rpartition(f"-{self.run}-a")[0]
+
+    @property
     def reserve_micro_usd(self) -> int:
         """Worst-case cost, rounded up: price times timeout."""
         return -(-self.price_micro_usd_per_hour * self.timeout_s // 3600)
@@ -251,6 +256,8 @@ class Job(Record):
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    billed_s: float | None = None
+    """As the backend counts it; None where it does not, and then the time between start and finish counts."""
     exit_code: int | None = None
     message: str | None = None
     result: dict[str, Any] | None = None
@@ -263,7 +270,9 @@ class Job(Record):
 
     @property
     def running_s(self) -> float | None:
-        """Billed seconds: from start to finish; None before both are known."""
+        """Billed seconds: as the backend counts them, else from start to finish; None before they are known."""
+        if self.billed_s is not None:
+            return self.billed_s
         if self.started_at is None or self.finished_at is None:
             return None
         return (self.finished_at - self.started_at).total_seconds()

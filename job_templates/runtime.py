@@ -1,14 +1,18 @@
 """What every job script shares: the machine's precision, the closing line, a clean end on SIGTERM."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 RESULT_PREFIX = "RESULT "
+RESULT_FILE = "HFAGENT_RESULT_FILE"
+"""Variable that names a file for the result, too: a log may be lost where jobs run elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,10 @@ def pick_precision() -> Precision:
 
 def emit_result(payload: dict[str, Any]) -> None:
     """Print the closing line that the runner parses; the last one in a log counts."""
-    sys.stdout.write(RESULT_PREFIX + json.dumps(payload, allow_nan=False) + "\n")
+    text = json.dumps(payload, allow_nan=False)
+    if path := os.environ.get(RESULT_FILE):
+        Path(path).write_text(text, encoding="utf-8")
+    sys.stdout.write(RESULT_PREFIX + text + "\n")
     sys.stdout.flush()
 
 

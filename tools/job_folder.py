@@ -10,7 +10,7 @@ import fcntl
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def read_job(folder: Path) -> Job | None:
     ended = _ended(folder) or _bury(folder)
     if ended is None:
         return job
-    result = _result(folder / "log.txt")
+    result = last_result(read_end(folder / "log.txt", _RESULT_TAIL_BYTES).decode(errors="replace").split("\n"))
     if ended.stage == "COMPLETED" and result is None:
         ended = ended.model_copy(update={"stage": "ERROR", "message": "ended without a RESULT line"})
     return job.model_copy(update={**dict(ended), "result": result})
@@ -169,13 +169,13 @@ def _ended(folder: Path) -> _Ended | None:
     return _Ended.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
-def _result(log: Path) -> dict[str, Any] | None:
-    """The last readable RESULT line; a progress bar may stand before it on the same line."""
-    for line in reversed(read_end(log, _RESULT_TAIL_BYTES).split(b"\n")):
-        _, found, after = line.partition(f"{RESULT_PREFIX}{{".encode())
+def last_result(lines: Sequence[str]) -> dict[str, Any] | None:
+    """The object of a log's last readable RESULT line; a progress bar may stand before it on the same line."""
+    for line in reversed(lines):
+        _, found, after = line.partition(f"{RESULT_PREFIX}{{")
         if found:
             with contextlib.suppress(ValueError):
-                value = json.loads(b"{" + after, parse_constant=_refuse_constant)
+                value = json.loads("{" + after, parse_constant=_refuse_constant)
                 return value if isinstance(value, dict) else None
     return None
 

@@ -42,10 +42,10 @@ def unmet_requirements(script: Path) -> list[str]:
     from packaging.specifiers import SpecifierSet
 
     try:
-        header = _header(script)
-        python = str(header.get("requires-python", ""))
+        found = header(script)
+        python = str(found.get("requires-python", ""))
         python_fits = SpecifierSet(python).contains(platform.python_version(), prereleases=True)
-        requirements = [Requirement(text) for text in header.get("dependencies", ())]
+        requirements = [Requirement(text) for text in found.get("dependencies", ())]
     except ValueError as error:
         raise JobError(f"the script header of {script.name!r} cannot be read: {error}") from error
     unmet = [] if python_fits else [f"Python {python}"]
@@ -65,7 +65,8 @@ def _is_installed(requirement: "Requirement") -> bool:
     return requirement.specifier.contains(version, prereleases=True)
 
 
-def _header(script: Path) -> dict[str, Any]:
+def header(script: Path) -> dict[str, Any]:
+    """The PEP 723 header of a script, parsed; empty where it has none."""
     found = _HEADER.search(script.read_text(encoding="utf-8"))
     if found is None:
         return {}

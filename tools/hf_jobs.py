@@ -1,0 +1,281 @@
+"""Jobs on Hugging Face's machines: found again by their labels, whoever asks and whatever was lost before."""
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hfagent
+from hfagent.agent.errors import BackendAway, JobError
+from hfagent.agent.records import Job, JobSpec
+from hfagent.job_templates.runtime import RESULT_PREFIX
+from hfagent.tools.hub_calls import ask, explain, taken_for_sure_not
+from hfagent.tools.job_bucket import JobBucket
+from hfagent.tools.job_folder import last_result
+from hfagent.tools.script_command import header
+
+KEY, PROJECT, SPEC = "hfagent-key", "hfagent-project", "hfagent-spec"
+"""Labels: the job's key, the plan's label, and a hash of the whole spec."""
+PYTHON = "3.12"
+SETTLE_S = 60.0
+"""How long the service may take to show a job that it has accepted is not known: a guess, so strays are looked for."""
+CANCEL_S = 120.0
+FRESH_S = 2.0
+"""Age up to which a list of running jobs answers for each of them."""
+LOG_WAIT_S = {True: 15.0, False: 3.0}
+"""For the log of a job that has ended, or has not: the client waits for new lines of the latter."""
+RESULT_TAIL = 200
+"""Lines at the end of a log in which the RESULT line is looked for."""
+TIMED_OUT = "Job timeout"
+
+
+class HfJobRunner:
+    """A `JobRunner` for one namespace of Hugging Face Jobs.
+
+    Args:
+        api: a `huggingface_hub.HfApi` with the endpoint and the token.
+        namespace: who owns and pays the jobs.
+        bucket: their folder.
+        environment: variables of every job; anybody who sees the job can read them.
+        secrets: variables that nobody can read again, e.g. HF_TOKEN.
+        poll_s: seconds between two looks in `wait`.
+        settle_s: see `JobRunner`.
+    """
+
+    name = "hf"
+    cancel_s = CANCEL_S
+
+    def __init__(
+        self,
+        api: Any,
+        namespace: str,
+        bucket: JobBucket,
+        *,
+        environment: Mapping[str, str],
+        secrets: Mapping[str, str],
+        poll_s: float = 10.0,
+        settle_s: float = SETTLE_S,
+    ) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._bucket = bucket
+        self._environment = dict(environment)
+        self._secrets = dict(secrets)
+        self._poll_s = poll_s
+        self.settle_s = settle_s
+        self._package = Path(hfagent.__file__).parent
+        self._ended: dict[str, Job] = {}
+        self._labels: dict[str, str] = {}
+        """Job id -> the project's label."""
+        self._lists: dict[str, tuple[float, dict[str, Any]]] = {}
+        """Project's label -> when its running jobs were listed, and these by id."""
+
+    def submit(self, spec: JobSpec) -> Job:
+        """Start the job with a timeout and its key as a label, or return the one that this key has already started."""
+        job = self._started(spec)
+        if job is not None:
+            return job
+        template = self._package / "job_templates" / spec.template
+        if Path(spec.template).name != spec.template or not template.is_file():
+            raise JobError(f"no job template {spec.template!r}")
+        code = self._bucket.put_package(self._package)
+        script_args = [
+            "-m",
+            "hfagent.job_templates.remote",
+            self._bucket.path("jobs", spec.key),
+            spec.template,
+            *self._placed_args(spec),
+        ]
+        try:
+            info = self._api.run_uv_job(
+                "python",
+                script_args=script_args,
+                dependencies=list(header(template).get("dependencies", ())),
+                python=PYTHON,
+                env={"PYTHONPATH": code, **self._environment},
+                secrets=self._secrets,
+                flavor=spec.flavor,
+                timeout=spec.timeout_s,
+                labels={"name": spec.key, KEY: spec.key, PROJECT: spec.label, SPEC: _digest(spec)},
+                volumes=[self._bucket.volume()],
+                namespace=self._namespace,
+            )
+        except OSError as error:  # every error of the client, those of the network, too
+            known = explain(error)
+            if taken_for_sure_not(error) or isinstance(known, BackendAway):
+                raise known from error
+            raise BackendAway(f"no answer to the submit of {spec.key!r}: {known}") from error
+        self._lists.pop(spec.label, None)
+        return self._job(info)
+
+    def find(self, key: str) -> Job | None:
+        """The oldest job with this key as a label; None also while the service does not show it yet."""
+        info = self._oldest(key)
+        return None if info is None else self._job(info)
+
+    def jobs(self, label: str, *, ended: bool = False) -> Sequence[Job]:
+        """The project's jobs, in one request for each page of the list."""
+        infos = self._listed(label, ended=True) if ended else list(self._running(label).values())
+        return [self._job(info) for info in infos]
+
+    def inspect(self, job_id: str) -> Job:
+        """The job now; for running ones one list of the project answers for all of them."""
+        if job_id in self._ended:
+            return self._ended[job_id]
+        label = self._labels.get(job_id)
+        info = None if label is None else self._running(label).get(job_id)
+        return self._job(self._inspected(job_id) if info is None else info)
+
+    def logs(self, job_id: str, *, tail: int = 100) -> Sequence[str]:
+        """The last lines that arrive within some seconds."""
+        job = self.inspect(job_id)
+        return self._log(job_id, tail, ended=job.ended) if tail > 0 else []
+
+    def cancel(self, job_id: str) -> None:
+        """Ask the service to end the job; one that has ended stays as it is."""
+        if not self.inspect(job_id).ended:
+            ask(lambda: self._api.cancel_job(job_id=job_id, namespace=self._namespace))
+            self._lists.clear()
+
+    def wait(self, job_ids: Sequence[str], *, timeout_s: float) -> None:
+        """Look every `poll_s` seconds, beginning after the first of them."""
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            time.sleep(min(self._poll_s, left_s))
+            try:
+                if any(self.inspect(job_id).ended for job_id in job_ids):
+                    return
+            except BackendAway:
+                continue  # whoever waits will ask, and be told
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def _oldest(self, key: str) -> Any:
+        infos = ask(lambda: list(self._api.list_jobs(labels={KEY: key}, namespace=self._namespace)))
+        return min(infos, key=lambda info: (str(info.created_at), info.id), default=None)
+
+    def _started(self, spec: JobSpec) -> Job | None:
+        info = self._oldest(spec.key)
+        if info is None:
+            return None
+        if (info.labels or {}).get(SPEC) != _digest(spec):
+            raise JobError(f"key {spec.key!r} belongs to a job with other arguments: a changed job needs a new key")
+        return self._job(info)
+
+    def _running(self, label: str) -> dict[str, Any]:
+        at, found = self._lists.get(label, (float("-inf"), {}))
+        if time.monotonic() - at > FRESH_S:
+            found = {info.id: info for info in self._listed(label, ended=False)}
+            self._lists[label] = (time.monotonic(), found)
+        return found
+
+    def _listed(self, label: str, *, ended: bool) -> list[Any]:
+        status = None if ended else ["SCHEDULING", "RUNNING"]
+        return ask(lambda: list(self._api.list_jobs(status=status, labels={PROJECT: label}, namespace=self._namespace)))
+
+    def _inspected(self, job_id: str) -> Any:
+        try:
+            return ask(lambda: self._api.inspect_job(job_id=job_id, namespace=self._namespace))
+        except (BackendAway, ValueError):
+            raise
+        except JobError as error:
+            if error.__class__ is not JobError:
+                raise
+            raise JobError(f"no job {job_id!r} in the namespace {self._namespace!r}: {error}") from error
+
+    def _log(self, job_id: str, tail: int, *, ended: bool) -> list[str]:
+        """In a thread, since the client blocks for seconds while a running job is quiet."""
+        lines: queue.Queue[str | None] = queue.Queue()
+
+        def fetch() -> None:
+            try:
+                for line in self._api.fetch_job_logs(job_id=job_id, namespace=self._namespace, tail=tail):
+                    lines.put(line)
+            except OSError:
+                pass  # a log that breaks off is as long as it is
+            lines.put(None)
+
+        threading.Thread(target=fetch, daemon=True).start()
+        found: list[str] = []
+        deadline = time.monotonic() + LOG_WAIT_S[ended]
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                line = lines.get(timeout=left_s)
+            except queue.Empty:
+                break
+            if line is None:
+                break
+            found += [part for part in line.splitlines() if part]
+        return found[-tail:]
+
+    # --- what a job is given and what it leaves ----------------------------------------------------------------------
+
+    def _placed_args(self, spec: JobSpec) -> list[str]:
+        """The arguments with local files and folders as the job sees them."""
+        return [self._bucket.put(Path(arg)) if arg.startswith("/") and Path(arg).exists() else arg for arg in spec.args]
+
+    def _job(self, info: Any) -> Job:
+        """The job as a record; one that has ended is remembered, since nothing about it changes any more."""
+        if info.id in self._ended:
+            return self._ended[info.id]
+        labels = info.labels or {}
+        self._labels[info.id] = labels.get(PROJECT, "")
+        job = Job(
+            id=info.id,
+            key=labels.get(KEY, info.id),
+            stage=info.status.stage,
+            url=info.url,
+            flavor=str(info.flavor or ""),
+            created_at=info.created_at,
+            started_at=info.started_at,
+            finished_at=info.finished_at,
+            billed_s=None if info.durations is None else info.durations.running_secs,
+            message=info.status.message,
+        )
+        if not job.ended:
+            return job
+        self._ended[info.id] = job = self._closed(job)
+        return job
+
+    def _closed(self, job: Job) -> Job:
+        """An ended job with its exit code, its result, or the checkpoints that it left."""
+        place = ("jobs", job.key)
+        code = (self._bucket.read_json(*place, "exit.json") or {}).get("exit_code")
+        result = self._bucket.read_json(*place, "result.json")
+        if result is None and job.stage == "COMPLETED":
+            result = last_result(self._log(job.id, RESULT_TAIL, ended=True))
+        message, stage = job.message, job.stage
+        if stage == "COMPLETED":
+            flaw = self._missing(result)
+            if flaw is not None:
+                stage, message, code, result = "ERROR", flaw, None, None
+        elif result is None:
+            checkpoints = self._bucket.checkpoints(*place, "out")
+            result = {"checkpoints": checkpoints} if checkpoints else None
+        if stage == "ERROR":
+            message = _message(message, code)
+        return job.model_copy(update={"stage": stage, "message": message, "exit_code": code, "result": result})
+
+    def _missing(self, result: Mapping[str, Any] | None) -> str | None:
+        """What a completed job did not leave."""
+        if result is None:
+            return f"ended without a {RESULT_PREFIX.strip()} line"
+        for name in ("adapter", "stable_checkpoint"):
+            path = result.get(name)
+            if isinstance(path, str) and not self._bucket.has(path):
+                return f"ended as completed, and its {name} is not in the bucket {self._bucket.bucket}"
+        return None
+
+
+def _message(said: str | None, code: int | None) -> str:
+    """The cause of a failure, a timeout in the words of every runner."""
+    if said and "timeout" in said.lower():
+        return TIMED_OUT
+    return said or ("lost: it left no exit code" if code is None else f"exit code {code}")
+
+
+def _digest(spec: JobSpec) -> str:
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:16]
