@@ -27,7 +27,7 @@ TRAIN_FLOP_PER_S = {"cpu": 2.0e11, "gpu": 3.0e13}
 EVAL_FLOP_PER_S = {"cpu": 6.0e10, "gpu": 3.0e12}
 """Sustained while generating; about 60 tokens an answer at batch 50 in 20 s for 200 problems (measured, cpu)."""
 TRAIN_PEAK_SHARE = 0.3
-"""Of a known GPU's peak that training sustains (assumed; 25 to 35 % is usual for transformers without fused kernels)."""
+"""Of a known GPU's peak that training sustains (assumed; 25 to 35 % is usual without fused kernels)."""
 TOKEN_FLOP, TWICE_TOKEN_FLOP = 6, 8
 """Operations of a weight and token of training (Kaplan et al. 2020); with activations computed twice."""
 DECODE_STEP_S = 0.04
@@ -124,7 +124,7 @@ def _by_smoke(state: State, train: TrainConfig, data: DataSize) -> float | None:
     run = state.runs.get("smoke")
     if run is None or not run.done or run.last.running_s is None:
         return None
-    steps, seconds = run.result.get("steps"), run.result.get("seconds")
+    steps, seconds = float(run.result.get("steps") or 0), float(run.result.get("seconds") or 0)
     if not steps or not seconds:
         return None
     before = run.spec.train or state.plan.train

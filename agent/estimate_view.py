@@ -3,7 +3,7 @@
 from typing import Any
 
 from hfagent.agent import memory
-from hfagent.agent.estimate import DataSize
+from hfagent.agent.estimate import DEFAULT_ROWS, DataSize
 from hfagent.agent.hardware import VRAM_SHARE, Choice, Need, Table, choose, fitting
 from hfagent.agent.night_jobs import Elsewhere, NightJob, elsewhere, night_jobs
 from hfagent.agent.placement import needed
@@ -78,9 +78,7 @@ def text(found: Estimate) -> str:
     """For a terminal."""
     plan = found.plan
     lines = [*_heading(found), ""]
-    rows = [
-        (job.name, str(job.count), *_times(job.expected_s, job.timeout_s), *_costs(job)) for job in found.jobs
-    ]
+    rows = [(job.name, str(job.count), *_times(job.expected_s, job.timeout_s), *_costs(job)) for job in found.jobs]
     rows.append(("total", str(sum(job.count for job in found.jobs)), duration(found.expected_s), "", *_costs(found)))
     lines += _table(("job", "count", "each", "timeout", "expected", "at worst"), rows)
     if found.others:
@@ -122,7 +120,7 @@ def _heading(found: Estimate) -> list[str]:
     lines = [f"model     {plan.model.id}, {known}", f"data      {plan.dataset.id}, {_rows(found)}"]
     lines.append(f"flavor    {plan.flavor}{'' if found.choice is None else f': {found.choice.why}'}")
     if found.choice is not None:
-        lines += [f"          too small: {short}" for short in found.choice.too_small]
+        lines += [f"          not {short}" for short in found.choice.passed_over]
     if found.need is not None:
         each = None if found.choice is None else found.choice.flavor.vram_each_gb
         of = "" if each is None else f" of {VRAM_SHARE * each:.1f} usable"
@@ -137,7 +135,7 @@ def _heading(found: Estimate) -> list[str]:
 def _rows(found: Estimate) -> str:
     rows, limit = found.data.rows, found.plan.train.max_rows
     if rows is None:
-        return "rows not counted yet" if limit is None else f"at most {limit:,} rows"
+        return f"rows not counted yet: {DEFAULT_ROWS:,} are assumed" if limit is None else f"at most {limit:,} rows"
     return f"{rows if limit is None else min(rows, limit):,} rows"
 
 

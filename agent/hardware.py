@@ -104,7 +104,7 @@ class Choice(Record):
 
     flavor: Flavor
     why: str
-    too_small: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
     """Each cheaper flavor, with what it lacks and by how much."""
 
 
@@ -145,7 +145,7 @@ def unsuited(flavor: Flavor, need: Need) -> str | None:
     """Why a flavor is not chosen unless a person names it: it is too small, or it lacks bf16."""
     speeds = None if flavor.gpu is None else gpus().get(flavor.gpu)
     if need.bf16 and speeds is not None and not speeds.bf16:
-        return "it has no bf16, and models of this size overflow in fp16"
+        return "it has no bf16, and a model of this size may overflow in fp16"
     return short_of(flavor, need)
 
 
@@ -173,7 +173,7 @@ def choose(table: Table, need: Need, *, among: tuple[Flavor, ...] | None = None)
             many = f"; one process uses one of its {flavor.gpus} GPUs" if flavor.gpus > 1 else ""
             chosen = "as named" if among is not None else "the cheapest that fits"
             why = f"{chosen}: {need.vram_gb:.1f} GB needed{_room_text(flavor)}, {flavor.price_text}{many}"
-            return Choice(flavor=flavor, why=why, too_small=tuple(lacking))
+            return Choice(flavor=flavor, why=why, passed_over=tuple(lacking))
         lacking.append(f"{flavor.name}: {short}")
     larger = [] if among is None else fitting(table, need)[:1]
     advice = f"{larger[0].name} at {larger[0].price_text} is large enough" if larger else "a smaller model would fit"

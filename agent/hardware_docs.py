@@ -44,7 +44,8 @@ Made by `python -m hfagent.agent.hardware_docs`; a test holds this page against 
 ## Which flavor a model gets
 
 The cheapest flavor of Hugging Face Jobs with one GPU whose memory holds a training step, at {VRAM_SHARE:.0%} of what it
-has, beside room on the host and on the disk; from {BF16_FROM / 1e9:g}B weights on not a T4, which has no bf16. {TRAIN.per_device_train_batch_size} row of {TRAIN.max_length} tokens at a
+has, beside room on the host and on the disk; from {BF16_FROM / 1e9:g}B weights on not a T4, which has no bf16.
+{TRAIN.per_device_train_batch_size} row of {TRAIN.max_length} tokens at a
 time, {TRAIN.gradient_accumulation_steps} for a step; LoRA at rank {TRAIN.lora_r} on all linear layers. Each cell is
 flavor and GB needed, by LoRA / in full. hfagent trains by LoRA and SFT now: the rest is what it would take. Full means
 weights, gradients and both moments in float32.

@@ -48,8 +48,8 @@ KV_BYTES = 4
 """Keys and values of a token, layer and unit of width, 2 bytes each, with as many heads as queries: models with grouped
 heads need a half to an eighth of it."""
 BF16_FROM = 1_000_000_000
-"""Weights from which a GPU without bf16 is not chosen: large models are trained in bf16, and what they compute overflows
-in the fp16 of a T4. Smaller ones train there, as the blog's do; a person may name it for any."""
+"""Weights from which a GPU without bf16 is not chosen: large models are trained in bf16, and what they compute can
+overflow in the fp16 of a T4. Smaller ones train there, as the blog's do; a person may name it for any."""
 PROMPT_TOKENS = 512
 """Of an evaluation's prompt (HumanEval's longest has about 400)."""
 ANSWER_TOKENS = 2048
@@ -156,4 +156,10 @@ def need(
     # A checkpoint holds float32 weights of what is trained, and two moments of each.
     checkpoint = 12 * (adapter if lora else weights)
     disk = DISK_BASE_GB + 2 * WEIGHT_BYTES * weights + CHECKPOINTS * checkpoint
-    return Need(vram_gb=vram, ram_gb=RAM_BASE_GB + loaded, disk_gb=disk, parameters=parameters, bf16=parameters >= BF16_FROM)
+    return Need(
+        vram_gb=vram,
+        ram_gb=RAM_BASE_GB + loaded,
+        disk_gb=disk,
+        parameters=parameters,
+        bf16=parameters >= BF16_FROM,
+    )

@@ -50,7 +50,7 @@ def place(
     among = None if named is None else table.named(named)
     if isinstance(among, Refusal):
         raise PlanRejected(among.why)
-    notes = () if table.note is None else (table.note,)
+    notes: tuple[str, ...] = () if table.note is None else (table.note,)
     if parameters is None:
         return _unmeasured(among, train, evaluation, notes)
 
@@ -106,9 +106,7 @@ def _unmeasured(
             f"alone; name its hardware with --flavor{known}"
         )
     note = f"the number of weights is unknown, so nobody checked whether they fit on {among[0].name}"
-    return Placement(
-        flavor=among[0], train=train, evaluation=evaluation, need=None, choice=None, notes=(*notes, note)
-    )
+    return Placement(flavor=among[0], train=train, evaluation=evaluation, need=None, choice=None, notes=(*notes, note))
 
 
 def _micro_batches(train: TrainConfig) -> list[TrainConfig]:
