@@ -16,6 +16,7 @@ from hfagent import __version__
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS = (
     "run", "resume", "status", "report", "logs", "cancel", "check", "rehearse", "doctor", "mcp", "chat", "watch",
+    "estimate",
 )  # fmt: skip
 
 
@@ -77,8 +78,8 @@ def run(
     split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
     method: Annotated[str | None, typer.Option(help="Training method: sft.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark of the confirm set, e.g. openai_humaneval.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Where jobs run: local.")] = None,
-    flavor: Annotated[str | None, typer.Option(help="Hardware of a job.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="Time limit of the whole project.")] = None,
     max_trials: Annotated[int | None, typer.Option(help="Sets of hyperparameters to try.")] = None,
@@ -108,6 +109,27 @@ def run(
         project=project, quick=quick,
     )  # fmt: skip
     _exit(commands.run(goal, flags, settings, dry_run=dry_run, as_json=as_json))
+
+
+@app.command()
+def estimate(
+    goal: Annotated[str, typer.Argument(help="What to achieve, in a sentence.")],
+    model: Annotated[str | None, typer.Option(help="Base model: Hub id or folder.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Training data: Hub id, file or folder.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
+    max_trials: Annotated[int | None, typer.Option(help="Sets of hyperparameters to try.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A test: 100 examples, few steps.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a goal would need, take and cost, and on which hardware; launches nothing."""
+    from hfagent.agent import commands
+    from hfagent.agent.plan import Flags
+
+    settings = _settings(backend=backend, flavor=flavor, budget_usd=budget_usd, max_trials=max_trials)
+    flags = Flags(model=model, dataset=dataset, quick=quick)
+    _exit(commands.estimate_goal(goal, flags, settings, as_json=as_json))
 
 
 @app.command()

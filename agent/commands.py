@@ -54,6 +54,18 @@ def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: 
     )
 
 
+def estimate_goal(goal: str, flags: Flags, settings: Settings, *, as_json: bool) -> int:
+    """What a goal would take and cost."""
+    from hfagent.agent import estimate_view
+
+    found = planning.estimate_goal(goal, flags, settings)
+    if as_json:
+        _print_json(estimate_view.as_json(found))
+    else:
+        print(estimate_view.text(found))  # noqa: T201 - the result
+    return 0
+
+
 def resume(project: str | None, settings: Settings, *, as_json: bool) -> int:
     """Go on with a project."""
     wiring.preflight(settings)

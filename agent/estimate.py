@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+from hfagent.agent.hardware import Gpu, gpus
+from hfagent.agent.memory import CHECKPOINTING_FROM, KV_BYTES, WEIGHT_BYTES, depth_times_width
 from hfagent.agent.records import BenchmarkRef, DatasetReport, Plan, ProblemSet, Record, RunSpec, TrainConfig
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
@@ -17,10 +19,23 @@ class _Size(NamedTuple):
 
 START_S = 15.0
 """Start of a job script: imports and loading the model (8 to 15 s measured on 2 cores)."""
+HF_START_S = 180.0
+"""The same on Hugging Face Jobs, where the start of the container is billed, packages are installed and the model is
+fetched (assumed; the pages say 30 to 90 s until the first log)."""
 TRAIN_FLOP_PER_S = {"cpu": 2.0e11, "gpu": 3.0e13}
 """Sustained: 310 tokens/s of a 135M model on 2 cores with bf16 (measured); 30 % of a 24 GB card's peak (assumed)."""
 EVAL_FLOP_PER_S = {"cpu": 6.0e10, "gpu": 3.0e12}
 """Sustained while generating; about 60 tokens an answer at batch 50 in 20 s for 200 problems (measured, cpu)."""
+TRAIN_PEAK_SHARE = 0.3
+"""Of a known GPU's peak that training sustains (assumed; 25 to 35 % is usual without fused kernels)."""
+TOKEN_FLOP, TWICE_TOKEN_FLOP = 6, 8
+"""Operations of a weight and token of training (Kaplan et al. 2020); with activations computed twice."""
+DECODE_STEP_S = 0.04
+"""Of one token for a whole batch beside reading the memory: Python and the launch of each layer's kernels (assumed)."""
+DECODE_BANDWIDTH_SHARE = 0.6
+"""Of a GPU's peak bandwidth that generation sustains (assumed)."""
+PROMPT_TOKENS = 200
+"""Of an evaluation, on average; held beside the answer."""
 BENCHMARK_SIZES = {"procedural_python": _Size(200, 60), "openai_humaneval": _Size(164, 512)}
 """Answers to HumanEval count at their limit: few models end all of a batch before."""
 OTHER_BENCHMARK = _Size(500, 512)
@@ -57,20 +72,34 @@ def total_steps(train: TrainConfig, rows: int) -> int:
 
 
 def training_s(plan: Plan, train: TrainConfig, data: DataSize) -> float:
-    """Seconds of a training job. FLOPs of training are 6 x weights x tokens (Kaplan et al. 2020)."""
-    rows = min(data.rows or train.max_rows or DEFAULT_ROWS, train.max_rows or math.inf)
-    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    length = min(data.mean_tokens or train.max_length * MEAN_LENGTH_SHARE, train.max_length)
-    tokens = total_steps(train, int(rows)) * batch * length
-    return START_S + 6 * _parameters(plan) * tokens / TRAIN_FLOP_PER_S[_device(plan)]
+    """Seconds of a training job, by its tokens and weights."""
+    tokens = _steps(train, data) * _step_tokens(train, data)
+    return start_s(plan) + tokens * _token_flop(plan) * _parameters(plan) / _train_flop_per_s(plan)
 
 
 def evaluation_s(plan: Plan, problems: BenchmarkRef) -> float:
-    """Seconds of an evaluation job. FLOPs of generating are 2 x weights x tokens."""
+    """Seconds of an evaluation job. FLOPs of generating are 2 x weights x tokens; a known GPU reads all weights and the
+    batch's keys and values for each token instead."""
     size = BENCHMARK_SIZES.get(problems.name, OTHER_BENCHMARK)
     answer = min(size.answer_tokens, plan.evaluation.max_new_tokens or size.answer_tokens)
-    tokens = (problems.n or size.problems) * plan.decoding(problems.set).num_samples * answer
-    return START_S + 2 * _parameters(plan) * tokens / EVAL_FLOP_PER_S[_device(plan)]
+    rows = (problems.n or size.problems) * plan.decoding(problems.set).num_samples
+    gpu = _gpu(plan)
+    if gpu is None:
+        return start_s(plan) + 2 * _parameters(plan) * rows * answer / EVAL_FLOP_PER_S[_device(plan)]
+    batch = min(plan.evaluation.batch_size, rows)
+    cache = KV_BYTES * batch * (PROMPT_TOKENS + answer / 2) * depth_times_width(_parameters(plan))
+    read_s = (WEIGHT_BYTES * _parameters(plan) + cache) / (DECODE_BANDWIDTH_SHARE * gpu.bandwidth_gb_s * 1e9)
+    return start_s(plan) + math.ceil(rows / batch) * answer * (DECODE_STEP_S + read_s)
+
+
+def smoke_s(plan: Plan) -> float:
+    """Seconds of the smoke run: its start, and a few steps."""
+    return start_s(plan) + START_S
+
+
+def start_s(plan: Plan) -> float:
+    """Seconds until a job works."""
+    return HF_START_S if plan.backend == "hf" else START_S
 
 
 def run_s(state: State, spec: RunSpec) -> float:
@@ -78,13 +107,32 @@ def run_s(state: State, spec: RunSpec) -> float:
     if spec.kind == "evaluate":
         return _evaluation_run_s(state, spec.set or "search")
     if spec.kind == "smoke":
-        return START_S * 2
+        return smoke_s(state.plan)
     data, train = data_size(state.dataset), spec.train or state.plan.train
     last = _last_whole([run for run in state.runs.values() if run.spec.kind == spec.kind])
     expected = training_s(state.plan, train, data)
     if last is None or last.last.running_s is None:
-        return expected
+        return _by_smoke(state, train, data) or expected
     return last.last.running_s * expected / training_s(state.plan, last.spec.train or state.plan.train, data)
+
+
+def _by_smoke(state: State, train: TrainConfig, data: DataSize) -> float | None:
+    """A training run at the speed that the smoke run measured; None where it measured none.
+
+    Where the lengths of the rows are known, a step counts by its tokens: the smoke run's few rows may be short ones.
+    """
+    run = state.runs.get("smoke")
+    if run is None or not run.done or run.last.running_s is None:
+        return None
+    steps, seconds = float(run.result.get("steps") or 0), float(run.result.get("seconds") or 0)
+    if not steps or not seconds:
+        return None
+    before = run.spec.train or state.plan.train
+    step_s = float(run.result.get("step_s") or seconds / steps)
+    share = _batch(train) * train.max_length / (_batch(before) * before.max_length)
+    if data.mean_tokens is not None and (tokens := run.result.get("tokens")):
+        share = _step_tokens(train, data) / (tokens / steps)
+    return max(0.0, run.last.running_s - seconds) + _steps(train, data) * step_s * share
 
 
 def _evaluation_run_s(state: State, problems: ProblemSet) -> float:
@@ -110,7 +158,7 @@ def night_s(plan: Plan, data: DataSize) -> float:
     train = training_s(plan, plan.train, data)
     search, confirm = evaluation_s(plan, plan.search), evaluation_s(plan, plan.confirm)
     runs = plan.max_trials + (1 if plan.max_extensions else 0)
-    return START_S * 2 + 2 * search + runs * (train + search) + 2 * confirm
+    return smoke_s(plan) + 2 * search + runs * (train + search) + 2 * confirm
 
 
 def cost_micro_usd(plan: Plan, seconds: float) -> int:
@@ -122,6 +170,33 @@ def _last_whole(runs: list[Run]) -> Run | None:
     """The last of these runs that did all of its work: a part tells nothing of the whole."""
     whole = [run for run in runs if run.done and run.spec.resume_from is None and run.spec.parent is None]
     return next((run for run in reversed(whole) if run.score is None or run.score.complete), None)
+
+
+def _steps(train: TrainConfig, data: DataSize) -> int:
+    return total_steps(train, int(min(data.rows or train.max_rows or DEFAULT_ROWS, train.max_rows or math.inf)))
+
+
+def _batch(train: TrainConfig) -> int:
+    return train.per_device_train_batch_size * train.gradient_accumulation_steps
+
+
+def _step_tokens(train: TrainConfig, data: DataSize) -> float:
+    return _batch(train) * min(data.mean_tokens or train.max_length * MEAN_LENGTH_SHARE, train.max_length)
+
+
+def _token_flop(plan: Plan) -> int:
+    twice = _gpu(plan) is not None and _parameters(plan) >= CHECKPOINTING_FROM
+    return TWICE_TOKEN_FLOP if twice else TOKEN_FLOP
+
+
+def _train_flop_per_s(plan: Plan) -> float:
+    gpu = _gpu(plan)
+    return TRAIN_FLOP_PER_S[_device(plan)] if gpu is None else TRAIN_PEAK_SHARE * gpu.tflops * 1e12
+
+
+def _gpu(plan: Plan) -> Gpu | None:
+    """The speeds of the plan's flavor; None where it is local, a processor, or a model that nobody measured."""
+    return None if plan.accelerator is None else gpus().get(plan.accelerator)
 
 
 def _parameters(plan: Plan) -> int:

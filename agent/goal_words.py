@@ -64,7 +64,7 @@ PLAIN_BENCHMARK_WORDS = (
 
 FLAVORS = (
     r"cpu-(?:basic|upgrade|performance|xl)|zero-a10g|v5e-\w+|"
-    r"(?:\d+\s?x\s?)?(?:nvidia[- ])?(?:a10g?|a100|l4|l40s?|t4|h100|h200|b200|rtx[- ]?\d+\w*)"
+    r"(?:\d+\s?x\s?)?(?:nvidia[- ])?(?:a10g?|a100|l4|l40s?|t4|h100|h200|b200|rtx[- ]?(?:pro[- ]?)?\d+\w*)"
     r"(?:-?(?:small|medium|large|\d+gb))?(?:-?x\d+)?s?|"
     r"\d+\s?x?\s?gpus|multi[- ]gpu"
 )

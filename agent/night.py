@@ -40,6 +40,11 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
     Returns:
         The final state; None when the answer was no, and then nothing is left behind.
     """
+    if plan.backend != ports.runner.name:
+        raise UsageError(
+            f"the plan's jobs are to run on {plan.backend!r}, and the runner that is wired is {ports.runner.name!r}: "
+            f"use --backend {ports.runner.name}"
+        )
     paths = Paths(settings.reports_dir, plan.project)
     with open_ledger(paths.ledger, ports.clock) as book:
         if _confirmed(book):

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 from hfagent.agent.errors import PlanRejected
 from hfagent.agent.goal import GoalHints, denied
 from hfagent.agent.goal_numbers import GoalNumbers
+from hfagent.agent.hardware import Table, fallback
+from hfagent.agent.placement import Placement, place
 from hfagent.agent.recipes import Choices, Recipe
-from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, TrainConfig
+from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal, TrainConfig
 from hfagent.agent.settings import Settings
 from hfagent.agent.space import EFFECTIVE_BATCH, configure
 
@@ -24,11 +26,14 @@ OVERNIGHT_HOURS = 8.0
 UNBUILT = {
     "publishing": r"\bpublish|\bpush\b.*\b(hub|to [\w-]+/[\w-]+)",
     "conversion to GGUF": r"\bgguf\b",
-    "Hugging Face Jobs": r"\b(hf|hugging ?face) jobs\b",
     NOT_LORA: r"\b(full([- ]parameters?|[- ]weights?)?[- ](fine-?\s?tun\w*|sft)|all (the )?weights)\b",
     "training on a quantized model": r"\b(q-?lora|(4|8|four|eight)[- ]?bit)\b",
 }
 """What a goal may ask for and this version cannot do, by the words that ask for it."""
+
+
+ON_HF = r"\b(hf|hugging ?face)[- ]jobs?\b"
+"""How a goal says where its jobs are to run."""
 
 
 class Flags(Record):
@@ -50,24 +55,60 @@ class Surroundings(Record):
     hub: bool
     """The Hub answers."""
     gpu: bool
+    """On this machine."""
     benchmarks: tuple[str, ...]
     """Benchmarks that can be evaluated here."""
     taken: tuple[str, ...] = ()
     """Project names in use."""
+    hardware: Table | None = None
+    """What can be rented; None where jobs run here."""
+    parameters: int | None = None
+    """Weights of the model that is wanted, as its files count them; None while unknown."""
+    vocab_size: int | None = None
+
+
+def backend(goal: str, settings: Settings) -> Literal["local", "hf"]:
+    """Where jobs run: by the settings where they say it, else by the sentence."""
+    asked = any(not denied(goal, match.start()) for match in re.finditer(ON_HF, goal, re.IGNORECASE))
+    return "hf" if asked and "backend" not in settings.model_fields_set else settings.backend
+
+
+def model_id(hints: GoalHints, flags: Flags, recipe: Recipe) -> str:
+    """The model that is trained on rented hardware, where no embedded one stands in."""
+    return flags.model or hints.model or recipe.model.id
 
 
 def make_plan(
-    goal: str, *, hints: GoalHints, flags: Flags, recipe: Recipe, settings: Settings, here: Surroundings
+    goal: str,
+    *,
+    hints: GoalHints,
+    flags: Flags,
+    recipe: Recipe,
+    settings: Settings,
+    here: Surroundings,
+    capped: bool = True,
 ) -> Plan:
     """The complete plan.
+
+    Args:
+        goal: the sentence.
+        hints: what it says.
+        flags: what the command line says.
+        recipe: what is taken where both are silent.
+        settings: limits, folders, and where jobs run where the sentence does not say it.
+        here: what there is to work with.
+        capped: refuse jobs that cost money without a budget.
 
     Raises:
         PlanRejected: something asked for cannot be done here; the message says what can.
     """
     method = _method(flags, hints)
     settings, limit_notes = _with_wishes(settings, hints.numbers, hints.flavor)
+    settings = settings.model_copy(update={"backend": backend(goal, settings)})
     _check_built(goal, settings)
-    embedded = recipe.embedded if recipe.embedded and not (here.hub and here.gpu) else None
+    _check_rented(settings, here, capped=capped)
+    rented = here.hardware if settings.backend == "hf" else None
+    embedded = recipe.embedded if recipe.embedded and not rented and not (here.hub and here.gpu) else None
     wanted_model, wanted_dataset = flags.model or hints.model, flags.dataset or hints.dataset
     base = embedded or recipe
     search, confirm = _benchmarks(flags.benchmark or hints.benchmark, base, settings, here, quick=flags.quick)
@@ -82,6 +123,16 @@ def make_plan(
     if embedded is not None:
         changes |= _own_parts(recipe, embedded, model, dataset)
     train = _as_said(base.train.model_copy(update=changes), hints.numbers)
+    train = train.model_copy(update=QUICK) if flags.quick else train
+    evaluation = base.evaluation.model_copy(update={"seed": settings.seed})
+    placed: Placement | None = None
+    if rented is not None:
+        model = model.model_copy(update={"parameters": here.parameters or model.parameters})
+        placed = place(
+            rented, model.parameters, method,
+            train=train, evaluation=evaluation, named=settings.flavor, vocab_size=here.vocab_size,
+        )  # fmt: skip
+        train, evaluation = placed.train, placed.evaluation
     return Plan(
         project=_project(flags, model.id, dataset, method, here.taken),
         goal=goal,
@@ -91,13 +142,14 @@ def make_plan(
         dataset=dataset,
         search=search,
         confirm=confirm,
-        train=train.model_copy(update=QUICK) if flags.quick else train,
-        evaluation=base.evaluation.model_copy(update={"seed": settings.seed}),
+        train=train,
+        evaluation=evaluation,
         backend=settings.backend,
-        gpu=here.gpu,
+        gpu=here.gpu if placed is None else placed.flavor.gpu is not None,
+        accelerator=None if placed is None else placed.flavor.gpu,
         state_dir=str(settings.state_dir),
-        flavor=settings.flavor or "local",
-        price_micro_usd_per_hour=0,
+        flavor="local" if placed is None else placed.flavor.name,
+        price_micro_usd_per_hour=0 if placed is None else placed.flavor.price_micro_usd_per_hour,
         budget_micro_usd=settings.budget_micro_usd,
         max_hours=settings.max_hours,
         max_extensions=0 if flags.quick else 1 if embedded else 2,
@@ -109,7 +161,7 @@ def make_plan(
         notes=(
             *(_notes(recipe, model, dataset, confirm, here) if embedded else ()),
             *limit_notes,
-            *_gpu_notes(goal, here),
+            *(_gpu_notes(goal, here) if placed is None else placed.notes),
         ),
     )
 
@@ -181,8 +233,27 @@ def _check_built(goal: str, settings: Settings) -> None:
             raise PlanRejected(f"{what} is not available yet: leave it out of the goal")
     if any(denied(goal, match.start()) for match in re.finditer(r"\blora\b", goal, re.IGNORECASE)):
         raise PlanRejected(f"{NOT_LORA} is not available yet: leave it out of the goal")
-    if settings.flavor not in (None, "local"):
-        raise PlanRejected(f"unknown flavor {settings.flavor!r} for the backend 'local'; its only flavor is 'local'")
+    if settings.backend == "local" and settings.flavor not in (None, "local"):
+        known = not isinstance(fallback().named(settings.flavor), Refusal)
+        hint = "; it can be rented: --backend hf" if known else ""
+        raise PlanRejected(
+            f"unknown flavor {settings.flavor!r} for the backend 'local'; its only flavor is 'local'{hint}"
+        )
+
+
+def _check_rented(settings: Settings, here: Surroundings, *, capped: bool) -> None:
+    if settings.backend != "hf":
+        return
+    if not here.hub or here.hardware is None:
+        raise PlanRejected(
+            "jobs on hf need the Hub, which does not answer: check the network and HF_HUB_OFFLINE, or "
+            "use --backend local"
+        )
+    if capped and settings.budget_usd is None:
+        raise PlanRejected(
+            "jobs on hf cost money: name --budget-usd, the most that the whole project may cost; "
+            "`hfagent estimate` says what to expect"
+        )
 
 
 def _dataset(flags: Flags, wanted: str | None, default: DatasetRef) -> DatasetRef:

@@ -3,51 +3,83 @@
 import os
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfagent.agent import wiring
 from hfagent.agent.errors import GoalUnclear, SettingsError
+from hfagent.agent.goal import GoalHints
 from hfagent.agent.ledger import is_confirmed
-from hfagent.agent.plan import Flags, Surroundings, make_plan
+from hfagent.agent.plan import Flags, Surroundings, backend, make_plan, model_id
+from hfagent.agent.recipes import Recipe
 from hfagent.agent.records import DatasetRef, DatasetReport, ModelRef, Plan
 from hfagent.agent.settings import Settings
 
 if TYPE_CHECKING:
+    from hfagent.agent.estimate_view import Estimate
     from hfagent.tools.derive import Derived
 
 SET_HERE = "HFAGENT_SET_HUB_OFFLINE"
 """Set beside HF_HUB_OFFLINE where hfagent set it, so that the Hub is asked again later."""
 
 
-def plan_goal(goal: str, flags: Flags, settings: Settings) -> Plan:
+def plan_goal(goal: str, flags: Flags, settings: Settings, *, capped: bool = True) -> Plan:
     """The plan for a goal, complete and with a token of its own; nothing is fetched or launched.
 
-    A goal that no pattern understands is put into words by the model that plans, where there is one.
+    A goal that no pattern understands is put into words by the model that plans, where there is one. Jobs that cost
+    money are refused without a budget unless that is not asked for (`capped`).
 
     Raises:
         UsageError: the goal cannot be understood or reached here, a model or dataset is not there, or there is a budget
             and no price of the planner's tokens.
     """
     if settings.planner == "rules":
-        return _planned(goal, flags, settings)
+        return _planned(goal, flags, settings, capped=capped)
     from hfagent.agent.planners import impatient_model, require_price
     from hfagent.agent.understand import understand
 
     try:
-        plan = _planned(goal, flags, settings)
+        plan = _planned(goal, flags, settings, capped=capped)
     except GoalUnclear:
         plan = understand(
             goal,
             flags,
             impatient_model(settings),
-            planned=lambda sentence, said: _planned(sentence, said, settings),
-            token=None if settings.hf_token is None else settings.hf_token.get_secret_value(),
+            planned=lambda sentence, said: _planned(sentence, said, _on(settings, goal), capped=capped),
+            token=_token(settings),
         )
     require_price(settings, plan)
     return plan
 
 
-def _planned(goal: str, flags: Flags, settings: Settings) -> Plan:
+def estimate_goal(goal: str, flags: Flags, settings: Settings) -> "Estimate":
+    """What a goal would take and cost; nothing is launched, and no budget is asked for.
+
+    Raises:
+        UsageError: as for `plan_goal`.
+    """
+    from hfagent.agent.estimate_view import price
+    from hfagent.tools import hub_hardware
+    from hfagent.tools.sources import rough_size
+
+    plan = plan_goal(goal, flags, settings, capped=False)
+    size = rough_size(plan.dataset)
+    if plan.backend != "hf":
+        return price(plan, size, None)
+    token, model = _token(settings), plan.model
+    vocabulary = hub_hardware.vocabulary(model.id, model.revision, token)
+    return price(plan, size, hub_hardware.hardware(token), vocab_size=vocabulary)
+
+
+def _token(settings: Settings) -> str | None:
+    return None if settings.hf_token is None else settings.hf_token.get_secret_value()
+
+
+def _on(settings: Settings, goal: str) -> Settings:
+    """The settings with where the goal's jobs run, which the model that puts it into words need not repeat."""
+    return settings if backend(goal, settings) == settings.backend else settings.model_copy(update={"backend": "hf"})
+
+
+def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Plan:
     from hfagent.agent.goal import parse_goal
     from hfagent.agent.recipes import load
     from hfagent.tools.benchmarks import names
@@ -56,13 +88,26 @@ def _planned(goal: str, flags: Flags, settings: Settings) -> Plan:
     hints = parse_goal(goal)
     ledgers = settings.reports_dir.glob("*.jsonl") if settings.reports_dir.is_dir() else ()
     taken = tuple(path.stem for path in ledgers if is_confirmed(path))
+    recipe = load(hints.task_area or "code")
     here = Surroundings(hub=hub_answers(), gpu=wiring.has_gpu(), benchmarks=names(), taken=taken)
-    plan = make_plan(
-        goal, hints=hints, flags=flags, recipe=load(hints.task_area or "code"), settings=settings, here=here
-    )
+    if here.hub and backend(goal, settings) == "hf":
+        here = here.model_copy(update=_rented(settings, hints, flags, recipe))
+    plan = make_plan(goal, hints=hints, flags=flags, recipe=recipe, settings=settings, here=here, capped=capped)
     require_model(plan.model, hub=here.hub)
     require_dataset(plan.dataset, hub=here.hub)
     return plan.model_copy(update={"token": secrets.token_hex(2)})
+
+
+def _rented(settings: Settings, hints: GoalHints, flags: Flags, recipe: Recipe) -> dict[str, Any]:
+    """What the Hub offers and what it knows of the model, as fields of `Surroundings`."""
+    from hfagent.tools import hub_hardware
+
+    token, model = _token(settings), model_id(hints, flags, recipe)
+    return {
+        "hardware": hub_hardware.hardware(token),
+        "parameters": hub_hardware.parameters(model, token=token),
+        "vocab_size": hub_hardware.vocabulary(model, token=token),
+    }
 
 
 def check_data(

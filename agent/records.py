@@ -1,7 +1,5 @@
-"""Values that cross a seam: frozen, no unknown keys, no NaN. Missing is None, never 0.
-
-Times are UTC; `_s` is seconds; `_micro_usd` is millionths of a dollar, so that money adds up exactly.
-"""
+"""Values that cross a seam: frozen, no unknown keys, no NaN; missing is None, never 0. Times are UTC; `_s` is seconds;
+`_micro_usd` is millionths of a dollar, so that money adds up exactly."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -180,6 +178,8 @@ class Plan(Record):
     flavor: str
     gpu: bool = False
     """Whether jobs find an accelerator; for the estimates."""
+    accelerator: str | None = None
+    """Model of the flavor's GPU, a key of `hardware.gpus`."""
     state_dir: str | None = None
     """Where local jobs keep their files; a resume from elsewhere must find them."""
     price_micro_usd_per_hour: int = Field(ge=0)

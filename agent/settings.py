@@ -22,12 +22,18 @@ ALIASES = {"OPENAI_BASE_URL": "openai_base_url"}
 class Settings(Record):
     """Made by `load`; never changed afterwards."""
 
-    backend: Literal["local"] = "local"
-    """Where jobs run."""
+    backend: Literal["local", "hf"] = "local"
+    """Where jobs run: on this machine, or as Hugging Face Jobs."""
     flavor: str | None = Field(default=None, min_length=1)
     """Hardware of a job; None lets the backend choose."""
+    namespace: str | None = Field(default=None, pattern=r"^[\w.-]+$")
+    """User or organization that jobs on hf belong to and are billed to; None is the token's own."""
+    trackio_space: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
+    """Space that shows the metrics of jobs on hf, `user/name`."""
+    trackio_server_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    """A Trackio server of one's own that jobs on hf send their metrics to instead of a Space."""
     budget_usd: float | None = Field(default=None, ge=0)
-    """Cap over the whole project. None is no cap, right for local jobs, which cost nothing."""
+    """Cap over the whole project. None is no cap, right for local jobs, which cost nothing; jobs on hf need one."""
     max_hours: float | None = Field(default=None, gt=0)
     """Time for the whole project; None is no limit."""
     max_trials: int | None = Field(default=None, ge=1)

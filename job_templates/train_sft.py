@@ -188,16 +188,19 @@ def train(args: Args, stop: Stop) -> dict[str, Any]:
     if checkpoint is not None:
         training.check_resumable(checkpoint, schedule, args.config)
     trainer.schedule, trainer.args.max_steps, trainer.args.warmup_steps = schedule, schedule.total, schedule.warmup
-    seconds = run(trainer, schedule, stop, checkpoint)
+    seconds, step_s = run(trainer, schedule, stop, checkpoint)
     adapter = args.output_dir / "adapter"
     trainer.model.save_pretrained(adapter)
     trainer.processing_class.save_pretrained(adapter)
     training.check_adapter(adapter)
-    return result(trainer, args, schedule, precision, checkpoint=checkpoint, seconds=seconds)
+    found = result(trainer, args, schedule, precision, checkpoint=checkpoint, seconds=seconds)
+    return {**found, "step_s": None if step_s is None else round(step_s, 4)}
 
 
-def run(trainer: "SFTTrainer", schedule: Schedule, stop: Stop, checkpoint: Checkpoint | None) -> float:
-    """The training itself; returns its seconds."""
+def run(
+    trainer: "SFTTrainer", schedule: Schedule, stop: Stop, checkpoint: Checkpoint | None
+) -> tuple[float, float | None]:
+    """The training itself; returns its seconds, and those of a step."""
     import trackio
     from transformers import PrinterCallback
 
@@ -215,7 +218,7 @@ def run(trainer: "SFTTrainer", schedule: Schedule, stop: Stop, checkpoint: Check
     if watching.broken:
         emit_result(training.cut_off(Path(trainer.args.output_dir), trainer.state.global_step))
         raise ModelError(f"training diverged: {watching.broken}; lower the learning rate")
-    return time.monotonic() - started
+    return time.monotonic() - started, watching.step_s
 
 
 def result(

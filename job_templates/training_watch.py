@@ -21,6 +21,10 @@ class Watch(Protocol):
     broken: str | None
     """The log value that was no number, and its step; None for a sound run."""
 
+    @property
+    def step_s(self) -> float | None:
+        """Seconds of a step after the first, which compiles and fills caches; None for a run of one step."""
+
 
 def say(line: str) -> None:
     """One line of progress, at once."""
@@ -44,6 +48,14 @@ def no_number(logs: dict[str, Any]) -> str | None:
     return next((f"{name} {logs[name]}" for name in bad), None)
 
 
+def finish_kernels() -> None:
+    """Wait for what a GPU has yet to do: a step that was only queued has cost no time so far."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def watch(schedule: Schedule, stop: Stop, folder: Path) -> Watch:
     """The callback for a trainer that writes its checkpoints to `folder`."""
     from transformers import TrainerCallback
@@ -51,11 +63,22 @@ def watch(schedule: Schedule, stop: Stop, folder: Path) -> Watch:
     class Watching(TrainerCallback):  # type: ignore[misc]
         broken: str | None = None
         last: tuple[int, float] | None = None
+        marks: tuple[tuple[int, float], ...] = ()
+
+        @property
+        def step_s(self) -> float | None:
+            if len(self.marks) < 2:
+                return None
+            (first, begun), (last, ended) = self.marks[0], self.marks[-1]
+            return (ended - begun) / (last - first)
 
         def on_step_end(
             self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: Any
         ) -> None:
             step = state.global_step
+            if not self.marks or step == schedule.total:
+                finish_kernels()
+                self.marks = (*self.marks, (step, time.monotonic()))
             if step in (schedule.stable, schedule.total) or stop.requested:
                 control.should_save = True
             control.should_evaluate = step in schedule.evaluations and not stop.requested

@@ -90,3 +90,12 @@ def test_a_project_that_nobody_confirmed_is_replaced_and_a_begun_one_is_not(sett
     assert state.ended.state == "finished"
     with pytest.raises(UsageError, match="hfagent resume night"):
         start(World(SKILL), settings, None)
+
+
+def test_a_plan_for_hf_is_never_run_by_another_runner(settings: Settings) -> None:
+    world = World(SKILL)
+    plan = make_plan(backend="hf", price_micro_usd_per_hour=400_000, budget_micro_usd=5_000_000)
+    with pytest.raises(UsageError, match="'hf', and the runner that is wired is 'fake'"):
+        begin(plan, world.ports, settings, ask=None, console=Console(stderr=True, quiet=True))
+    assert world.runner.submits == []
+    assert left(settings) == []

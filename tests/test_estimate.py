@@ -2,12 +2,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from world import SKILL, World, make_plan
+from nights import state_of
+from world import SKILL, World, killed, make_plan
 from world import night as finished_night
 
-from hfagent.agent import estimate
+from hfagent.agent import estimate, ledger
 from hfagent.agent.estimate import DataSize
-from hfagent.agent.records import BenchmarkRef, Plan, RunSpec, TrainConfig
+from hfagent.agent.fakes import Ending
+from hfagent.agent.hardware import fallback, gpus
+from hfagent.agent.night_jobs import elsewhere, night_jobs
+from hfagent.agent.records import BenchmarkRef, JobSpec, Plan, RunSpec, TrainConfig
 from hfagent.job_templates.training import plan_schedule
 from hfagent.tools.benchmarks import names, problems
 
@@ -94,3 +98,79 @@ def test_timeouts_leave_room_and_costs_round_up() -> None:
     assert estimate.timeout_s(10) == estimate.MIN_TIMEOUT_S
     assert estimate.timeout_s(1000) == 3600
     assert estimate.cost_micro_usd(make_plan(price_micro_usd_per_hour=1), 1) == 1
+
+
+RENTED = {"backend": "hf", "gpu": True, "accelerator": "l4", "flavor": "l4x1", "price_micro_usd_per_hour": 800_000}
+
+
+def test_a_known_gpu_is_estimated_by_its_own_speed() -> None:
+    plan, data = make_plan(**RENTED), DataSize(rows=10_000, mean_tokens=500)
+    faster = plan.model_copy(update={"accelerator": "h200"})
+    train = estimate.training_s(plan, plan.train, data) - estimate.HF_START_S
+    peak = {name: gpus()[name].tflops for name in ("l4", "h200")}
+    assert train / (estimate.training_s(faster, plan.train, data) - estimate.HF_START_S) == pytest.approx(
+        peak["h200"] / peak["l4"]
+    )
+    assert estimate.evaluation_s(faster, plan.search) < estimate.evaluation_s(plan, plan.search)
+    unheard_of = plan.model_copy(update={"accelerator": "b9000"})
+    assert estimate.training_s(unheard_of, plan.train, data) > 0
+
+
+def test_flops_by_hand() -> None:
+    plan = make_plan(**RENTED, train=TrainConfig(max_steps=100, per_device_train_batch_size=8, max_length=1000))
+    data = DataSize(rows=1000, mean_tokens=500)
+    tokens = 100 * 8 * 500
+    by_hand = 6 * 135e6 * tokens / (0.3 * 121e12)
+    assert estimate.training_s(plan, plan.train, data) == pytest.approx(180 + by_hand)
+    large = plan.model_copy(update={"model": plan.model.model_copy(update={"parameters": 4_000_000_000})})
+    by_hand = 8 * 4e9 * tokens / (0.3 * 121e12)
+    assert estimate.training_s(large, large.train, data) == pytest.approx(180 + by_hand)
+
+
+def test_the_jobs_of_a_night_add_up_to_it_and_cost_to_the_micro_dollar() -> None:
+    plan, data = make_plan(**RENTED, max_trials=3, max_extensions=2), DataSize(rows=5000)
+    jobs = night_jobs(plan, data)
+    assert sum(job.count * job.expected_s for job in jobs) == pytest.approx(estimate.night_s(plan, data))
+    assert {job.name: job.count for job in jobs} == {
+        "smoke": 1, "baseline": 1, "training": 4, "evaluation": 4, "baseline again": 1, "confirmation": 2,
+    }  # fmt: skip
+    for job in jobs:
+        spec = JobSpec(
+            key="k", project="p", run="r", kind=job.kind, template="t.py", args=(), flavor=plan.flavor,
+            timeout_s=job.timeout_s, price_micro_usd_per_hour=plan.price_micro_usd_per_hour,
+        )  # fmt: skip
+        assert job.reserved_micro_usd == job.count * spec.reserve_micro_usd
+        assert 0 < job.expected_micro_usd < job.reserved_micro_usd
+        exact = job.count * job.expected_s * 800_000 / 3600
+        assert 0 <= job.expected_micro_usd - exact < job.count
+
+
+def test_the_same_night_elsewhere_is_ordered_by_what_it_costs() -> None:
+    plan, data = make_plan(**RENTED), DataSize(rows=5000)
+    others = elsewhere(plan, data, tuple(f for f in fallback().flavors if f.gpus == 1))
+    assert "l4x1" not in {other.flavor for other in others}
+    assert len(others) == 8
+    costs = [other.expected_micro_usd for other in others]
+    assert costs == sorted(costs)
+
+
+def test_the_first_training_is_estimated_by_the_speed_of_the_smoke_run(tmp_path: Path) -> None:
+    path, there = tmp_path / "night.jsonl", World(SKILL)
+    measured = {"steps": 3, "seconds": 30.0, "step_s": 4.0, "tokens": 1200}
+    there.endings = lambda spec: Ending(running_s=60, result=measured) if spec.kind == "smoke" else None
+    killed(path, there, lambda event: getattr(event.fact, "job", None) is not None and event.fact.job.run == "sft-01")
+    events = [e for e in ledger.read(path) if getattr(getattr(e.fact, "job", None), "run", None) != "sft-01"]
+    state = state_of(events)
+    spec = RunSpec(name="sft-01", kind="train", why="first", train=state.plan.train)
+    steps = estimate.total_steps(state.plan.train, 160)
+    assert state.dataset is not None
+    lengths = state.dataset.token_lengths
+    share = 1.0 if lengths is None else 8 * min(lengths["p50"], 1024) / 400
+    assert estimate.run_s(state, spec) == pytest.approx(60 - 30 + steps * 4.0 * share)
+    double = spec.model_copy(update={"train": spec.train and spec.train.model_copy(update={"max_length": 2048})})
+    assert estimate.run_s(state, double) == pytest.approx(30 + steps * 4.0 * (2.0 if lengths is None else share))
+    unmeasured = finished_night(tmp_path / "other.jsonl", World(SKILL))
+    runs = {"smoke": unmeasured.runs["smoke"]}
+    rough = replace(unmeasured, runs=runs)
+    by_size = estimate.training_s(rough.plan, rough.plan.train, estimate.data_size(rough.dataset))
+    assert estimate.run_s(rough, spec) == by_size

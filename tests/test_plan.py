@@ -5,6 +5,7 @@ import pytest
 
 from hfagent.agent.errors import PlanRejected
 from hfagent.agent.goal import parse_goal
+from hfagent.agent.hardware import fallback
 from hfagent.agent.plan import OVERNIGHT_HOURS, Flags, Surroundings, make_plan
 from hfagent.agent.recipes import load as load_recipe
 from hfagent.agent.records import BenchmarkRef, DatasetRef, Plan
@@ -12,6 +13,10 @@ from hfagent.agent.settings import load
 
 BENCHMARKS = ("procedural_python", "openai_humaneval")
 OFFLINE = Surroundings(hub=False, gpu=False, benchmarks=BENCHMARKS)
+ON_HF = Surroundings(
+    hub=True, gpu=False, benchmarks=BENCHMARKS, hardware=fallback(), parameters=596_049_920, vocab_size=151_936
+)
+PAID = {"backend": "hf", "budget_usd": 20}
 GPU_BOX = Surroundings(hub=True, gpu=True, benchmarks=BENCHMARKS)
 
 
@@ -186,3 +191,57 @@ def test_a_persons_own_rows_are_neither_cut_to_the_demo_nor_trained_at_its_rate(
 
 def test_quick_wins_over_the_sentence() -> None:
     assert plan("improve code with SFT on 500 examples", quick=True).train.max_rows == 100
+
+
+def test_on_hf_the_recipe_runs_on_the_cheapest_flavor_that_fits() -> None:
+    made = plan(here=ON_HF, settings=PAID)
+    assert (made.backend, made.flavor, made.price_micro_usd_per_hour) == ("hf", "t4-small", 400_000)
+    assert (made.gpu, made.accelerator, made.budget_micro_usd) == (True, "t4", 20_000_000)
+    assert (made.model.id, made.dataset.id) == ("Qwen/Qwen3-0.6B", "open-r1/codeforces-cots")
+    assert made.model.parameters == 596_049_920
+    assert made.confirm.name == "openai_humaneval"
+    assert not any("embedded" in note or "no GPU" in note or "GPU here" in note for note in made.notes)
+
+
+def test_the_size_of_the_model_decides_and_is_recorded() -> None:
+    made = plan(here=ON_HF.model_copy(update={"parameters": 8_190_735_360}), settings=PAID, model="Qwen/Qwen3-8B")
+    assert (made.model.id, made.model.parameters) == ("Qwen/Qwen3-8B", 8_190_735_360)
+    assert made.flavor == "l40sx1"
+    with pytest.raises(PlanRejected, match="nobody knows how many weights"):
+        plan(here=ON_HF.model_copy(update={"parameters": None}), settings=PAID, model="org/model-7B")
+
+
+@pytest.mark.parametrize("words", ["on HF Jobs", "on Hugging Face Jobs", "as an hf job"])
+def test_the_sentence_may_say_that_jobs_run_on_hf(words: str) -> None:
+    made = plan(f"improve code with SFT {words}, l4x1, budget $5", here=ON_HF)
+    assert (made.backend, made.flavor, made.budget_micro_usd) == ("hf", "l4x1", 5_000_000)
+    assert plan("improve code with SFT, not on HF Jobs", here=OFFLINE).backend == "local"
+
+
+def test_where_settings_say_local_the_sentence_does_not_spend() -> None:
+    made = plan("improve code on HF Jobs", here=OFFLINE, settings={"backend": "local"})
+    assert (made.backend, made.flavor, made.price_micro_usd_per_hour) == ("local", "local", 0)
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("jobs on hf cost money: name --budget-usd", {"settings": {"backend": "hf"}}),
+        ("need the Hub, which does not answer", {"settings": PAID, "here": OFFLINE}),
+        ("did you mean 'a10g-large'", {"settings": PAID | {"flavor": "a10g-larg"}}),
+        ("unknown flavor 'h100'", {"goal": "improve code on an h100", "settings": PAID}),
+        ("a processor trains fewer than", {"settings": PAID | {"flavor": "cpu-basic"}}),
+        ("it can be rented: --backend hf", {"goal": "improve code on an a100", "here": OFFLINE}),
+    ],
+)
+def test_what_cannot_be_rented_is_said_before_money_is_spent(message: str, arguments: dict[str, Any]) -> None:
+    goal = arguments.pop("goal", "improve code solving with SFT")
+    with pytest.raises(PlanRejected, match=message):
+        plan(goal, **{"here": ON_HF, **arguments})
+
+
+def test_a_named_gpu_takes_its_cheapest_flavor_and_a_stale_table_is_told() -> None:
+    stale = ON_HF.model_copy(update={"hardware": fallback().model_copy(update={"note": "prices of last year"})})
+    made = plan("improve code on HF Jobs with an A100, budget $9", here=stale)
+    assert made.flavor == "a100-large"
+    assert "prices of last year" in made.notes

@@ -322,6 +322,7 @@ def test_a_run_reports_what_it_did_and_leaves_what_it_says(runs: list[dict[str, 
     assert result["stable_checkpoint"] == str(place / "short" / "checkpoint-8")
     assert Path(result["stable_checkpoint"], "optimizer.pt").is_file()
     assert 0 < result["train_loss"] < 4
+    assert 0 < 9 * result["step_s"] < result["seconds"]
     assert result["eval_loss"] > 0
     launched = TrainConfig.model_validate(result["launched"])
     assert launched == TrainConfig(max_steps=10, learning_rate=0.01, max_rows=44)
