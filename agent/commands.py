@@ -11,11 +11,15 @@ from typing import Any
 
 from hfagent.agent import console as terminal
 from hfagent.agent import estimate, planning, wiring
+from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.errors import HfagentError, JobError, UsageError
 from hfagent.agent.folding import fold
 from hfagent.agent.ledger import is_held, read
 from hfagent.agent.plan import Flags
-from hfagent.agent.records import DatasetRef, DatasetReport, Plan
+from hfagent.agent.records import (
+    DatasetRef,
+    Plan,
+)
 from hfagent.agent.settings import Settings
 from hfagent.agent.state import State
 from hfagent.agent.summary import phase, summary

@@ -17,8 +17,12 @@ from rich.text import Text
 from rich.theme import Theme
 
 from hfagent.agent import estimate, lines
+from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event
-from hfagent.agent.records import BenchmarkRef, DatasetReport, Plan
+from hfagent.agent.records import (
+    BenchmarkRef,
+    Plan,
+)
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.summary import headline, phase

@@ -9,6 +9,7 @@ from pathlib import Path
 from hfagent.agent import hypotheses, jobs, policy, rules, thresholds
 from hfagent.agent.claim import claim
 from hfagent.agent.control import Request
+from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.decide import decide
 from hfagent.agent.errors import EvaluationError, PlanRejected
 from hfagent.agent.events import (
@@ -31,7 +32,6 @@ from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.job_desk import JobDesk
 from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, Unpaused, Vetoed
 from hfagent.agent.records import (
-    DatasetReport,
     Decision,
     JobSpec,
     ProblemSet,

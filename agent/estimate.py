@@ -3,9 +3,17 @@
 import math
 from typing import NamedTuple
 
+from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.hardware import Gpu, gpus
 from hfagent.agent.memory import CHECKPOINTING_FROM, KV_BYTES, WEIGHT_BYTES, depth_times_width
-from hfagent.agent.records import BenchmarkRef, DatasetReport, Plan, ProblemSet, Record, RunSpec, TrainConfig
+from hfagent.agent.records import (
+    BenchmarkRef,
+    Plan,
+    ProblemSet,
+    Record,
+    RunSpec,
+    TrainConfig,
+)
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 

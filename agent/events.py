@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from hfagent.agent.backend_facts import BackendFact, BackendFound, BackendLost, StrayFound, SubmitRetried
+from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.findings import Flag, Response
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.planner_facts import (
@@ -23,7 +24,6 @@ from hfagent.agent.planner_facts import (
 )
 from hfagent.agent.records import (
     Claim,
-    DatasetReport,
     Decision,
     JobSpec,
     JobStage,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from hfagent.agent.dataset_records import DatasetReport, MethodCheck
 from hfagent.agent.errors import JobError
 from hfagent.agent.events import Proposed
 from hfagent.agent.findings import Look, Trial
@@ -13,11 +14,9 @@ from hfagent.agent.integrity import ContaminationReport, Hit
 from hfagent.agent.records import (
     BenchmarkRef,
     DatasetRef,
-    DatasetReport,
     Job,
     JobSpec,
     JobStage,
-    MethodCheck,
     MetricPoint,
     ModelRef,
     Plan,

@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hfagent.agent import wiring
+from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.errors import GoalUnclear, SettingsError
 from hfagent.agent.goal import GoalHints
 from hfagent.agent.ledger import is_confirmed
 from hfagent.agent.plan import Flags, Surroundings, backend, make_plan, model_id
 from hfagent.agent.recipes import Recipe
-from hfagent.agent.records import DatasetRef, DatasetReport, ModelRef, Plan
+from hfagent.agent.records import (
+    DatasetRef,
+    ModelRef,
+    Plan,
+)
 from hfagent.agent.settings import Settings
 
 if TYPE_CHECKING:

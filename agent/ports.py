@@ -6,10 +6,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Proposed
 from hfagent.agent.findings import Look, Trial
 from hfagent.agent.integrity import ContaminationReport
-from hfagent.agent.records import BenchmarkRef, DatasetRef, DatasetReport, Job, JobSpec, MetricPoint, ModelRef, Plan
+from hfagent.agent.records import (
+    BenchmarkRef,
+    DatasetRef,
+    Job,
+    JobSpec,
+    MetricPoint,
+    ModelRef,
+    Plan,
+)
 
 
 class Clock(Protocol):

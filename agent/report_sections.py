@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from hfagent.agent import report_facts as facts
+from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import (
     Crashed,
     EpochOpened,
@@ -33,7 +34,9 @@ from hfagent.agent.markdown import (
     value,
 )
 from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, PlannerSwitched, Unpaused, Vetoed
-from hfagent.agent.records import DatasetReport, TrainConfig
+from hfagent.agent.records import (
+    TrainConfig,
+)
 from hfagent.agent.report_words import (
     base_model,
     dataset,

@@ -3,10 +3,16 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.fakes import FakeChecker, FakeClock, FakeFirewall, FakeJobRunner, FakeLooks
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.ports import Ports, Searcher
-from hfagent.agent.records import DatasetRef, DatasetReport, Job, MetricPoint, ModelRef
+from hfagent.agent.records import (
+    DatasetRef,
+    Job,
+    MetricPoint,
+    ModelRef,
+)
 from hfagent.agent.simulated_jobs import CLEAN, PLACE, SimulatedJobs
 from hfagent.agent.simulator import World
 

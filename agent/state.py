@@ -5,9 +5,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
+from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event, LookTaken, NoiseMeasured, ProjectEnded, Proposed, Refused
 from hfagent.agent.integrity import ContaminationReport
-from hfagent.agent.records import Claim, DatasetReport, Decision, Plan, ProblemSet, Refusal
+from hfagent.agent.records import (
+    Claim,
+    Decision,
+    Plan,
+    ProblemSet,
+    Refusal,
+)
 from hfagent.agent.runs import Attempt, Comparison, Run, Stray, Taken
 from hfagent.agent.wishes import Wishes
 

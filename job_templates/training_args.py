@@ -8,8 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hfagent.agent.dataset_records import ColumnMapping
 from hfagent.agent.errors import UsageError
-from hfagent.agent.records import ColumnMapping, DatasetRef, Method, TrainConfig
+from hfagent.agent.records import (
+    DatasetRef,
+    Method,
+    TrainConfig,
+)
 
 Row = dict[str, Any]
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from hfagent.agent.dataset_records import ColumnMapping, DatasetReport, MethodCheck
 from hfagent.agent.events import (
     Claimed,
     Compared,
@@ -36,14 +37,11 @@ from hfagent.agent.records import (
     Action,
     BenchmarkRef,
     Claim,
-    ColumnMapping,
     DatasetRef,
-    DatasetReport,
     Decision,
     EvalConfig,
     JobSpec,
     JobStage,
-    MethodCheck,
     MetricPoint,
     ModelRef,
     Plan,

@@ -6,12 +6,15 @@ import pytest
 from rich.console import Console
 from world import SKILL, World, make_plan
 
+from hfagent.agent.dataset_records import MethodCheck
 from hfagent.agent.errors import DatasetError, UsageError
 from hfagent.agent.events import PlanMade
 from hfagent.agent.fakes import FakeChecker
 from hfagent.agent.ledger import open_ledger
 from hfagent.agent.night import Ask, begin
-from hfagent.agent.records import MethodCheck, Plan
+from hfagent.agent.records import (
+    Plan,
+)
 from hfagent.agent.settings import Settings, load
 from hfagent.agent.state import State
 

@@ -17,9 +17,12 @@ from hfagent.agent import commands, report
 from hfagent.agent import console as terminal
 from hfagent.agent.cli import main
 from hfagent.agent.clock import SystemClock
+from hfagent.agent.dataset_records import DatasetReport, MethodCheck
 from hfagent.agent.events import Event, JobIntended, to_line
 from hfagent.agent.ledger import open_ledger
-from hfagent.agent.records import DatasetReport, MethodCheck, RunSpec
+from hfagent.agent.records import (
+    RunSpec,
+)
 from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths
 from hfagent.tools.embedded_model import FILES

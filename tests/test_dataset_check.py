@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from hfagent.agent.records import ColumnMapping, DatasetReport, Method, MethodCheck
+from hfagent.agent.dataset_records import ColumnMapping, DatasetReport, MethodCheck
+from hfagent.agent.records import (
+    Method,
+)
 from hfagent.tools.dataset_check import check_rows
 from hfagent.tools.dataset_mapping import map_rows
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hfagent.agent.records import ColumnMapping
+from hfagent.agent.dataset_records import ColumnMapping
 from hfagent.tools.dataset_mapping import flaw, map_row, map_rows
 
 USER = {"role": "user", "content": "hi"}

@@ -7,10 +7,14 @@ import pytest
 from world import SKILL, World, night
 
 from hfagent.agent import jobs, proposals
+from hfagent.agent.dataset_records import ColumnMapping, MethodCheck
 from hfagent.agent.fakes import FakeChecker
 from hfagent.agent.folding import fold
 from hfagent.agent.ledger import read
-from hfagent.agent.records import ColumnMapping, MethodCheck, RunSpec, TrainConfig
+from hfagent.agent.records import (
+    RunSpec,
+    TrainConfig,
+)
 from hfagent.agent.state import State
 from hfagent.job_templates import evaluate, train_sft
 

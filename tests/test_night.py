@@ -18,6 +18,7 @@ from world import (
 )
 
 from hfagent.agent import ledger
+from hfagent.agent.dataset_records import MethodCheck
 from hfagent.agent.events import Event
 from hfagent.agent.fakes import (
     Ending,
@@ -27,7 +28,6 @@ from hfagent.agent.folding import fold
 from hfagent.agent.records import (
     Job,
     JobSpec,
-    MethodCheck,
 )
 from hfagent.agent.summary import headline, summary
 

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from tiny_model import write_tiny_model
 
+from hfagent.agent.dataset_records import ColumnMapping
 from hfagent.agent.errors import ModelError, UsageError
 from hfagent.agent.jobs import hyperparameter_args
-from hfagent.agent.records import ColumnMapping, TrainConfig
+from hfagent.agent.records import (
+    TrainConfig,
+)
 from hfagent.job_templates import train_sft
 from hfagent.job_templates.train_sft import FORMATS, parse_args
 from hfagent.job_templates.training import (

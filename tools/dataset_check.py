@@ -8,7 +8,10 @@ from functools import cache
 from math import ceil
 from typing import Any, get_args
 
-from hfagent.agent.records import DatasetReport, Method, MethodCheck
+from hfagent.agent.dataset_records import DatasetReport, MethodCheck
+from hfagent.agent.records import (
+    Method,
+)
 from hfagent.tools.dataset_columns import Candidate, candidates, holds_template_marks
 from hfagent.tools.dataset_mapping import TEXT_OR_MESSAGES, flaw, map_row
 from hfagent.tools.dataset_table import Table, read_table

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from hfagent.agent.records import ColumnMapping, Method
+from hfagent.agent.dataset_records import ColumnMapping
+from hfagent.agent.records import (
+    Method,
+)
 from hfagent.tools.dataset_mapping import TEXT_OR_MESSAGES
 from hfagent.tools.dataset_table import CONTENT, CONTENT_KEYS, ROLE_KEYS, Table, json_list, turn_key
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hfagent.agent.records import ColumnMapping
+from hfagent.agent.dataset_records import ColumnMapping
 
 TEXT_OR_MESSAGES = ("prompt", "completion", "chosen", "rejected")
 """Columns that TRL takes as a text or as a list of messages."""

@@ -7,8 +7,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.errors import DatasetError, ModelNotFound
-from hfagent.agent.records import DatasetRef, DatasetReport, ModelRef
+from hfagent.agent.records import (
+    DatasetRef,
+    ModelRef,
+)
 from hfagent.tools.dataset_check import check_rows
 from hfagent.tools.dataset_files import SUFFIXES, read_file, split_files, unknown_split
 

@@ -1,6 +1,7 @@
 """Jobs on Hugging Face's machines: found again by their labels, whoever asks and whatever was lost before."""
 
 import hashlib
+import json
 import queue
 import threading
 import time
@@ -11,8 +12,9 @@ from typing import Any
 import hfagent
 from hfagent.agent.errors import BackendAway, JobError
 from hfagent.agent.records import Job, JobSpec
+from hfagent.job_templates.remote import ARGS
 from hfagent.job_templates.runtime import RESULT_PREFIX
-from hfagent.tools.hub_calls import ask, explain, taken_for_sure_not
+from hfagent.tools.hub_calls import ask, explain, http_error, taken_for_sure_not
 from hfagent.tools.job_bucket import JobBucket
 from hfagent.tools.job_folder import last_result
 from hfagent.tools.script_command import header
@@ -82,20 +84,16 @@ class HfJobRunner:
         if Path(spec.template).name != spec.template or not template.is_file():
             raise JobError(f"no job template {spec.template!r}")
         code = self._bucket.put_package(self._package)
-        script_args = [
-            "-m",
-            "hfagent.job_templates.remote",
-            self._bucket.path("jobs", spec.key),
-            spec.template,
-            *self._placed_args(spec),
-        ]
+        # The client would take an argument for a file of the same name here, and fails at long ones.
+        args = json.dumps(self._placed_args(spec))
+        home, module = self._bucket.path("jobs", spec.key), spec.template.removesuffix(".py")
         try:
             info = self._api.run_uv_job(
                 "python",
-                script_args=script_args,
+                script_args=["-m", "hfagent.job_templates.remote", home, module],
                 dependencies=list(header(template).get("dependencies", ())),
                 python=PYTHON,
-                env={"PYTHONPATH": code, **self._environment},
+                env={"PYTHONPATH": code, ARGS: args, **self._environment},
                 secrets=self._secrets,
                 flavor=spec.flavor,
                 timeout=spec.timeout_s,
@@ -103,7 +101,7 @@ class HfJobRunner:
                 volumes=[self._bucket.volume()],
                 namespace=self._namespace,
             )
-        except OSError as error:  # every error of the client, those of the network, too
+        except http_error() as error:
             known = explain(error)
             if taken_for_sure_not(error) or isinstance(known, BackendAway):
                 raise known from error
@@ -194,7 +192,7 @@ class HfJobRunner:
             try:
                 for line in self._api.fetch_job_logs(job_id=job_id, namespace=self._namespace, tail=tail):
                     lines.put(line)
-            except OSError:
+            except http_error():
                 pass  # a log that breaks off is as long as it is
             lines.put(None)
 

@@ -37,14 +37,14 @@ def explained() -> Iterator[None]:
     """Errors of the client as errors of hfagent."""
     try:
         yield
-    except _http_error() as error:
+    except http_error() as error:
         raise explain(error) from error
 
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same request may get another answer later."""
     status = status_of(error)
-    return isinstance(error, _http_error()) if status is None else status >= 500 or status in FOREVER
+    return isinstance(error, http_error()) if status is None else status >= 500 or status in FOREVER
 
 
 def taken_for_sure_not(error: BaseException) -> bool:
@@ -80,7 +80,7 @@ def explain(error: Exception) -> JobError:
     return JobError(f"the Hub refuses: {said} (status {status})")
 
 
-def _http_error() -> type[Exception]:
+def http_error() -> type[Exception]:
     """The class of all errors of the client's HTTP library, those without an answer included."""
     from huggingface_hub.errors import HfHubHTTPError
 

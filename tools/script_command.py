@@ -52,12 +52,13 @@ def unmet_requirements(script: Path) -> list[str]:
     for requirement in requirements:
         wanted = requirement.marker is None or requirement.marker.evaluate()
         # The runner puts this package on the job's path itself.
-        if wanted and not _is_installed(requirement):
+        if wanted and not is_installed(requirement):
             unmet.append(str(requirement))
     return unmet
 
 
-def _is_installed(requirement: "Requirement") -> bool:
+def is_installed(requirement: "Requirement") -> bool:
+    """Whether this Python has the package in a version that suits."""
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
