@@ -45,7 +45,7 @@ class Chat:
     """Answers one line at a time. It holds a plan that waits for a yes, and nothing else: nights are on disk."""
 
     def __init__(
-        self, settings: Settings, console: Console, *, ports: Callable[[Settings], Ports] = wiring.local_ports, pid: int
+        self, settings: Settings, console: Console, *, ports: Callable[[Settings], Ports] = wiring.night_ports, pid: int
     ):
         """Make one.
 
@@ -246,7 +246,7 @@ class Chat:
             raise UsageError(f"{paths.project} has not started")
         if what == "approve" and run is None and not state.wishes.waiting:
             raise UsageError("no training run waits for approval")
-        settings = wiring.as_begun(self.settings, state.plan)
+        settings = wiring.as_planned(self.settings, state.plan)
         done = ask(paths, self._ports(settings), settings, Request(ask=what, run=run, text=text[:MAX_TEXT]))
         if isinstance(done, Refusal):
             raise UsageError(f"{done.what}: {done.why}")

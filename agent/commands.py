@@ -42,6 +42,7 @@ def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: 
 
         _show_plan(plan, None, rough_size(plan.dataset), as_json=as_json)
         return 0
+    settings = wiring.as_planned(settings, plan)
     ask = None if settings.confirm_yes else _asker(as_json=as_json)
     wiring.preflight(settings)
     from hfagent.agent.night import begin
@@ -54,7 +55,7 @@ def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: 
         console.print(f"note: {note}")
     paths = Paths(settings.reports_dir, plan.project)
     return _worked(
-        lambda: begin(plan, wiring.local_ports(settings), settings, ask=ask, console=console), paths, as_json=as_json
+        lambda: begin(plan, wiring.night_ports(settings), settings, ask=ask, console=console), paths, as_json=as_json
     )
 
 
@@ -72,15 +73,15 @@ def estimate_goal(goal: str, flags: Flags, settings: Settings, *, as_json: bool)
 
 def resume(project: str | None, settings: Settings, *, as_json: bool) -> int:
     """Go on with a project."""
-    wiring.preflight(settings)
     planning.hub_answers()
     from hfagent.agent.night import resume as take_over
 
     paths = wiring.find_project(settings.reports_dir, project)
-    settings = wiring.as_begun(settings, _state(paths).plan)
+    settings = wiring.as_planned(settings, _state(paths).plan)
+    wiring.preflight(settings)
     console = terminal.stderr_console()
     return _worked(
-        lambda: take_over(paths, wiring.local_ports(settings), settings, console=console), paths, as_json=as_json
+        lambda: take_over(paths, wiring.night_ports(settings), settings, console=console), paths, as_json=as_json
     )
 
 
@@ -134,7 +135,7 @@ def logs(name: str, project: str | None, settings: Settings, *, tail: int) -> in
     if job is None:
         raise UsageError(f"the run {name!r} has no job yet; see `hfagent status {paths.project}`")
     try:
-        lines = wiring.local_runner(wiring.as_begun(settings, _state(paths).plan)).logs(job, tail=tail)
+        lines = wiring.job_runner(wiring.as_planned(settings, _state(paths).plan)).logs(job, tail=tail)
     except JobError as error:
         if name in runs:
             raise
@@ -154,12 +155,12 @@ def cancel(project: str | None, settings: Settings) -> int:
     from hfagent.agent.night import ask
 
     paths = wiring.find_project(settings.reports_dir, project)
-    settings = wiring.as_begun(settings, _state(paths).plan)
+    settings = wiring.as_planned(settings, _state(paths).plan)
     state = _state(paths)
     if state.ended is not None:
         raise UsageError(f"the project {paths.project!r} is already {state.ended.state}")
     request = Request(ask="stop", text="on request, by hfagent cancel")
-    elsewhere = ask(paths, wiring.local_ports(settings), settings, request)
+    elsewhere = ask(paths, wiring.night_ports(settings), settings, request)
     print(f"{paths.project}: {'will stop within seconds' if elsewhere else 'stopped'}")  # noqa: T201 - the result
     return 0
 

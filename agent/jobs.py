@@ -50,11 +50,22 @@ def train_args(state: State, run: RunSpec, attempt: int) -> tuple[str, ...]:
     checkpoint = run.resume_from
     if checkpoint is None and run.parent is not None:
         checkpoint = str(state.runs[run.parent].result["stable_checkpoint"])
+    checkpoint = _left_behind(state, run) or checkpoint
     if checkpoint is not None:
         args += ["--resume-from-checkpoint", checkpoint]
     if run.kind == "smoke":
         args += ["--smoke"]
     return tuple(args)
+
+
+def _left_behind(state: State, run: RunSpec) -> str | None:
+    """The newest checkpoint of the run's earlier jobs, which were lost with the work since then."""
+    known = state.runs.get(run.name)
+    for attempt in reversed(known.attempts if known is not None else ()):
+        checkpoints = (attempt.result or {}).get("checkpoints")
+        if isinstance(checkpoints, dict) and checkpoints:
+            return str(checkpoints[max(checkpoints, key=int)])
+    return None
 
 
 def hyperparameter_args(train: TrainConfig) -> list[str]:

@@ -227,7 +227,7 @@ def make_server(session: Session) -> Server[Any]:
 
 def serve(settings: Settings) -> None:
     """Speak MCP on stdin and stdout until the client leaves; jobs run on then."""
-    session = Session(settings, wiring.local_ports, pid=os.getpid())
+    session = Session(settings, wiring.night_ports, pid=os.getpid())
     server = make_server(session)
 
     async def run() -> None:

@@ -151,7 +151,7 @@ def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, re
             planner_for(desk, settings, stop_asked=mailbox.stop_asked),
             on_tick=progress.tick,
             mailbox=mailbox,
-            poll_s=settings.poll_s,
+            poll_s=settings.look_s,
             resumed_by=resumed_by,
         )
     finally:

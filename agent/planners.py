@@ -71,8 +71,8 @@ def planner_for(desk: Desk, settings: Settings, *, stop_asked: Callable[[], str 
     def pause(seconds: float) -> bool:
         """In slices, so that a request to stop is seen, and the end of the time."""
         while seconds > 0 and going():
-            desk.wait(min(seconds, settings.poll_s))
-            seconds -= settings.poll_s
+            desk.wait(min(seconds, settings.look_s))
+            seconds -= settings.look_s
         return going()
 
     def going() -> bool:

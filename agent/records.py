@@ -137,6 +137,10 @@ class Plan(Record):
     """Whether jobs find an accelerator; for the estimates."""
     accelerator: str | None = None
     """Model of the flavor's GPU, a key of `hardware.gpus`."""
+    namespace: str | None = None
+    """Who owns the jobs and repos on the Hub; None for local jobs."""
+    trackio_url: str | None = None
+    """Server or Space that has the metrics; None for the local store."""
     state_dir: str | None = None
     """Where local jobs keep their files; a resume from elsewhere must find them."""
     price_micro_usd_per_hour: int = Field(ge=0)

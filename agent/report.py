@@ -1,7 +1,7 @@
 """The report of a project: Markdown as a pure function of the state, and its file with the plots beside it."""
 
-import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from hfagent.agent import plots as drawings
@@ -11,6 +11,7 @@ from hfagent.agent.markdown import path as quoted
 from hfagent.agent.report_runs import TrackerUrl, section
 from hfagent.agent.report_verdict import title, verdict
 from hfagent.agent.state import State
+from hfagent.agent.trackio_links import run_link
 
 NOTES_START = "<!-- notes:start -->"
 NOTES_END = "<!-- notes:end -->"
@@ -34,7 +35,7 @@ def render(
         tracker_url: Trackio's project and run -> the address or command that shows the run's metrics; None is the
             command for jobs on this machine.
     """
-    shown = tracker_url or _local_tracker(state)
+    shown = tracker_url or partial(run_link, state.plan)
     parts = [
         title(state),
         verdict(state),
@@ -84,11 +85,6 @@ def write(state: State, path: Path) -> None:
         raise ReportError(
             f"cannot write the report {str(path)!r}: {why}; free the disk or choose another --reports-dir"
         ) from error
-
-
-def _local_tracker(state: State) -> TrackerUrl:
-    folder = shlex.quote(f"{state.plan.state_dir or '.hfagent'}/trackio")
-    return lambda project, run: f"TRACKIO_DIR={folder} trackio show --project {project}"
 
 
 def _links(folder: Path, names: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ from hfagent.agent.ports import Ports
 from hfagent.agent.records import Plan, Refusal
 from hfagent.agent.settings import Settings
 from hfagent.agent.summary import summary
-from hfagent.agent.wiring import Paths, as_begun, find_project, versions
+from hfagent.agent.wiring import Paths, as_planned, find_project, versions
 
 
 class HandedOver(NamedTuple):
@@ -80,6 +80,7 @@ class Session:
             self._require_none()
             settings = self.settings.model_copy(update=_checked({k: v for k, v in limits.items() if v is not None}))
             made = plan_goal(goal, flags, settings)
+            settings = as_planned(settings, made)
             paths = Paths(settings.reports_dir, made.project)
             desk = self._enter(paths, settings, fresh=made)
             paths.mailbox(settings.state_dir).clear()
@@ -121,7 +122,7 @@ class Session:
             known = fold(read(paths.ledger))
             if known is None:
                 raise UsageError(f"the project {paths.project!r} has no plan yet")
-            desk = self._enter(paths, as_begun(self.settings, known.plan), fresh=None)
+            desk = self._enter(paths, as_planned(self.settings, known.plan), fresh=None)
             if desk.state.ended is None and desk.state.confirmed:
                 desk.append(Resumed(pid=self._pid))
                 self._watch()
@@ -148,7 +149,7 @@ class Session:
             left = until - datetime.now(UTC).timestamp()
             if left <= 0 or not (jobs or held):
                 return self.status()
-            desk.ports.runner.wait(jobs, timeout_s=min(left, self.settings.poll_s))
+            desk.ports.runner.wait(jobs, timeout_s=min(left, self.settings.look_s))
 
     def hand_over(self) -> "HandedOver":
         """Let the project go and have it gone on with, unattended, by a process of its own that outlives this one.
@@ -189,7 +190,7 @@ class Session:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _begun(self, desk: Desk) -> Settings:
-        return as_begun(self.settings, desk.state.plan)
+        return as_planned(self.settings, desk.state.plan)
 
     def _held(self) -> tuple[Desk, Paths]:
         if self._trouble is not None:
@@ -229,7 +230,7 @@ class Session:
         threading.Thread(target=self._look_on, args=(self._ended,), daemon=True).start()
 
     def _look_on(self, ended: threading.Event) -> None:
-        while not ended.wait(self.settings.poll_s):
+        while not ended.wait(self.settings.look_s):
             with self._lock:
                 if ended.is_set() or self._open is None or self._open[0].state.ended is not None:
                     return

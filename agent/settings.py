@@ -68,14 +68,23 @@ class Settings(Record):
     unsafe_exec: bool = False
     """Run generated code without a sandbox where none works."""
     seed: int = Field(default=0, ge=0)
-    poll_s: float = Field(default=2.0, gt=0)
-    """Seconds between two looks at a running job."""
+    poll_s: float | None = Field(default=None, gt=0)
+    """Seconds between two looks at a running job; None takes what suits the backend."""
+    settle_s: float = Field(default=60.0, ge=0)
+    """Jobs on hf: seconds after which a request without an answer has become a job, or never will."""
+    job_mount: str = Field(default="/hfagent", pattern=r"^/\S+$")
+    """Jobs on hf: where they see their bucket."""
     confirm_yes: bool = False
     """Start without asking."""
     hf_token: SecretStr | None = Field(default=None, repr=False)
     openai_api_key: SecretStr | None = Field(default=None, repr=False)
     notify: SecretStr | None = Field(default=None, repr=False)
     """Addresses by apprise's URLs, separated by spaces, that are told of what needs a person; see `notify`."""
+
+    @property
+    def look_s(self) -> float:
+        """Seconds between two looks at a running job: each is a request where jobs run elsewhere."""
+        return self.poll_s or (2.0 if self.backend == "local" else 15.0)
 
     @property
     def budget_micro_usd(self) -> int | None:

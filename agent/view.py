@@ -9,6 +9,7 @@ from hfagent.agent.report_words import decision_words
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.summary import headline, phase
+from hfagent.agent.trackio_links import run_link
 from hfagent.agent.verdict import numbers, sentence
 
 CURVE_POINTS = 200
@@ -60,7 +61,7 @@ def view(state: State, now: datetime, *, held: bool) -> dict[str, Any]:
             }
             for taken in state.decisions[-DECISIONS:]
         ],
-        "trackio": f"TRACKIO_DIR={plan.state_dir or '.hfagent'}/trackio trackio show --project {plan.label}",
+        "trackio": plan.trackio_url or run_link(plan, plan.label, ""),
         "updated_at": state.updated_at.isoformat(timespec="seconds"),
     }
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from hfagent.agent.clock import SystemClock
 from hfagent.agent.control import FolderMailbox
 from hfagent.agent.errors import PackageMissing, SettingsError, UsageError
-from hfagent.agent.ports import JobRunner, Ports
+from hfagent.agent.ports import JobRunner, Ports, Tracker
 from hfagent.agent.records import Plan
 from hfagent.agent.settings import Settings
 
@@ -48,19 +49,19 @@ class Paths:
         return FolderMailbox(state_dir / "control" / self.project)
 
 
-def local_ports(settings: Settings) -> Ports:
-    """A night on this machine."""
+def night_ports(settings: Settings) -> Ports:
+    """The outside world of a night, with its jobs where the settings say."""
     from hfagent.agent.looks import LookBook
     from hfagent.agent.search import OptunaSearcher
     from hfagent.tools.contamination import Firewall
     from hfagent.tools.dataset_read import DatasetReader, auto_tokenizer
     from hfagent.tools.dataset_store import LocalDatasetStore
     from hfagent.tools.embedded_model import EmbeddedModelStore
-    from hfagent.tools.metrics import TrackioTracker
 
+    runner = job_runner(settings)
     return Ports(
-        runner=local_runner(settings),
-        tracker=TrackioTracker(trackio_dir(settings)),
+        runner=runner,
+        tracker=_tracker(settings, runner),
         checker=DatasetReader(load_tokenizer=auto_tokenizer),
         models=EmbeddedModelStore(settings.cache_dir),
         datasets=LocalDatasetStore(settings.state_dir / "data"),
@@ -71,17 +72,35 @@ def local_ports(settings: Settings) -> Ports:
     )
 
 
-def as_begun(settings: Settings, plan: Plan) -> Settings:
-    """The settings with the folder in which the project's jobs are, wherever it is gone on from."""
-    folder = plan.state_dir
-    return settings if folder is None else settings.model_copy(update={"state_dir": Path(folder)})
+def as_planned(settings: Settings, plan: Plan) -> Settings:
+    """The settings with where the project's jobs are, wherever it is gone on from."""
+    changes: dict[str, Any] = {"backend": plan.backend}
+    if plan.state_dir is not None:
+        changes["state_dir"] = Path(plan.state_dir)
+    if plan.backend == "hf":
+        changes |= {"namespace": plan.namespace, "trackio_server_url": plan.trackio_url}
+    return settings.model_copy(update=changes)
 
 
-def local_runner(settings: Settings) -> JobRunner:
-    """The runner of local jobs."""
+def job_runner(settings: Settings) -> JobRunner:
+    """Where jobs run."""
+    if settings.backend == "hf":
+        from hfagent.agent.hf_wiring import hf_runner
+
+        return hf_runner(settings)
     from hfagent.tools.local_jobs import LocalJobRunner
 
     return LocalJobRunner(settings.state_dir / "jobs", trackio_dir=trackio_dir(settings))
+
+
+def _tracker(settings: Settings, runner: JobRunner) -> Tracker:
+    if settings.backend == "hf":
+        from hfagent.agent.hf_wiring import hf_tracker
+
+        return hf_tracker(settings, runner)
+    from hfagent.tools.metrics import TrackioTracker
+
+    return TrackioTracker(trackio_dir(settings))
 
 
 def trackio_dir(settings: Settings) -> Path:
@@ -90,14 +109,15 @@ def trackio_dir(settings: Settings) -> Path:
 
 
 def preflight(settings: Settings) -> None:
-    """What must be there before a local night is planned.
+    """What must be there before a night is begun.
 
     Raises:
         PackageMissing: a package of the extra `local` is not installed.
         SettingsError: a folder cannot be written.
         EvaluationError: no sandbox works here and unsafe execution was not allowed.
     """
-    missing = [name for name in LOCAL_PACKAGES if find_spec(name) is None]
+    local = settings.backend == "local"
+    missing = [name for name in LOCAL_PACKAGES if local and find_spec(name) is None]
     if missing:
         raise PackageMissing(
             f"local jobs need {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
@@ -105,6 +125,8 @@ def preflight(settings: Settings) -> None:
         )
     for flag, folder in (("--reports-dir", settings.reports_dir), ("--state-dir", settings.state_dir)):
         require_writable(folder, flag)
+    if not local:
+        return
     from hfagent.tools.sandbox import Sandbox
 
     Sandbox.choose(unsafe=settings.unsafe_exec)

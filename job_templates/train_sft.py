@@ -103,6 +103,7 @@ def sft_settings(args: Args, precision: Precision, parameters: int) -> dict[str,
         "report_to": "trackio",
         "project": args.project,
         "run_name": args.run_name,
+        "hub_private_repo": True,  # of a Space that Trackio makes, too
         "trackio_static_space_id": False,  # else a push to the Hub publishes the metrics, too
         "disable_tqdm": True,
     }

@@ -52,7 +52,7 @@ def test_modules_stay_small(path: Path) -> None:
 
 
 def test_the_agent_reaches_the_tools_only_where_they_are_wired() -> None:
-    wired = {"wiring.py", "commands.py", "planner.py", "planning.py", "mcp_server.py", "understand.py"}
+    wired = {"wiring.py", "hf_wiring.py", "commands.py", "planner.py", "planning.py", "mcp_server.py", "understand.py"}
     reaching = {
         path.name for path in (ROOT / "agent").glob("*.py") if "hfagent.tools" in path.read_text(encoding="utf-8")
     }

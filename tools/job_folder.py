@@ -108,6 +108,8 @@ def read_job(folder: Path) -> Job | None:
     result = last_result(read_end(folder / "log.txt", _RESULT_TAIL_BYTES).decode(errors="replace").split("\n"))
     if ended.stage == "COMPLETED" and result is None:
         ended = ended.model_copy(update={"stage": "ERROR", "message": "ended without a RESULT line"})
+    if result is None:
+        result = _left_behind(folder / "out")
     return job.model_copy(update={**dict(ended), "result": result})
 
 
@@ -167,6 +169,14 @@ def _run(folder: Path) -> _Run:
 def _ended(folder: Path) -> _Ended | None:
     path = folder / "exit.json"
     return _Ended.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def _left_behind(out: Path) -> dict[str, Any] | None:
+    """The checkpoints of a job that ended without a result, as a training that was cut off reports them."""
+    # The Trainer writes this file last.
+    whole = [path.parent for path in out.glob("checkpoint-*/trainer_state.json")]
+    steps = sorted((int(path.name.removeprefix("checkpoint-")), str(path)) for path in whole)
+    return {"checkpoints": {str(step): path for step, path in steps}} if steps else None
 
 
 def last_result(lines: Sequence[str]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import math
 import os
 import shlex
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -37,19 +37,17 @@ class TrackioTracker:
         path = (self._folder or default_folder()) / database_name(project)
         if not path.is_file():
             return []
-        by_step: dict[int, dict[str, float | None]] = {}
+        rows: list[dict[str, Any]] = []
         try:
             with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=LOCK_WAIT_S)) as store:
                 for row in _newest_first(store, run):
-                    step = row.pop(STEP, None)
-                    if not isinstance(step, int):
-                        continue
-                    if step <= after_step:
+                    step = row.get(STEP)
+                    if isinstance(step, int) and step <= after_step:
                         break
-                    by_step[step] = _numbers(row) | by_step.get(step, {})
+                    rows.append(row)
         except sqlite3.DatabaseError:
             return []
-        return [MetricPoint(step=step, values=by_step[step]) for step in sorted(by_step)]
+        return merged(rows[::-1], after_step)
 
     def url(self, project: str, run: str) -> str:
         """The command that shows the project with all its runs."""
@@ -68,6 +66,17 @@ def default_folder() -> Path:
 def database_name(project: str) -> str:
     """The file of a project: letters, digits, `-` and `_` of its name, as trackio.utils.canonical_project_name."""
     return ("".join(c for c in project if c.isalnum() or c in "-_") or "default") + ".db"
+
+
+def merged(rows: Sequence[Mapping[str, Any]], after_step: int) -> list[MetricPoint]:
+    """Trackio's rows, oldest first, one point for each step after `after_step`; of a metric the later value counts."""
+    by_step: dict[int, dict[str, float | None]] = {}
+    for row in rows:
+        step = row.get(STEP)
+        if isinstance(step, int) and step > after_step:
+            values = {name: value for name, value in row.items() if name != STEP}
+            by_step[step] = by_step.get(step, {}) | _numbers(values)
+    return [MetricPoint(step=step, values=by_step[step]) for step in sorted(by_step)]
 
 
 def _newest_first(store: sqlite3.Connection, run: str) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,116 @@
+"""Reads the metrics of a run from a Trackio server or Space, or from the job's log while that is away."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hfagent.agent.errors import JobError
+from hfagent.agent.ports import JobRunner
+from hfagent.agent.records import MetricPoint
+from hfagent.tools.hub_calls import http_error
+from hfagent.tools.metrics import merged
+
+TIMEOUT_S = 10.0
+ROWS = 5000
+"""Of one answer; Trackio gives at most 10,000."""
+LOG_LINES = 400
+_NEWEST = "SELECT run_id FROM metrics WHERE run_name = {run} ORDER BY id DESC LIMIT 1"
+_LATER = "SELECT id, metrics FROM metrics WHERE run_id = {run_id} AND id > {row} ORDER BY id LIMIT {rows}"
+_PROGRESS = re.compile(r"step (\d+)/\d+ (?:loss (\S+) lr (\S+)|eval_loss (\S+))")
+_ATTEMPT = re.compile(r"-a\d+$")
+
+
+@dataclass
+class _Seen:
+    """What is known of a run so far."""
+
+    run_id: str | None = None
+    row: int = 0
+    """Newest row's id; only later ones are asked for."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+class TrackioServer:
+    """Implements `Tracker` over HTTP.
+
+    Args:
+        url: of the server or the Space.
+        token: of the Hub, for a private Space; None for a server of one's own, which needs none to read.
+        runner: whose logs are read while the server does not answer.
+    """
+
+    def __init__(self, url: str, *, token: str | None, runner: JobRunner) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._runner = runner
+        self._seen: dict[tuple[str, str], _Seen] = {}
+
+    def points(self, project: str, run: str, *, after_step: int = -1) -> Sequence[MetricPoint]:
+        """Rows after a step, one point a step; from the log's progress lines while the server is away."""
+        seen = self._seen.setdefault((project, run), _Seen())
+        try:
+            self._read(seen, project, run)
+        except (http_error(), ValueError, KeyError, TypeError):
+            return merged(self._logged(project, run), after_step)
+        # A server that was away while the job logged may hold nothing yet.
+        return merged(seen.rows or self._logged(project, run), after_step)
+
+    def url(self, project: str, run: str) -> str:
+        """The server's own page."""
+        return f"{self._url}/?project={project}&runs={run}"
+
+    def _read(self, seen: _Seen, project: str, run: str) -> None:
+        newest = self._query(project, _NEWEST.format(run=_quoted(run)))
+        if not newest:
+            return
+        run_id = str(newest[0]["run_id"])
+        if run_id != seen.run_id:  # a run of the same name, begun anew
+            seen.run_id, seen.row, seen.rows = run_id, 0, []
+        while True:
+            rows = self._query(project, _LATER.format(run_id=_quoted(run_id), row=seen.row, rows=ROWS))
+            for row in rows:
+                seen.row = int(row["id"])
+                seen.rows.append(json.loads(row["metrics"]))
+            if len(rows) < ROWS:
+                return
+
+    def _query(self, project: str, query: str) -> list[dict[str, Any]]:
+        from huggingface_hub import get_session
+
+        answer = get_session().post(
+            f"{self._url}/api/query_project",
+            json={"project": project, "query": query},
+            headers=self._headers,
+            timeout=TIMEOUT_S,
+        )
+        answer.raise_for_status()
+        found = answer.json()["data"]
+        return list(found["rows"])
+
+    def _logged(self, project: str, run: str) -> list[dict[str, Any]]:
+        key = f"{project}-{run}" if _ATTEMPT.search(run) else f"{project}-{run}-a1"
+        try:
+            job = self._runner.find(key)
+            return [] if job is None else from_log(self._runner.logs(job.id, tail=LOG_LINES))
+        except JobError:
+            return []
+
+
+def from_log(lines: Sequence[str]) -> list[dict[str, Any]]:
+    """The metrics in a training script's progress lines, as rows of Trackio."""
+    rows = []
+    for line in lines:
+        found = _PROGRESS.search(line)
+        if found is None:
+            continue
+        step, loss, rate, eval_loss = found.groups()
+        values: Mapping[str, str | None] = {"train/loss": loss, "train/learning_rate": rate, "eval/loss": eval_loss}
+        numbers = {name: float(value) for name, value in values.items() if value is not None and value != "nan"}
+        rows.append({"train/global_step": int(step), **numbers})
+    return rows
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
