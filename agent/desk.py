@@ -19,7 +19,6 @@ from hfagent.agent.events import (
     DataPrepared,
     DatasetChecked,
     Decided,
-    JobIntended,
     LookTaken,
     ModelPrepared,
     ProjectEnded,
@@ -97,8 +96,7 @@ class Desk(JobDesk):
             over = rules.search_over(self.state, self.now)
             self.append(SearchEnded(reason=over or "what is kept is confirmed instead"))
         job = jobs.job_spec(self.state, run, self.now)
-        self.append(JobIntended(run=run, job=job))
-        self._submit(job)
+        self.start(run, job)
         return job
 
     def compare(self, run: str, problems: ProblemSet) -> Refusal | Verdict:
@@ -229,8 +227,7 @@ class Desk(JobDesk):
         return request.model_copy(update={"run": name})
 
     def _end(self, fact: ProjectEnded) -> None:
-        with self._asking():
-            self._end_strays(all_of_them=True)
+        self.settle()
         self.append(Claimed(claim=claim(self.state)))
         self.append(fact)
 

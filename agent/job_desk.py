@@ -20,6 +20,7 @@ from hfagent.agent.events import (
     Fact,
     Flagged,
     JobEnded,
+    JobIntended,
     JobRejected,
     JobStarted,
     JobSubmitted,
@@ -71,6 +72,11 @@ class JobDesk:
         """The clock's time."""
         return self.ports.clock.now()
 
+    def start(self, run: RunSpec, job: JobSpec) -> None:
+        """Submit a job, its intent on disk first."""
+        self.append(JobIntended(run=run, job=job))
+        self._submit(job)
+
     def reconcile(self) -> None:
         """Adopt or submit jobs that were intended and of which nothing more is known, e.g. after a restart."""
         with self._asking():
@@ -95,6 +101,15 @@ class JobDesk:
         """Sleep until a job ends, at most so long."""
         ids = [attempt.job_id for attempt in self.state.open_attempts if attempt.job_id is not None]
         self.ports.runner.wait(ids, timeout_s=timeout_s)
+
+    def settle(self) -> None:
+        """Find and end every stray, those that nobody has seen running, too."""
+        with self._asking():
+            self._end_strays(all_of_them=True)
+            running = [stray.job_id for stray in self.state.strays.values() if stray.open]
+            if running:
+                self.ports.runner.wait(running, timeout_s=self.ports.runner.cancel_s)
+                self._end_strays()
 
     def cancel(self, attempt: Attempt, why: str) -> None:
         """Ask a job to stop; its end is observed like any other."""

@@ -1,0 +1,185 @@
+"""Where jobs run elsewhere: answers that get lost, jobs that appear late, a backend that is away for a while."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from world import SKILL, World, ended, night
+
+from hfagent.agent import ledger
+from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayFound, SubmitRetried
+from hfagent.agent.errors import AccountRefused, BackendAway, OutOfCredit
+from hfagent.agent.events import Crashed, JobRejected
+from hfagent.agent.fakes import FakeClock, FakeJobRunner
+from hfagent.agent.folding import fold
+from hfagent.agent.records import Job, JobSpec
+from hfagent.agent.state import State
+
+PRICE = {"price_micro_usd_per_hour": 3_600_000}  # a dollar is 1000 seconds
+SETTLE_S = 60.0
+
+
+class Service(FakeJobRunner):
+    """A service that refuses no second job of a key and may take requests late or lose its answers."""
+
+    settle_s = SETTLE_S
+
+    def __init__(self, clock: FakeClock, behave: Callable[..., object]):
+        super().__init__(clock, behave)  # type: ignore[arg-type]
+        self.clock = clock
+        self.fate: Callable[[str, int], float | str | None] = lambda key, nth: None
+        """Of the nth request for a key: None is an answer, "lost" no effect, a number the delay of an effect without
+        an answer, an error is raised."""
+        self.requests: list[str] = []
+        self.late: list[tuple[float, JobSpec]] = []
+        self.away_until = float("-inf")
+
+    @property
+    def seconds(self) -> float:
+        return self.clock.now().timestamp()
+
+    def submit(self, spec: JobSpec) -> Job:
+        self._answer()
+        self.requests.append(spec.key)
+        nth = self.requests.count(spec.key)
+        fate = self.fate(spec.key, nth)
+        if isinstance(fate, Exception):
+            raise fate
+        if fate is not None:
+            if isinstance(fate, float):
+                self.late.append((self.seconds + fate, spec))
+            raise BackendAway("no answer")
+        return self._take(spec)
+
+    def _take(self, spec: JobSpec) -> Job:
+        number = sum(key.startswith(spec.key) for key in self._jobs)
+        name = spec.key if number == 0 else f"{spec.key}.{number}"
+        self._jobs[name] = self._new(spec)
+        return self.inspect(f"fake-{name}")
+
+    def _new(self, spec: JobSpec) -> object:
+        made = FakeJobRunner(self.clock, self._behave)
+        made.submit(spec)
+        return made._jobs[spec.key]
+
+    def _answer(self) -> None:
+        if self.seconds < self.away_until:
+            raise BackendAway("away")
+        due = [item for item in self.late if item[0] <= self.seconds]
+        self.late = [item for item in self.late if item not in due]
+        for _, spec in due:
+            self._take(spec)
+
+    def find(self, key: str) -> Job | None:
+        self._answer()
+        return super().find(key)
+
+    def jobs(self, label: str, *, ended: bool = False) -> Sequence[Job]:
+        self._answer()
+        return super().jobs(label, ended=ended)
+
+    def inspect(self, job_id: str) -> Job:
+        self._answer()
+        return super().inspect(job_id)
+
+
+@pytest.fixture
+def there() -> World:
+    world = World(SKILL)
+    world.runner = Service(world.clock, world.behave)
+    return world
+
+
+def service(there: World) -> Service:
+    assert isinstance(there.runner, Service)
+    return there.runner
+
+
+def facts(path: Path, kind: type) -> list[object]:
+    return [event.fact for event in ledger.read(path) if isinstance(event.fact, kind)]
+
+
+def keys_with_jobs(there: World) -> list[str]:
+    return sorted(job.spec.key for job in there.runner._jobs.values())
+
+
+def refolded(path: Path) -> State:
+    state = fold(ledger.read(path))
+    assert state is not None
+    return state
+
+
+def test_a_job_that_was_taken_without_an_answer_is_adopted(there: World, tmp_path: Path) -> None:
+    service(there).fate = lambda key, nth: 10.0 if nth == 1 else None
+    state = night(tmp_path / "n.jsonl", there, **PRICE)
+    assert ended(state) == "finished"
+    assert len(keys_with_jobs(there)) == len(set(keys_with_jobs(there)))
+    assert facts(tmp_path / "n.jsonl", SubmitRetried) == []
+
+
+def test_a_request_that_got_lost_is_repeated_after_the_settle_time(there: World, tmp_path: Path) -> None:
+    service(there).fate = lambda key, nth: "lost" if nth == 1 else None
+    path = tmp_path / "n.jsonl"
+    state = night(path, there, **PRICE)
+    assert ended(state) == "finished"
+    assert len(keys_with_jobs(there)) == len(set(keys_with_jobs(there)))
+    for attempt in (a for run in state.runs.values() for a in run.attempts):
+        assert attempt.tries == 2
+        assert (attempt.tried_at - attempt.intended_at).total_seconds() >= SETTLE_S
+
+
+def test_a_job_taken_later_than_believed_is_cancelled_and_paid(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    service(there).fate = lambda key, nth: SETTLE_S + 5.0 if nth == 1 and "smoke" in key else None
+    state = night(path, there, **PRICE, budget_micro_usd=1_000_000_000)
+    assert ended(state) == "finished"
+    assert [fact.key.split("-")[1] for fact in facts(path, StrayFound)] == ["smoke"]  # type: ignore[attr-defined]
+    (stray,) = state.strays.values()
+    assert not stray.open
+    ran = [service(there).inspect(f"fake-{name}").running_s for name in service(there)._jobs]
+    assert state.spent_micro_usd == sum(round(seconds * 1000) for seconds in ran if seconds)
+    assert state.held_micro_usd == 0
+
+
+def test_a_service_that_never_answers_a_request_ends_in_rejections_and_nothing_is_held(
+    there: World, tmp_path: Path
+) -> None:
+    service(there).fate = lambda key, nth: "lost"
+    state = night(tmp_path / "n.jsonl", there, **PRICE)
+    assert ended(state) == "failed"
+    assert (state.held_micro_usd, state.spent_micro_usd) == (0, 0)
+
+
+def test_a_backend_that_is_away_is_waited_for_and_the_report_knows_when(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    away = service(there)
+
+    def leave(key: str, nth: int) -> None:
+        if key.endswith("sft-01-a1"):
+            away.away_until = away.seconds + 3600
+
+    away.fate = leave
+    state = night(path, there, **PRICE)
+    assert ended(state) == "finished"
+    lost, found = [
+        [event.at for event in ledger.read(path) if isinstance(event.fact, kind)]
+        for kind in (BackendLost, BackendFound)
+    ]
+    assert len(lost) == len(found) == 1
+    assert 3000 < (found[0] - lost[0]).total_seconds() < 4000
+    assert len(keys_with_jobs(there)) == len(set(keys_with_jobs(there)))
+
+
+@pytest.mark.parametrize("error", [AccountRefused("the token is expired"), OutOfCredit("no credit")])
+def test_an_account_that_may_not_ends_the_process_and_the_night_goes_on_once_it_may(
+    there: World, tmp_path: Path, error: AccountRefused
+) -> None:
+    path = tmp_path / "n.jsonl"
+    service(there).fate = lambda key, nth: error if "sft-01-a1" in key else None  # type: ignore[return-value]
+    with pytest.raises(AccountRefused) as raised:
+        night(path, there, **PRICE)
+    assert raised.value.exit_code == (3 if isinstance(error, OutOfCredit) else 1)
+    assert refolded(path).held_micro_usd == 0
+    assert [type(fact) for fact in facts(path, JobRejected) + facts(path, Crashed)] == [JobRejected, Crashed]
+    service(there).fate = lambda key, nth: None
+    assert ended(night(path, there)) == "finished"
