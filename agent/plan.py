@@ -73,9 +73,16 @@ def backend(goal: str, settings: Settings) -> Literal["local", "hf"]:
     return "hf" if asked and "backend" not in settings.model_fields_set else settings.backend
 
 
-def model_id(hints: GoalHints, flags: Flags, recipe: Recipe) -> str:
-    """The model that is trained on rented hardware, where no embedded one stands in."""
-    return flags.model or hints.model or recipe.model.id
+def model_id(hints: GoalHints, flags: Flags, recipe: Recipe, *, gpu: bool) -> str:
+    """The model that is trained on rented hardware; where it has no GPU, the embedded one stands in."""
+    own = recipe.embedded.model if recipe.embedded and not gpu else recipe.model
+    return flags.model or hints.model or own.id
+
+
+def with_gpu(table: Table, flavor: str | None) -> bool:
+    """Whether rented hardware has a GPU: only a processor that was asked for by its name has none."""
+    found = () if flavor is None else table.named(flavor)
+    return isinstance(found, Refusal) or not found or any(item.gpu is not None for item in found)
 
 
 def make_plan(
@@ -108,7 +115,8 @@ def make_plan(
     _check_built(goal, settings)
     _check_rented(settings, here, capped=capped)
     rented = here.hardware if settings.backend == "hf" else None
-    embedded = recipe.embedded if recipe.embedded and not rented and not (here.hub and here.gpu) else None
+    gpu = here.gpu if rented is None else with_gpu(rented, settings.flavor)
+    embedded = recipe.embedded if recipe.embedded and not (here.hub and gpu) else None
     wanted_model, wanted_dataset = flags.model or hints.model, flags.dataset or hints.dataset
     base = embedded or recipe
     search, confirm = _benchmarks(flags.benchmark or hints.benchmark, base, settings, here, quick=flags.quick)
@@ -159,7 +167,7 @@ def make_plan(
         approve_runs=settings.approve_runs,
         unsafe_exec=settings.unsafe_exec,
         notes=(
-            *(_notes(recipe, model, dataset, confirm, here) if embedded else ()),
+            *(_notes(recipe, model, dataset, confirm, here, settings) if embedded else ()),
             *limit_notes,
             *(_gpu_notes(goal, here) if placed is None else placed.notes),
         ),
@@ -312,13 +320,14 @@ def _slug(text: str) -> str:
 
 
 def _notes(
-    recipe: Recipe, model: ModelRef, dataset: DatasetRef, confirm: BenchmarkRef, here: Surroundings
+    recipe: Recipe, model: ModelRef, dataset: DatasetRef, confirm: BenchmarkRef, here: Surroundings, settings: Settings
 ) -> tuple[str, ...]:
     """Plain words about what the embedded parts replace."""
     embedded = recipe.embedded
     if embedded is None:
         return ()
     why = "there is no GPU here" if here.hub else "the Hub does not answer"
+    why = f"{settings.flavor} has no GPU" if settings.backend == "hf" else why
     notes = []
     if model == embedded.model:
         name = model.id.removeprefix("embedded:")

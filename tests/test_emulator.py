@@ -19,9 +19,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from tiny_model import write_tiny_model
-
 from tests.emulator.server import Emulator
+from tiny_model import write_tiny_model
 
 CARD = "---\nlicense: mit\nbase_model: ada/tiny\ntags:\n- sft\n---\n# A model\n"
 

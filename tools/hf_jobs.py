@@ -5,7 +5,8 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class HfJobRunner:
         secrets: variables that nobody can read again, e.g. HF_TOKEN.
         poll_s: seconds between two looks in `wait`.
         settle_s: see `JobRunner`.
+        package: the folder of `hfagent` that jobs get; None is this one.
     """
 
     name = "hf"
@@ -60,6 +62,7 @@ class HfJobRunner:
         secrets: Mapping[str, str],
         poll_s: float = 10.0,
         settle_s: float = SETTLE_S,
+        package: Path | None = None,
     ) -> None:
         self._api = api
         self._namespace = namespace
@@ -68,7 +71,7 @@ class HfJobRunner:
         self._secrets = dict(secrets)
         self._poll_s = poll_s
         self.settle_s = settle_s
-        self._package = Path(hfagent.__file__).parent
+        self._package = package or Path(hfagent.__file__).parent
         self._ended: dict[str, Job] = {}
         self._labels: dict[str, str] = {}
         """Job id -> the project's label."""
@@ -88,7 +91,8 @@ class HfJobRunner:
         args = json.dumps(self._placed_args(spec))
         home, module = self._bucket.path("jobs", spec.key), spec.template.removesuffix(".py")
         try:
-            info = self._api.run_uv_job(
+            info = _quietly(
+                self._api.run_uv_job,
                 "python",
                 script_args=["-m", "hfagent.job_templates.remote", home, module],
                 dependencies=list(header(template).get("dependencies", ())),
@@ -266,6 +270,13 @@ class HfJobRunner:
             if isinstance(path, str) and not self._bucket.has(path):
                 return f"ended as completed, and its {name} is not in the bucket {self._bucket.bucket}"
         return None
+
+
+def _quietly(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call a method that the client warns of as experimental."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is experimental.*", category=UserWarning)
+        return call(*args, **options)
 
 
 def _message(said: str | None, code: int | None) -> str:

@@ -3,15 +3,23 @@
 A factory takes a scratch folder and gives a runner for which the scripts of `SCRIPTS` do what they say.
 """
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from tests.emulator.jobs import Jobs
+from tests.emulator.server import Emulator
 
+import hfagent
 from hfagent.agent.errors import JobError
 from hfagent.agent.ports import JobRunner
 from hfagent.agent.records import Job, JobSpec
+from hfagent.tools.hf_jobs import HfJobRunner
+from hfagent.tools.hub_calls import api
+from hfagent.tools.job_bucket import JobBucket
 from hfagent.tools.local_jobs import LocalJobRunner
 
 SCRIPTS = {
@@ -22,20 +30,39 @@ SCRIPTS = {
 }
 
 
-def local(folder: Path) -> JobRunner:
+@contextmanager
+def hf(folder: Path) -> Iterator[JobRunner]:
+    """Against the emulator, with a package of these scripts alone."""
+    package = folder / "hfagent"
+    (package / "job_templates").mkdir(parents=True)
+    for name in ("__init__.py", "job_templates/remote.py", "job_templates/runtime.py"):
+        shutil.copy(Path(hfagent.__file__).parent / name, package / name)
+    for name, text in SCRIPTS.items():
+        (package / "job_templates" / name).write_text(text)
+    jobs = Jobs()
+    with Emulator(folder / "hub", extra=jobs.routes) as emulator:
+        client = api(emulator.endpoint, emulator.hub.add_user("ada"))
+        bucket = JobBucket(client, "ada/hfagent", mount=str(emulator.hub.bucket_folder("ada", "hfagent")))
+        yield HfJobRunner(client, "ada", bucket, environment={}, secrets={}, poll_s=0.1, settle_s=0.0, package=package)
+        jobs.close()
+
+
+@contextmanager
+def local(folder: Path) -> Iterator[JobRunner]:
     templates = folder / "templates"
     templates.mkdir()
     for name, text in SCRIPTS.items():
         (templates / name).write_text(text)
-    return LocalJobRunner(folder / "jobs", templates=templates, grace_s=2)
+    yield LocalJobRunner(folder / "jobs", templates=templates, grace_s=2)
 
 
-FACTORIES: dict[str, Callable[[Path], JobRunner]] = {"local": local}
+FACTORIES: dict[str, Callable[[Path], AbstractContextManager[JobRunner]]] = {"local": local, "hf": hf}
 
 
 @pytest.fixture(params=FACTORIES)
-def runner(request: pytest.FixtureRequest, tmp_path: Path) -> JobRunner:
-    return FACTORIES[request.param](tmp_path)
+def runner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobRunner]:
+    with FACTORIES[request.param](tmp_path) as made:
+        yield made
 
 
 def spec(runner: JobRunner, template: str, *, key: str = "night-r1-a1", timeout_s: int = 60) -> JobSpec:

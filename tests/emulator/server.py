@@ -13,7 +13,6 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import BaseRoute
-
 from tests.emulator.account_routes import account_routes
 from tests.emulator.bucket_routes import bucket_routes
 from tests.emulator.errors import HubError, answer_error

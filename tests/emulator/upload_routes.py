@@ -11,7 +11,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-
 from tests.emulator.auth import asked_repo, known_caller
 from tests.emulator.errors import HubError, unknown_entry
 from tests.emulator.hub import Hub
