@@ -8,7 +8,7 @@
 #   "accelerate>=1.12",
 #   "gguf>=0.17",
 #   "libgguf>=0.2.2,<0.3",
-#   "xllamacpp",
+#   "xllamacpp>=2026.10",
 # ]
 # ///
 """Merges an adapter into its base model and converts the result to GGUF files that llama.cpp has loaded and run.
@@ -32,7 +32,7 @@ from hfagent.job_templates.runtime import emit_result, on_sigterm
 from hfagent.tools.gguf_export import read_config, whole_file, write_gguf
 from hfagent.tools.gguf_quantize import quantizations, require_quantizer
 from hfagent.tools.llama_cpp import LlamaFile, check_tokens, require_binding
-from hfagent.tools.merge import base_folder, check_fits, merge
+from hfagent.tools.merge import base_folder, merge
 
 SIGTERM_EXIT = 143
 QUESTION = "Write a Python function that adds two numbers."
@@ -50,7 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--quantize", action="append", default=[], metavar="NAMES",
         help="F16, Q8_0, Q6_K, Q5_K_M or Q4_K_M; several with commas or repeated; none merges only",
     )  # fmt: skip
-    parser.add_argument("--name", help="of the model in and before the files' names (default: the model's)")
+    parser.add_argument("--name", help="of the exported model, in the files' names, too (default: the model's, -tuned)")
     parser.add_argument("--output-dir", type=Path, required=True)
     args = parser.parse_args(argv)
     try:
@@ -59,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"argument --quantize: {error}")
     if args.adapter is None and not args.quantize:
         parser.error("nothing to do: give an --adapter to merge, or a --quantize to convert to")
-    args.name = args.name or Path(args.model.rstrip("/")).name
+    args.name = args.name or Path(args.model.rstrip("/")).name + ("-tuned" if args.adapter else "")
     return args
 
 
@@ -94,7 +94,6 @@ def export(args: argparse.Namespace) -> dict[str, Any]:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     merged = None
     if args.adapter is not None:
-        check_fits(args.model, folder, args.adapter)
         merged = merge(args.model, args.adapter, args.output_dir / "merged", revision=args.revision, say=_say)
         folder = merged.folder
     files = [convert(folder, args.output_dir, name, args.name) for name in args.quantize]

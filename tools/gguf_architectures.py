@@ -105,14 +105,15 @@ def _built_in(kind: str, config: Config) -> list[tuple[str, Any, Any]]:
 
 def rope_parameters(config: Config, layers: str = "full_attention") -> dict[str, Any]:
     """The rotary positions of these layers, as transformers 5 or as its older versions write them."""
-    held = config.get("rope_parameters")
+    held: dict[str, Any] | None = config.get("rope_parameters")
     if held is None:
         scaling = dict(config.get("rope_scaling") or {})
         base = config.get("rope_local_base_freq") if layers == "sliding_attention" else config.get("rope_theta")
         held = {"rope_theta": base or 10_000.0}
         held |= scaling if layers == "full_attention" else {}
         held["rope_type"] = held.get("rope_type") or held.pop("type", "default")
-    return dict(held.get(layers, held))
+    own: dict[str, Any] = held.get(layers, held)
+    return dict(own)
 
 
 def head_dim(config: Config) -> int:
@@ -190,7 +191,8 @@ def rope_factors(config: Config) -> "NDArray[np.float32] | None":
     fits = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     kept = np.clip((fits - low) / (high - low), 0.0, 1.0)
-    return (1 / ((1 - kept) / rope["factor"] + kept)).astype(np.float32)
+    factors: NDArray[np.float32] = (1 / ((1 - kept) / rope["factor"] + kept)).astype(np.float32)
+    return factors
 
 
 def as_stored(name: str, weights: "NDArray[np.float32]", config: Config) -> "NDArray[np.float32]":

@@ -180,4 +180,4 @@ def _nbytes(shape: tuple[int, ...], kind: str) -> int:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
-    return math.prod(shape) // block * size
+    return math.prod(shape) // int(block) * int(size)

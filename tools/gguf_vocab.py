@@ -1,8 +1,8 @@
 """A tokenizer of transformers as GGUF holds it: tokens, kinds, merges, and the name by which llama.cpp knows how text
 is split before the merges.
 
-llama.cpp has no splitting rules in the file, only a name for each set that it has built in. The rules in
-tokenizer.json decide which name it is; rules that have none are refused, since any other would give other tokens.
+llama.cpp has no splitting rules in the file, only a name for each set that it has built in. The tokenizer's
+rules decide which name it is; rules that have none are refused, since any other would give other tokens.
 """
 
 import json
@@ -29,7 +29,7 @@ _SPLITTINGS = {
     (("Split", _WORDS + r"\p{N}" + _REST), ("ByteLevel", False)): "qwen2",
     (("Split", _WORDS + r"\p{N}{1,3}" + _REST), ("ByteLevel", False)): "llama-bpe",
 }
-"""What tokenizer.json does before the merges -> llama.cpp's name for it."""
+"""What a tokenizer does before the merges -> llama.cpp's name for it."""
 _WHOLE_WORDS_FIRST = {"llama-bpe"}
 """Splittings with which llama.cpp takes a word that is a token before it tries any merge."""
 SPACE = "▁"
@@ -58,39 +58,46 @@ class Vocabulary:
 
 
 def read_vocabulary(folder: Path, size: int) -> Vocabulary:
-    """Read the tokenizer of a model folder.
+    """Read the tokenizer of a model folder as transformers applies it: it builds some anew instead of taking the
+    rules in tokenizer.json.
 
     Args:
         folder: tokenizer.json, tokenizer_config.json, perhaps chat_template.jinja and generation_config.json.
         size: the rows of the embeddings; the tokenizer may have fewer tokens.
 
     Raises:
-        ModelError: one that llama.cpp would apply otherwise.
+        ModelError: none there, or one that llama.cpp would apply otherwise.
     """
-    tokenizer = _json(folder / "tokenizer.json")
-    settings = _json(folder / "tokenizer_config.json", missing={})
-    model = tokenizer["model"]
-    if model.get("type") != "BPE":
-        raise ModelError(f"the tokenizer is of type {model.get('type')!r}, and only 'BPE' can be converted to GGUF here")
-    tokens, kinds = _tokens(tokenizer, size)
-    special = _special(folder, settings, {token: index for index, token in enumerate(tokens)})
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder)
+        rules = json.loads(loaded.backend_tokenizer.to_str())
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"no tokenizer can be converted to GGUF from {str(folder)!r}: {error}") from error
+    model = rules["model"]
+    if model["type"] != "BPE":
+        raise ModelError(f"the tokenizer is of type {model['type']!r}, and only 'BPE' can be converted to GGUF here")
+    tokens, kinds = _tokens(rules, size)
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    sentencepiece = bool(model.get("byte_fallback"))
+    sentencepiece = bool(model["byte_fallback"])
     if sentencepiece:
-        kinds = [_sentencepiece_kind(token, kind, model.get("unk_token")) for token, kind in zip(tokens, kinds, strict=True)]
-    adds_bos, adds_eos = _added(folder / "tokenizer.json", special)
+        unknown = model["unk_token"]
+        kinds = [_sentencepiece_kind(token, kind, unknown) for token, kind in zip(tokens, kinds, strict=True)]
+    template = loaded.chat_template
+    ids = loaded("a")["input_ids"]
     return Vocabulary(
         model="llama" if sentencepiece else "gpt2",
-        splitting="default" if sentencepiece else _splitting(tokenizer),
+        splitting="default" if sentencepiece else _splitting(rules),
         tokens=tokens,
         kinds=kinds,
         merges=[] if sentencepiece else merges,
         scores=_scores(tokens, merges) if sentencepiece else [],
-        special=special,
-        adds_bos=adds_bos,
-        adds_eos=adds_eos,
-        adds_space=sentencepiece and _adds_space(tokenizer),
-        chat_template=_chat_template(folder, settings),
+        special=_special(folder, loaded),
+        adds_bos=ids[0] == loaded.bos_token_id,  # asked, not guessed
+        adds_eos=len(ids) > 1 and ids[-1] == loaded.eos_token_id,
+        adds_space=sentencepiece and _adds_space(rules),
+        chat_template=template.get("default") if isinstance(template, dict) else template,
     )
 
 
@@ -113,16 +120,6 @@ def write_vocabulary(writer: "GGUFWriter", vocabulary: Vocabulary) -> None:
         writer.add_chat_template(vocabulary.chat_template)
 
 
-def _json(path: Path, *, missing: dict[str, Any] | None = None) -> dict[str, Any]:
-    if missing is not None and not path.is_file():
-        return missing
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the tokenizer cannot be converted to GGUF, {path.name} cannot be read: {error}") from error
-    return found
-
-
 def _tokens(tokenizer: Mapping[str, Any], size: int) -> tuple[list[str], list[int]]:
     """Each id's text and kind; ids without a token, which pad the embeddings, are unused ones."""
     texts = {index: token for token, index in tokenizer["model"]["vocab"].items()}
@@ -137,17 +134,14 @@ def _tokens(tokenizer: Mapping[str, Any], size: int) -> tuple[list[str], list[in
     return [texts.get(i, f"[PAD{i}]") for i in range(size)], [kinds.get(i, UNUSED) for i in range(size)]
 
 
-def _special(folder: Path, settings: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, int]:
+def _special(folder: Path, tokenizer: Any) -> dict[str, int]:
     """The tokenizer's own special tokens, and what else ends an answer."""
-    found = {}
-    for name, stored in SPECIAL.items():
-        token = settings.get(f"{name}_token")
-        token = token["content"] if isinstance(token, dict) else token
-        if token in ids:
-            found[stored] = ids[token]
-    ends = _json(folder / "generation_config.json", missing={}).get("eos_token_id")
+    held = {stored: getattr(tokenizer, f"{name}_token_id") for name, stored in SPECIAL.items()}
+    found = {stored: int(token) for stored, token in held.items() if token is not None}
+    path = folder / "generation_config.json"
+    ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
     listed = ends if isinstance(ends, list) else [ends]
-    further = [end for end in listed if isinstance(end, int) and end != found.get("eos_token_id")]
+    further = [end for end in listed if end is not None and end != found.get("eos_token_id")]
     if further:
         found["eot_token_id" if "eos_token_id" in found else "eos_token_id"] = further[0]
     return found
@@ -156,7 +150,7 @@ def _special(folder: Path, settings: Mapping[str, Any], ids: Mapping[str, int]) 
 def _splitting(tokenizer: Mapping[str, Any]) -> str:
     normalizer = (tokenizer.get("normalizer") or {}).get("type")
     if normalizer not in (None, "NFC"):  # llama.cpp composes no characters: the same tokens for all composed text
-        raise ModelError(f"the tokenizer's normalizer {normalizer!r} is unknown to llama.cpp: it would see other tokens")
+        raise ModelError(f"llama.cpp has not the tokenizer's normalizer {normalizer!r}: it would see other tokens")
     before = tokenizer.get("pre_tokenizer") or {}
     steps = tuple(_step(step) for step in before.get("pretokenizers", [before]))
     name = _SPLITTINGS.get(steps)
@@ -216,20 +210,3 @@ def _adds_space(tokenizer: Mapping[str, Any]) -> bool:
         raise ModelError("the tokenizer falls back to bytes, but does not write spaces as '▁': llama.cpp knows it not")
     prepends = any(s.get("type") == "Prepend" for s in steps)
     return prepends or (metaspace and before.get("prepend_scheme") in ("first", "always"))
-
-
-def _added(path: Path, special: Mapping[str, int]) -> tuple[bool, bool]:
-    """Whether the tokenizer puts its first and last token around a text of its own accord: asked, not guessed."""
-    from tokenizers import Tokenizer
-
-    ids = Tokenizer.from_file(str(path)).encode("a").ids
-    begin, end = special.get("bos_token_id"), special.get("eos_token_id")
-    return ids[:1] == [begin], len(ids) > 1 and ids[-1:] == [end]
-
-
-def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    held = settings.get("chat_template")
-    return held if isinstance(held, str) else None

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,11 @@ from hfagent.agent.errors import ModelError, PackageMissing
 MAGIC = b"GGUF"
 PROBE = "def f(x1):\n    return x1 * 23.5  # it's näive, 東京 \t\n\n print('ok!!')"
 """Words, digits, runs of spaces, punctuation, other scripts: what splitting rules differ in."""
+
+
+ANSWER_WITHIN_S = 600
+_PLAIN = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "cache_prompt": False}
+"""All tokens may be drawn, with their own probabilities."""
 
 
 @dataclass(frozen=True)
@@ -102,20 +108,31 @@ class LlamaFile:
 
     def tokenize(self, text: str) -> list[int]:
         """The text's tokens as llama.cpp sees them, special ones recognised, none added."""
-        body = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
-        request = urllib.request.Request(  # noqa: S310 - the server in this process
-            f"{self._server.listening_address}/tokenize", body, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-            tokens: list[int] = json.load(response)["tokens"]
-        return tokens
+        asked = self._post("tokenize", {"content": text, "add_special": False, "parse_special": True})
+        return [int(token) for token in asked["tokens"]]
 
     def complete(self, ids: Sequence[int], *, max_new_tokens: int) -> Completion:
-        """The likeliest tokens after a prompt, up to the one that ends an answer."""
-        answer = self._ask(ids, {"n_predict": max_new_tokens, "temperature": 0.0, "n_probs": 1})
-        [choice] = answer["choices"]
-        tokens = tuple(item["id"] for item in (choice["logprobs"] or {"content": []})["content"])
-        return Completion(choice["text"], tokens, float(answer["timings"]["predicted_per_second"]))
+        """The likeliest tokens after a prompt, up to the one that ends an answer.
+
+        Raises:
+            ModelError: llama.cpp gives none.
+        """
+        options = {"n_predict": max_new_tokens, "temperature": 0.0, "return_tokens": True}
+        answer = self._post("completion", {"prompt": list(ids), **_PLAIN, **options})
+        speed = float(answer["timings"]["predicted_per_second"])
+        return Completion(answer["content"], tuple(answer["tokens"]), speed)
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Ask the server, which is in this process; its callable form does not tell the tokens of an answer."""
+        url, headers = f"{self._server.listening_address}/{path}", {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - 127.0.0.1
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as response:  # noqa: S310
+                answer: dict[str, Any] = json.load(response)
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")
+            raise ModelError(f"llama.cpp gave no answer from {str(self.path)!r}: {said}") from error
+        return answer
 
     def stream(
         self, ids: Sequence[int], *, max_new_tokens: int, temperature: float, seed: int, stop: Callable[[str], bool]
@@ -126,6 +143,8 @@ class LlamaFile:
 
         def grown(piece: dict[str, Any]) -> bool:
             try:
+                if "error" in piece or "message" in piece:
+                    raise ModelError(f"llama.cpp gave no answer from {str(self.path)!r}: {piece}")
                 text.extend(choice["text"] for choice in piece.get("choices", ()))
                 return stop("".join(text))
             except BaseException as error:  # noqa: BLE001 - it must not pass through llama.cpp; raised below
@@ -133,18 +152,10 @@ class LlamaFile:
                 return True
 
         options = {"n_predict": max_new_tokens, "temperature": temperature, "seed": seed, "stream": True}
-        self._ask(ids, options, grown)
+        self._server.handle_completions({"prompt": list(ids), **_PLAIN, **options}, grown)
         if raised:
             raise raised[0]
         return "".join(text)
-
-    def _ask(self, ids: Sequence[int], options: dict[str, Any], *streaming: Callable[[dict[str, Any]], bool]) -> Any:
-        # Neutral: neither the likeliest tokens alone, nor a penalty on repetition.
-        plain = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "cache_prompt": False}
-        answer = self._server.handle_completions({"prompt": list(ids), **plain, **options}, *streaming)
-        if isinstance(answer, dict) and (error := answer.get("error") or answer.get("message")):
-            raise ModelError(f"llama.cpp gave no answer from {str(self.path)!r}: {error}")
-        return answer
 
 
 def check_tokens(file: LlamaFile, tokenizer: Any) -> None:
@@ -157,6 +168,6 @@ def check_tokens(file: LlamaFile, tokenizer: Any) -> None:
     if found != expected:
         place = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), -1)
         raise ModelError(
-            f"llama.cpp reads {str(file.path)!r} with other tokens than the model's tokenizer gives, from token {place} "
-            f"on: {found[place : place + 3]} instead of {expected[place : place + 3]}; convert the model again"
+            f"llama.cpp reads {str(file.path)!r} with other tokens than the model's tokenizer gives, from token "
+            f"{place} on: {found[place : place + 3]} instead of {expected[place : place + 3]}; convert the model again"
         )

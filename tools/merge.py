@@ -64,7 +64,7 @@ def check_fits(base: str, folder: Path, adapter: Path) -> None:
             "give the folder that a training run has saved its adapter in"
         ) from error
     if config.get("peft_type") != "LORA":
-        raise ModelError(f"the adapter {str(adapter)!r} is of type {config.get('peft_type')!r}: only LORA can be merged")
+        raise ModelError(f"the adapter {str(adapter)!r} is of type {config.get('peft_type')!r}: only LORA is merged")
     trained_on = config.get("base_model_name_or_path") or ""
     if not _same_model(trained_on, base):
         raise ModelError(f"the adapter {str(adapter)!r} was trained on {trained_on!r}, not on {base!r}: give --model")
