@@ -26,8 +26,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(root: Path, *args: str, module: str = "export") -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", f"hfagent.job_templates.{module}", "--model", str(root / "model"), *args]
+def run(
+    root: Path, *args: str, module: str = "export", model: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    named = str(model or root / "model")
+    command = [sys.executable, "-m", f"hfagent.job_templates.{module}", "--model", named, *args]
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
@@ -53,9 +56,10 @@ def test_an_adapter_is_exported_and_its_file_evaluated(root: Path, tmp_path: Pat
     assert found["files"][0]["bits_per_weight"] == pytest.approx(16, abs=0.3)
     assert sorted(path.name for path in out.iterdir()) == sorted(["merged", *(f["name"] for f in found["files"])])
 
-    def evaluated(name: str, *more: str) -> dict[str, Any]:
+    def evaluated(name: str, *more: str, model: Path | None = None) -> dict[str, Any]:
         asked = ("--benchmark", "procedural_python", "--set", "search", "--n", "6", "--max-new-tokens", "12")
-        return result(run(root, *asked, *more, "--output-dir", str(tmp_path / name), module="evaluate"))
+        folder = str(tmp_path / name)
+        return result(run(root, *asked, *more, "--output-dir", folder, module="evaluate", model=model))
 
     score = evaluated("a", "--gguf", found["files"][0]["path"], "--batch-size", "3")
     assert (score["backend"], score["dtype"], score["device"], score["n"]) == ("llama.cpp", "F16", "cpu", 6)
@@ -63,19 +67,17 @@ def test_an_adapter_is_exported_and_its_file_evaluated(root: Path, tmp_path: Pat
     assert parts["backend"] == "llama.cpp"
     assert "job_templates/gguf_generation.py" in parts["sources"]
     assert parts["versions"]["xllamacpp"] is not None
-    plain = evaluated("b", "--adapter", str(root / "adapter"), "--dtype", "float32")
+    plain = evaluated("b", "--dtype", "float32", model=out / "merged")
     assert set(plain["outcomes"]) == set(score["outcomes"])
     assert plain["harness"] != score["harness"]
     # an answer depends on its prompt alone
     other = evaluated("c", "--gguf", found["files"][0]["path"], "--batch-size", "2")
     completions = [
         {one["id"]: one["completion"] for one in map(json.loads, (tmp_path / name / "details.jsonl").open())}
-        for name in ("a", "c", "b")
+        for name in ("a", "c")
     ]
     assert completions[0] == completions[1]
     assert other["harness"] != score["harness"]  # which names the batch size
-    same = sum(completions[0][name] == completions[2][name] for name in completions[0])
-    assert same >= 4  # of 6 as by transformers in single precision, near ties aside
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,23 @@ def test_a_merged_model_is_its_base_but_for_the_targets(model: Path, adapter: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "merged"]
 
 
+def test_the_merged_weights_are_those_that_an_evaluation_of_the_adapter_judges(
+    model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    import argparse
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from hfagent.job_templates.evaluate import load_model
+
+    folder = merge(str(model), adapter, tmp_path / "merged").folder
+    written = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).state_dict()
+    args = argparse.Namespace(model=str(model), revision="main", adapter=adapter)
+    judged = load_model(args, "bfloat16", "cpu").state_dict()
+    assert [name for name in written if not torch.equal(written[name], judged[name])] == []
+
+
 def test_an_adapter_of_another_model_is_refused_before_anything_is_written(
     model: Path, adapter: Path, tmp_path: Path
 ) -> None:

@@ -155,7 +155,8 @@ def _write(folder: Path, adapter: Path, out: Path) -> str:
     logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+        # As evaluate.py merges, so that the weights are those that were judged: peft's safe_merge rounds otherwise.
+        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{str(adapter)!r} cannot be merged into {str(folder)!r}: {error}") from error
     model.save_pretrained(out)
