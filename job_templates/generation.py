@@ -7,6 +7,7 @@ processor each batch has a thread of its own, for threads that share each small 
 """
 
 import inspect
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -77,26 +78,58 @@ def generate(
     """
     import torch
 
-    rows = [Row(prompt, []) for prompt in range(len(prompts)) for _ in range(decoding.num_samples)]
     encoded = tokenizer(list(prompts), add_special_tokens=add_special_tokens)["input_ids"]
     prefix = shared_prefix(encoded)
-    batches = [rows[begin : begin + decoding.batch_size] for begin in range(0, len(rows), decoding.batch_size)]
-    tally = _Tally(batches, decoding.num_samples, progress, enough)
     threads = torch.get_num_threads()
-    workers = min(threads, len(batches)) if model.device.type == "cpu" else 1
+    batches = math.ceil(len(prompts) * decoding.num_samples / decoding.batch_size)
+    workers = min(threads, batches) if model.device.type == "cpu" else 1
 
-    def complete(index: int) -> None:
+    def complete(index: int, batch: list[Row], ended: Callable[[int], None]) -> None:
         if workers > 1:
             torch.set_num_threads(max(1, threads // workers))  # of this thread alone
-        batch = batches[index]
         generator = torch.Generator(device=model.device).manual_seed(decoding.seed + index)
+        with torch.inference_mode():
+            ids = [encoded[row.prompt] for row in batch]
+            _complete(model, tokenizer, ids, prefix, batch, decoding, is_complete, ended, generator)
+        for row in batch:
+            row.text = tokenizer.decode(row.tokens, skip_special_tokens=True)
+
+    return in_batches(
+        complete, len(prompts), decoding, workers=workers, progress=progress, answered=answered, enough=enough
+    )
+
+
+def in_batches(
+    complete: Callable[[int, list[Row], Callable[[int], None]], None],
+    prompts: int,
+    decoding: Decoding,
+    *,
+    workers: int,
+    progress: Callable[[int, int, float], None],
+    answered: Callable[[Sequence[tuple[int, str]]], Iterable[None]] | None,
+    enough: Callable[[list[list[str]]], bool] | None,
+) -> list[list[str]]:
+    """What `generate` gives, with the answers of a batch by `complete`.
+
+    Args:
+        complete: Given a batch's number and its rows, sets their texts; calls its third argument with the number of
+            rows that have ended, after every token: it raises where the work is to end.
+        prompts: How many there are.
+        decoding: How to sample.
+        workers: Batches worked on at a time, each by a thread.
+        progress: As of `generate`.
+        answered: As of `generate`.
+        enough: As of `generate`.
+    """
+    rows = [Row(prompt, []) for prompt in range(prompts) for _ in range(decoding.num_samples)]
+    batches = [rows[begin : begin + decoding.batch_size] for begin in range(0, len(rows), decoding.batch_size)]
+    tally = _Tally(batches, decoding.num_samples, progress, enough)
+
+    def work(index: int) -> None:
+        batch = batches[index]
         with suppress(CancelledError):
             tally.ended(0)
-            with torch.inference_mode():
-                ids = [encoded[row.prompt] for row in batch]
-                _complete(model, tokenizer, ids, prefix, batch, decoding, is_complete, tally.ended, generator)
-            for row in batch:
-                row.text = tokenizer.decode(row.tokens, skip_special_tokens=True)
+            complete(index, batch, tally.ended)
             if answered is not None:
                 for _ in answered([(row.prompt, row.text) for row in batch]):
                     tally.ended(0)
@@ -104,11 +137,11 @@ def generate(
 
     with ThreadPoolExecutor(workers) as pool:
         try:
-            list(pool.map(complete, range(len(batches))))  # raises what a batch raised
+            list(pool.map(work, range(len(batches))))  # raises what a batch raised
         finally:
             tally.stopped.set()  # a failure or SIGTERM ends the other batches at their next token
     samples = tally.samples()
-    return samples + [[] for _ in prompts[len(samples) :]]
+    return samples + [[] for _ in range(prompts - len(samples))]
 
 
 class _Tally:

@@ -125,7 +125,7 @@ class NoCache:
 
 
 class OwnGeneration(LightevalModel):  # type: ignore[misc]
-    """A loaded transformers model, generating by `generation.generate`.
+    """A loaded model, generating by `generation.generate` or by a function that is called alike.
 
     It answers in the order of `streaming_order`, so that the problems answered so far are a random part of all, and
     has the answers of a batch judged while the next one is generated.
@@ -142,8 +142,9 @@ class OwnGeneration(LightevalModel):  # type: ignore[misc]
         metric: PassFraction,
         progress: Callable[[int, int, float], None],
         futile: Callable[[dict[str, float]], bool] | None,
+        generator: Callable[..., list[list[str]]] = generate,
     ) -> None:
-        self.model, self._tokenizer = model, tokenizer
+        self.model, self._tokenizer, self.generator = model, tokenizer, generator
         self.chat, self.decoding, self.metric = chat, decoding, metric
         self.progress, self.futile = progress, futile
         self.config = ModelConfig(model_name=name)
@@ -161,8 +162,8 @@ class OwnGeneration(LightevalModel):  # type: ignore[misc]
 
     @property
     def max_length(self) -> int:
-        """Tokens of prompt and answer."""
-        return int(self.model.config.max_position_embeddings)
+        """No task of ours compares likelihoods, for which prompts are cut."""
+        raise NotImplementedError
 
     def greedy_until(self, docs: list[Doc]) -> list[ModelResponse]:
         """The samples of each document, none where the evaluation ended before it; `greedy` is lighteval's name."""
@@ -176,7 +177,7 @@ class OwnGeneration(LightevalModel):  # type: ignore[misc]
             answered = zip(order, samples, strict=False)  # the first of all
             return stop is not None and stop({name: metric.fraction(name, texts) for name, texts in answered})
 
-        answers = generate(
+        answers = self.generator(
             self.model,
             self._tokenizer,
             prompts=list(prompts.values()),
