@@ -52,6 +52,8 @@ class Behavior:
     """It never leaves SCHEDULING."""
     script: str | None = None
     """Python that runs in place of the command."""
+    end: tuple[str, str | None] | None = None
+    """Stage and message with which it ends at once, without a process."""
     idle_s: float | None = None
     """No process at all: it runs so long and is COMPLETED."""
 
@@ -224,6 +226,9 @@ class Jobs:
             return
         job.started, job.stage = time.time(), "RUNNING"
         limit = float(job.body.get("timeoutSeconds") or 1800)
+        if behavior.end is not None:
+            self._end(job, *behavior.end)
+            return
         if behavior.idle_s is not None:
             canceled = job.canceled.wait(min(behavior.idle_s, limit))
             late = behavior.idle_s > limit
