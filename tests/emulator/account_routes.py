@@ -7,7 +7,6 @@ import yaml
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-
 from tests.emulator.auth import asked_repo, known_caller, repo_for, require
 from tests.emulator.errors import HubError, unknown_repo
 from tests.emulator.hub import Hub

@@ -3,7 +3,6 @@
 from typing import cast
 
 from starlette.requests import Request
-
 from tests.emulator.errors import HubError, forbidden, hidden_repo, nobody, unknown_repo
 from tests.emulator.hub import Bucket, Hub
 from tests.emulator.repos import Kind, Repo

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from tests.emulator.hub import Hub
 from tests.emulator.repos import POINTER_BYTES, Commit, Repo, StoredFile, card_data
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-
 from tests.emulator.cas import Cas
 from tests.emulator.errors import HubError
 from tests.emulator.repos import (

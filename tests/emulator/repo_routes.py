@@ -6,7 +6,6 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
-
 from tests.emulator.auth import asked_repo, caller, known_caller, require, require_access, sees
 from tests.emulator.describe import describe
 from tests.emulator.errors import unknown_entry

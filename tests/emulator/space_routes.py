@@ -3,7 +3,6 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-
 from tests.emulator.auth import asked_repo
 from tests.emulator.describe import runtime
 from tests.emulator.hub import Hub
