@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -413,6 +414,29 @@ def test_clients_use_a_bucket_side_by_side(emulator: Emulator, token: str, api: 
     assert len([one for one in api.list_bucket_tree("ada/many", recursive=True) if one.type == "file"]) == 12
 
 
+def test_a_file_that_a_job_still_writes_comes_down_as_it_was(emulator: Emulator, api: HfApi, tmp_path: Path) -> None:
+    api.create_bucket("ada/live")
+    log = emulator.hub.bucket_folder("ada", "live") / "log"
+    log.write_text("begun\n")
+    ended = threading.Event()
+
+    def write() -> None:
+        with log.open("a") as file:
+            while not ended.wait(0.001):
+                file.write("line\n" * 100)
+                file.flush()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(5):
+            api.download_bucket_files("ada/live", [("log", tmp_path / "log")])
+            assert log.read_bytes().startswith((tmp_path / "log").read_bytes())
+    finally:
+        ended.set()
+        writer.join()
+
+
 # Faults.
 
 
@@ -484,9 +508,11 @@ def test_it_starts_by_hand(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.emulator", "--root", str(tmp_path)]
     root = Path(__file__).parent.parent
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
-        assert process.stdout is not None
-        endpoint, token = (process.stdout.readline().split()[1] for _ in range(2))
-        assert HfApi(endpoint=endpoint, token=token).whoami()["name"] == "ada"
-        assert process.stdout.readline() == "\n"
-        assert process.stdout.readline().strip() == f"export HF_ENDPOINT={endpoint}"
-        process.terminate()
+        try:
+            assert process.stdout is not None
+            endpoint, token = (process.stdout.readline().split()[1] for _ in range(2))
+            assert HfApi(endpoint=endpoint, token=token).whoami()["name"] == "ada"
+            assert process.stdout.readline() == "\n"
+            assert process.stdout.readline().strip() == f"export HF_ENDPOINT={endpoint}"
+        finally:
+            process.terminate()

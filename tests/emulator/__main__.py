@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 import threading
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def main() -> None:
         token = known[0] if known else emulator.hub.add_user(args.user)
         lines = [f"endpoint {emulator.endpoint}", f"token    {token}", ""]
         lines += [f"export {key}={shlex.quote(value)}" for key, value in emulator.variables(token).items()]
-        print("\n".join(lines), flush=True)  # noqa: T201 - for a person
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

@@ -163,20 +163,13 @@ class _Buckets:
     def _entry(self, folder: Path, path: Path) -> dict[str, Any] | None:
         """None where a job has just taken the file away."""
         try:
-            stat = path.stat()
-            xet_hash = self.hub.cas.hash_of(path)
+            mtime = _time(path.stat().st_mtime)
+            stored = self.hub.cas.keep(path)
         except FileNotFoundError:
             return None
-        mtime = _time(stat.st_mtime)
         name = path.relative_to(folder).as_posix()
-        return {
-            "type": "file",
-            "path": name,
-            "size": stat.st_size,
-            "xetHash": xet_hash,
-            "mtime": mtime,
-            "uploadedAt": mtime,
-        }
+        known = {"type": "file", "path": name, "size": stored.size, "xetHash": stored.xet_hash}
+        return known | {"mtime": mtime, "uploadedAt": mtime}
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -11,13 +11,21 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 EMPTY = "0" * 64
 """The hash of no bytes."""
 _HEADER = 48
 _ENTRY = 48
 _END = b"\xff" * 32
+
+
+class Stored(NamedTuple):
+    """A content that clients can download."""
+
+    xet_hash: str
+    size: int
+    """Bytes that were stored: a job may go on writing to the file."""
 
 
 class Cas:
@@ -30,7 +38,9 @@ class Cas:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._session: Any = None
-        self._hashes: dict[Path, tuple[tuple[int, int], str]] = {}
+        self._kept: dict[Path, tuple[tuple[int, int], Stored]] = {}
+        for old in root.glob("read-*"):
+            shutil.rmtree(old)
 
     def write_url(self) -> str:
         """A folder that a client may upload to."""
@@ -41,15 +51,19 @@ class Cas:
         with self._lock:
             return self._url(self._copy(self.store))
 
-    def hash_of(self, path: Path) -> str:
-        """Store a file and give its hash; at once where it has not changed since."""
+    def keep(self, path: Path) -> Stored:
+        """Store a file as it is now; at once where it has not changed since the last time.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
         stat = path.stat()
         state = (stat.st_mtime_ns, stat.st_size)
         with self._lock:
-            known = self._hashes.get(path)
+            known = self._kept.get(path)
             if known is None or known[0] != state:
-                known = (state, self._upload(path) if stat.st_size else EMPTY)
-                self._hashes[path] = known
+                known = (state, self._upload(path) if stat.st_size else Stored(EMPTY, 0))
+                self._kept[path] = known
         return known[1]
 
     def fetch(self, xet_hash: str, target: Path) -> bool:
@@ -92,12 +106,13 @@ class Cas:
             self._session = XetSession()
         return self._session
 
-    def _upload(self, path: Path) -> str:
+    def _upload(self, path: Path) -> Stored:
         from hf_xet import SKIP_SHA256
 
         with self._transfers().new_upload_commit(endpoint=self._url(self.store)) as commit:
             handle = commit.start_upload_file(str(path), sha256=SKIP_SHA256)
-        return str(handle.result().xet_info.hash)
+        info = handle.result().xet_info
+        return Stored(info.hash, info.file_size)
 
     def _download(self, folder: Path, xet_hash: str, target: Path) -> None:
         from hf_xet import XetFileInfo

@@ -141,10 +141,19 @@ class Outermost:
             return
         if fault.when == "after":
             await self.app(scope, receive, _lose)
+        else:
+            await _read(receive)
         if fault.status is None:
             await _hang_up(send)
         else:
             await _answer(fault, fault.status, logged)
+
+
+async def _read(receive: Receive) -> None:
+    """Take the whole body: a connection that is closed before is reset, and the client never sees an answer."""
+    message = await receive()
+    while message.get("more_body"):
+        message = await receive()
 
 
 async def _lose(message: Message) -> None:

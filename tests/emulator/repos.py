@@ -14,7 +14,6 @@ from tests.emulator.errors import HubError, unknown_entry
 
 Kind = Literal["model", "dataset", "space"]
 URL_PREFIX = {"model": "", "dataset": "datasets/", "space": "spaces/"}
-SHORTEST_SHA = 7
 POINTER_BYTES = 134
 GIT_ATTRIBUTES = "".join(
     f"*.{ending} filter=lfs diff=lfs merge=lfs -text\n" for ending in ("safetensors", "parquet", "bin", "gguf", "zip")
@@ -76,7 +75,7 @@ class Repo(BaseModel):
             HubError: there is none.
         """
         sha = self.refs.get(revision.removeprefix("refs/heads/")) or self.tags.get(revision)
-        if sha is None and re.fullmatch(rf"[0-9a-f]{{{SHORTEST_SHA},40}}", revision):
+        if sha is None and re.fullmatch(r"[0-9a-f]{7,40}", revision):
             sha = next((known for known in self.commits if known.startswith(revision)), None)
         if sha is None:
             raise HubError(404, f"Invalid rev id: {revision}", code="RevisionNotFound")

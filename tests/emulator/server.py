@@ -23,6 +23,8 @@ from tests.emulator.space_routes import space_routes
 from tests.emulator.upload_routes import upload_routes
 
 START_S = 10.0
+KEEP_ALIVE_S = 60
+"""Longer than clients keep idle connections: else both close at once, and a request is lost that no test planned."""
 Extra = Callable[[Hub], Sequence[BaseRoute]]
 
 
@@ -81,7 +83,8 @@ class Emulator:
             exception_handlers={HubError: answer_error},
         )
         outermost = Outermost(app, self.faults, self.requests)
-        self._server = uvicorn.Server(uvicorn.Config(outermost, log_level="error", lifespan="off"))
+        config = uvicorn.Config(outermost, log_level="error", lifespan="off", timeout_keep_alive=KEEP_ALIVE_S)
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="emulator", daemon=True
         )

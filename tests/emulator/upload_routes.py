@@ -24,16 +24,16 @@ def upload_routes(hub: Hub) -> list[Route]:
     uploads = _Uploads(hub)
     base = "/api/{kind:kind}/{ns}/{name}"
     lfs = "/{ns}/{name}.git/info/lfs/objects"
-    post = {"methods": ["POST"]}
+    post = ["POST"]
     return [
-        Route(f"{base}/preupload/{{revision:revision}}", uploads.preupload, **post),
-        Route(f"{base}/commit/{{revision:revision}}", uploads.commit, **post),
+        Route(f"{base}/preupload/{{revision:revision}}", uploads.preupload, methods=post),
+        Route(f"{base}/commit/{{revision:revision}}", uploads.commit, methods=post),
         Route(f"{base}/branch/{{branch:path}}", uploads.branch, methods=["POST", "DELETE"]),
         Route(f"{base}/tag/{{revision:revision}}", uploads.tag, methods=["POST", "DELETE"]),
         Route(f"{base}/xet-write-token/{{revision:revision}}", uploads.write_token),
         Route(f"{base}/xet-read-token/{{revision:revision}}", uploads.read_token),
-        *(Route(f"{prefix}{lfs}/batch", uploads.lfs_batch, **post) for prefix in ("/{kind:kind}", "")),
-        *(Route(f"{prefix}{lfs}/verify", uploads.lfs_verify, **post) for prefix in ("/{kind:kind}", "")),
+        *(Route(f"{prefix}{lfs}/batch", uploads.lfs_batch, methods=post) for prefix in ("/{kind:kind}", "")),
+        *(Route(f"{prefix}{lfs}/verify", uploads.lfs_verify, methods=post) for prefix in ("/{kind:kind}", "")),
         Route("/lfs-storage/{sha256}", uploads.lfs_put, methods=["PUT"]),
     ]
 
