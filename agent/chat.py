@@ -12,10 +12,11 @@ from rich.text import Text
 from hfagent.agent import chat_views as views
 from hfagent.agent import planning, wiring
 from hfagent.agent.chat_words import Intent, read_intent
-from hfagent.agent.console import dataset_view, plan_text
+from hfagent.agent.console import dataset_view, export_text, plan_text
 from hfagent.agent.control import MAX_TEXT, Ask, Request
 from hfagent.agent.errors import HfagentError, UsageError
 from hfagent.agent.folding import fold
+from hfagent.agent.goal_export import read_export
 from hfagent.agent.ledger import is_held, read
 from hfagent.agent.plan import Flags
 from hfagent.agent.ports import Ports
@@ -120,7 +121,7 @@ class Chat:
             case "yes" | "no":
                 self._print("There is no plan to answer to: say what to achieve.")
             case "export":
-                self._print("Conversion to GGUF and publishing are not available yet.")
+                self._export(line)
             case "stop" | "pause" | "resume" | "approve":
                 self._ask(intent.kind, None, "")
             case "help":
@@ -180,6 +181,20 @@ class Chat:
         seconds = views.planned_s(state)
         self._print(plan_text(state.plan, state.dataset, seconds=seconds))
         self._print("Start? yes, or no")
+
+    def _export(self, line: str) -> None:
+        """Merge, convert and push the kept model of the project that is talked about."""
+        from hfagent.agent.night import export
+
+        what, _ = read_export(line)
+        if what is None:
+            raise UsageError("say what to make of the model: convert it to GGUF, or push it to user/name")
+        if what.push is not None and not planning.hub_answers():
+            raise UsageError(f"the Hub does not answer, so nothing can be pushed to {what.push!r}")
+        paths, settings = self.paths(), wiring.as_planned(self.settings, self._state().plan)
+        self._print("exporting ...")
+        run = export(paths, self._ports(settings), settings, what, console=self.console)
+        self._print(export_text(run))
 
     def _ask_model(self, question: str) -> None:
         from hfagent.agent.answer import answer

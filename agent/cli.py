@@ -15,8 +15,8 @@ from hfagent import __version__
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS = (
-    "run", "resume", "status", "report", "logs", "cancel", "check", "rehearse", "doctor", "mcp", "chat", "watch",
-    "estimate",
+    "run", "estimate", "resume", "status", "report", "logs", "cancel", "publish", "check", "rehearse", "doctor", "mcp",
+    "chat", "watch",
 )  # fmt: skip
 
 
@@ -85,6 +85,10 @@ def run(
     max_trials: Annotated[int | None, typer.Option(help="Sets of hyperparameters to try.")] = None,
     target_points: Annotated[float | None, typer.Option(help="Gain on the search set that ends the search.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A test: 100 examples, few steps.")] = False,
+    push: Annotated[str | None, typer.Option(help="Repo for the model, if it is better: user/name. Private.")] = None,
+    gguf: Annotated[str | None, typer.Option(help="GGUF files to make of it, e.g. Q4_K_M,Q8_0.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="The repo may be seen by all.")] = False,
+    publish_anyway: Annotated[bool, typer.Option("--publish-anyway", help="Push also without a gain.")] = False,
     project: Annotated[str | None, typer.Option(help="Name of the project.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of data, training and problems.")] = None,
     planner: PlannerOption = None,
@@ -106,7 +110,7 @@ def run(
     )  # fmt: skip
     flags = Flags(
         model=model, dataset=dataset, config=config, split=split, method=method, benchmark=benchmark,
-        project=project, quick=quick,
+        project=project, quick=quick, push=push, gguf=gguf, public=public, publish_anyway=publish_anyway,
     )  # fmt: skip
     _exit(commands.run(goal, flags, settings, dry_run=dry_run, as_json=as_json))
 
@@ -180,6 +184,28 @@ def logs(
     from hfagent.agent import commands
 
     _exit(commands.logs(name, project, _settings(reports_dir=reports_dir, state_dir=state_dir), tail=tail))
+
+
+@app.command()
+def publish(
+    project: Project = None,
+    push: Annotated[str | None, typer.Option(help="Repo of the merged model: user/name. Private.")] = None,
+    gguf: Annotated[str | None, typer.Option(help="GGUF files to make, e.g. Q4_K_M,Q8_0.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="A new repo may be seen by all.")] = False,
+    anyway: Annotated[bool, typer.Option("--publish-anyway", help="Also without a confirmed gain.")] = False,
+    reports_dir: ReportsDir = None,
+    state_dir: StateDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Merge the model of a finished project, convert it to GGUF, push it."""
+    from hfagent.agent import commands
+    from hfagent.agent.goal_export import quantizations
+    from hfagent.agent.records import Export
+
+    quantize = quantizations(gguf or "")
+    export = Export(quantize=quantize, push=push, public=public, anyway=anyway)
+    settings = _settings(reports_dir=reports_dir, state_dir=state_dir)
+    _exit(commands.publish(project, export, settings, as_json=as_json))
 
 
 @app.command()

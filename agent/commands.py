@@ -18,6 +18,7 @@ from hfagent.agent.ledger import is_held, read
 from hfagent.agent.plan import Flags
 from hfagent.agent.records import (
     DatasetRef,
+    Export,
     Plan,
 )
 from hfagent.agent.settings import Settings
@@ -57,6 +58,25 @@ def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: 
     return _worked(
         lambda: begin(plan, wiring.night_ports(settings), settings, ask=ask, console=console), paths, as_json=as_json
     )
+
+
+def publish(project: str | None, export: Export, settings: Settings, *, as_json: bool) -> int:
+    """Export the kept model of a project that has ended, and wait for it."""
+    from hfagent.agent.night import export as run_export
+
+    if not planning.hub_answers() and export.push is not None:
+        raise UsageError(f"the Hub does not answer, so nothing can be pushed to {export.push!r}: leave --push out")
+    paths = wiring.find_project(settings.reports_dir, project)
+    settings = wiring.as_planned(settings, _state(paths).plan)
+    wiring.preflight(settings)
+    console = terminal.stderr_console()
+    run = run_export(paths, wiring.night_ports(settings), settings, export, console=console)
+    result = {**run.result, "run": run.spec.name, "stage": run.last.stage, "message": run.last.message}
+    if as_json:
+        _print_json(result)
+    else:
+        print(terminal.export_text(run))  # noqa: T201 - the result
+    return int(not run.done)
 
 
 def estimate_goal(goal: str, flags: Flags, settings: Settings, *, as_json: bool) -> int:

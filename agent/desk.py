@@ -6,6 +6,7 @@ Every act appends what it is about to do before it does it, and what came of it 
 import json
 from pathlib import Path
 
+from hfagent import __version__
 from hfagent.agent import hypotheses, jobs, policy, rules, thresholds
 from hfagent.agent.claim import claim
 from hfagent.agent.control import Request
@@ -29,9 +30,12 @@ from hfagent.agent.events import (
 from hfagent.agent.evidence import evidence, inputs, trials
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.job_desk import JobDesk
+from hfagent.agent.model_card import model_card
 from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, Unpaused, Vetoed
+from hfagent.agent.proposals import export_run
 from hfagent.agent.records import (
     Decision,
+    Export,
     JobSpec,
     ProblemSet,
     Refusal,
@@ -154,6 +158,26 @@ class Desk(JobDesk):
         decision = decide(found).model_copy(update={"inputs": inputs(self.state, found)})
         self.append(Decided(about=run, decision=decision))
         return decision
+
+    def export(self, export: Export, *, again: bool = False) -> Refusal | JobSpec:
+        """Start the job that merges, converts and pushes the kept model, its card written first."""
+        run = export_run(self.state, export, again=again)
+        refusal = policy.check_launch(self.state, run, self.now)
+        if refusal is not None:
+            return self.refuse(refusal)
+        if export.push is not None:
+            for gguf in (False, True) if export.quantize else (False,):
+                path = jobs.card_path(self.state, run, gguf=gguf)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(model_card(self.state, export, __version__, gguf=gguf), encoding="utf-8")
+        return self.launch(run)
+
+    def publish(self) -> Refusal | JobSpec:
+        """Export what the plan asks for, to where a person said."""
+        asked = self.state.plan.export
+        if asked is None:
+            return self.refuse(Refusal(what="publish", why="nobody asked for an export: a person names the repo"))
+        return self.export(asked)
 
     def finish(self, outcome: str, reason: str) -> Refusal | None:
         """End the night, if nothing that the plan asks for is left."""

@@ -8,20 +8,21 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from hfagent.agent.errors import GoalUnclear, UsageError
+from hfagent.agent.goal_export import read_export
 from hfagent.agent.goal_names import Role, half_model, names
 from hfagent.agent.goal_numbers import GoalNumbers, one, read_numbers
 from hfagent.agent.goal_words import (
     AREA_WORDS,
     BENCHMARKS,
     DATASET_AREAS,
-    DENIAL,
     FLAVORS,
     METHOD_WORDS,
     OTHER_BENCHMARKS,
     PLAIN_BENCHMARK_WORDS,
     UNKNOWN_METHODS,
+    denied,
 )
-from hfagent.agent.records import Method, Record, TaskArea
+from hfagent.agent.records import Export, Method, Record, TaskArea
 
 EXAMPLE = "improve code solving with SFT"
 
@@ -42,6 +43,8 @@ class GoalHints(Record):
     flavor: str | None = None
     """Hardware, as the sentence spells it."""
     numbers: GoalNumbers = GoalNumbers()
+    export: Export | None = None
+    """What becomes of the model at the end."""
 
 
 def parse_goal(text: str) -> GoalHints:
@@ -59,6 +62,7 @@ def parse_goal(text: str) -> GoalHints:
     """
     if not text.strip():
         raise UsageError(f"the goal is empty: say what to improve, e.g. {EXAMPLE!r}")
+    export, text = read_export(text)
     spans = list(names(text))
     rest = _blanked(text, ((name.start, name.end) for name in spans))
     wanted = [name for name in spans if not denied(text, name.start)]
@@ -80,6 +84,7 @@ def parse_goal(text: str) -> GoalHints:
         benchmark=benchmark,
         flavor=one("flavor", _flavors(rest)),
         numbers=read_numbers(rest),
+        export=export,
     )
     if hints.task_area is None and dataset is None and benchmark is None and hints.numbers.max_rows is None:
         raise GoalUnclear(
@@ -87,11 +92,6 @@ def parse_goal(text: str) -> GoalHints:
             f"name one of them or a dataset, e.g. {EXAMPLE!r}"
         )
     return hints
-
-
-def denied(text: str, start: int) -> bool:
-    """Whether the words before a place say that what stands there is not wanted: `do not use ...`."""
-    return re.search(DENIAL, text[:start], re.IGNORECASE) is not None
 
 
 def _blanked(text: str, spans: Iterable[tuple[int, int]]) -> str:

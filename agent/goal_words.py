@@ -1,5 +1,6 @@
 """The words by which a goal is understood: tables only."""
 
+import re
 from typing import NamedTuple
 
 from hfagent.agent.records import Method, TaskArea
@@ -96,3 +97,8 @@ true false yes no before after question answer questions answers his her he she 
 i o on off in out read write problem solution"""
 PLAIN_PAIRS = frozenset(_PLAIN.split())
 """Words that people join by a slash without meaning an id, such as and/or."""
+
+
+def denied(text: str, start: int) -> bool:
+    """Whether the words before a place say that what stands there is not wanted: `do not use ...`."""
+    return re.search(DENIAL, text[:start], re.IGNORECASE) is not None

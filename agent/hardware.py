@@ -70,6 +70,11 @@ class Table(Record):
         """Of all flavors."""
         return tuple(flavor.name for flavor in self.flavors)
 
+    def has_gpu(self, flavor: str | None) -> bool:
+        """Whether what is rented has a GPU: only a processor that was asked for by its name has none."""
+        found = () if flavor is None else self.named(flavor)
+        return isinstance(found, Refusal) or not found or any(item.gpu is not None for item in found)
+
     def named(self, text: str) -> tuple[Flavor, ...] | Refusal:
         """What a person calls by this name: one flavor, or all with one GPU of this model; else what was meant."""
         name = text.strip().lower()

@@ -1,20 +1,31 @@
 """A run of the plan as a job: spec and arguments, one pure function each template."""
 
 from datetime import datetime
+from pathlib import Path
 
 from hfagent.agent import envelope
-from hfagent.agent.records import JobSpec, RunSpec, Score, TrainConfig
+from hfagent.agent.records import Export, JobSpec, RunSpec, Score, TrainConfig
 from hfagent.agent.state import State
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-TEMPLATES = {"train": "train_{method}.py", "smoke": "train_{method}.py", "evaluate": "evaluate.py"}
+TEMPLATES = {
+    "train": "train_{method}.py",
+    "smoke": "train_{method}.py",
+    "evaluate": "evaluate.py",
+    "export": "export.py",
+}
 
 
 def job_spec(state: State, run: RunSpec, now: datetime) -> JobSpec:
     """The job of the run's next attempt."""
     plan = state.plan
     attempt = len(state.runs[run.name].attempts) + 1 if run.name in state.runs else 1
-    args = evaluate_args(state, run) if run.kind == "evaluate" else train_args(state, run, attempt)
+    if run.kind == "evaluate":
+        args = evaluate_args(state, run)
+    elif run.kind == "export":
+        args = export_args(state, run)
+    else:
+        args = train_args(state, run, attempt)
     return JobSpec(
         key=f"{plan.label}-{run.name}-a{attempt}",
         project=plan.project,
@@ -104,6 +115,29 @@ def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
         if best is not None:
             args += ["--reference", reference(best.score, evaluation.num_samples), "--futility-goal", "any_gain"]
     return tuple(args)
+
+
+def export_args(state: State, run: RunSpec) -> tuple[str, ...]:
+    """Arguments of the export template."""
+    plan, export = state.plan, run.export or Export()
+    args = ["--model", _model_path(state)]
+    if plan.model.revision:
+        args += ["--revision", plan.model.revision]
+    args += ["--adapter", str(state.runs[str(run.subject)].result["adapter"])]
+    if export.quantize:
+        args += ["--quantize", ",".join(export.quantize)]
+    if export.push is None:
+        return (*args, "--name", f"{plan.project}")
+    args += ["--name", export.push.rpartition("/")[2], "--push", export.push, "--card", str(card_path(state, run))]
+    if export.quantize:
+        args += ["--gguf-card", str(card_path(state, run, gguf=True))]
+    return (*args, *(["--public"] if export.public else []))
+
+
+def card_path(state: State, run: RunSpec, *, gguf: bool = False) -> Path:
+    """Where the card of an export lies before its job is started."""
+    name = f"{state.plan.label}-{run.name}{'-gguf' if gguf else ''}.md"
+    return Path(state.plan.state_dir or ".hfagent") / "cards" / name
 
 
 def reference(score: Score | None, num_samples: int) -> str:

@@ -18,7 +18,8 @@ from hfagent.agent.notify import Notifier, apprise_sender
 from hfagent.agent.planner import rule_planner
 from hfagent.agent.planners import planner_for
 from hfagent.agent.ports import Ports
-from hfagent.agent.records import Plan, Refusal
+from hfagent.agent.records import Export, Plan, Refusal
+from hfagent.agent.runs import Run
 from hfagent.agent.settings import Settings
 from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths, versions
@@ -75,6 +76,31 @@ def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) 
         if not desk.state.confirmed:
             raise UsageError(f"the project {paths.project!r} was never confirmed: start it again")
         return _run(desk, settings, paths, progress, resumed_by=os.getpid())
+
+
+def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console) -> Run:
+    """Export the kept model of a project that has ended; returns once its job has ended.
+
+    Raises:
+        UsageError: the project has not ended, or policy refuses.
+    """
+    with (
+        open_ledger(paths.ledger, ports.clock) as book,
+        _followed(book, ports, paths, settings, console) as (desk, progress),
+    ):
+        if desk.state.ended is None:
+            raise UsageError(f"the project {paths.project!r} has not ended: `hfagent resume {paths.project}`")
+        if not desk.state.open_attempts:
+            refused = desk.export(what, again=True)
+            if isinstance(refused, Refusal):
+                raise UsageError(f"{refused.what}: {refused.why}")
+        while desk.state.open_attempts:
+            desk.wait(settings.look_s)
+            desk.reconcile()
+            desk.observe()
+            progress.tick(desk.state)
+        exported = [run for run in desk.state.runs.values() if run.spec.kind == "export"]
+        return max(exported, key=lambda run: run.last.intended_at)
 
 
 def _confirmed(book: Ledger) -> bool:

@@ -5,8 +5,10 @@ from collections.abc import Collection
 from typing import Any, Literal
 
 from hfagent.agent.errors import PlanRejected
-from hfagent.agent.goal import GoalHints, denied
+from hfagent.agent.goal import GoalHints
+from hfagent.agent.goal_export import asked_export
 from hfagent.agent.goal_numbers import GoalNumbers
+from hfagent.agent.goal_words import denied
 from hfagent.agent.hardware import Table, fallback
 from hfagent.agent.placement import Placement, place
 from hfagent.agent.recipes import Choices, Recipe
@@ -24,8 +26,6 @@ NOT_LORA = "full fine-tuning (training is by LoRA)"
 OVERNIGHT_HOURS = 8.0
 """What `overnight` is read as where no number of hours is said: from the evening to the morning."""
 UNBUILT = {
-    "publishing": r"\bpublish|\bpush\b.*\b(hub|to [\w-]+/[\w-]+)",
-    "conversion to GGUF": r"\bgguf\b",
     NOT_LORA: r"\b(full([- ]parameters?|[- ]weights?)?[- ](fine-?\s?tun\w*|sft)|all (the )?weights)\b",
     "training on a quantized model": r"\b(q-?lora|(4|8|four|eight)[- ]?bit)\b",
 }
@@ -47,6 +47,11 @@ class Flags(Record):
     benchmark: str | None = None
     project: str | None = None
     quick: bool = False
+    push: str | None = None
+    gguf: str | None = None
+    """Quantizations, with commas."""
+    public: bool = False
+    publish_anyway: bool = False
 
 
 class Surroundings(Record):
@@ -79,12 +84,6 @@ def model_id(hints: GoalHints, flags: Flags, recipe: Recipe, *, gpu: bool) -> st
     return flags.model or hints.model or own.id
 
 
-def with_gpu(table: Table, flavor: str | None) -> bool:
-    """Whether rented hardware has a GPU: only a processor that was asked for by its name has none."""
-    found = () if flavor is None else table.named(flavor)
-    return isinstance(found, Refusal) or not found or any(item.gpu is not None for item in found)
-
-
 def make_plan(
     goal: str,
     *,
@@ -115,7 +114,7 @@ def make_plan(
     _check_built(goal, settings)
     _check_rented(settings, here, capped=capped)
     rented = here.hardware if settings.backend == "hf" else None
-    gpu = here.gpu if rented is None else with_gpu(rented, settings.flavor)
+    gpu = here.gpu if rented is None else rented.has_gpu(settings.flavor)
     embedded = recipe.embedded if recipe.embedded and not (here.hub and gpu) else None
     wanted_model, wanted_dataset = flags.model or hints.model, flags.dataset or hints.dataset
     base = embedded or recipe
@@ -141,6 +140,12 @@ def make_plan(
             train=train, evaluation=evaluation, named=settings.flavor, vocab_size=here.vocab_size,
         )  # fmt: skip
         train, evaluation = placed.train, placed.evaluation
+    export = asked_export(
+        goal, hints.export,
+        push=flags.push, gguf=flags.gguf, public=flags.public, anyway=flags.publish_anyway,
+    )  # fmt: skip
+    if export is not None and export.push is not None and not here.hub:
+        raise PlanRejected(f"the Hub does not answer, so nothing can be pushed to {export.push!r}: leave it out")
     return Plan(
         project=_project(flags, model.id, dataset, method, here.taken),
         goal=goal,
@@ -164,6 +169,7 @@ def make_plan(
         max_trials=settings.max_trials or (1 if embedded or flags.quick else DEFAULT_TRIALS),
         target_delta=None if settings.target_points is None else settings.target_points / 100,
         contaminated_rows=settings.contaminated_rows,
+        export=export,
         approve_runs=settings.approve_runs,
         unsafe_exec=settings.unsafe_exec,
         notes=(

@@ -10,7 +10,7 @@ from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.errors import GoalUnclear, SettingsError
 from hfagent.agent.goal import GoalHints
 from hfagent.agent.ledger import is_confirmed
-from hfagent.agent.plan import Flags, Surroundings, backend, make_plan, model_id, with_gpu
+from hfagent.agent.plan import Flags, Surroundings, backend, make_plan, model_id
 from hfagent.agent.recipes import Recipe
 from hfagent.agent.records import (
     DatasetRef,
@@ -120,7 +120,7 @@ def _rented(settings: Settings, hints: GoalHints, flags: Flags, recipe: Recipe) 
 
     token = _token(settings)
     hardware = hub_hardware.hardware(token)
-    model = model_id(hints, flags, recipe, gpu=with_gpu(hardware, settings.flavor or hints.flavor))
+    model = model_id(hints, flags, recipe, gpu=hardware.has_gpu(settings.flavor or hints.flavor))
     if model.startswith("embedded:"):  # counted in the recipe
         return {"hardware": hardware}
     return {

@@ -92,6 +92,18 @@ class EvalConfig(Record):
     seed: int = 0
 
 
+class Export(Record):
+    """What becomes of the kept model beyond its adapter: merged, converted, pushed to the Hub."""
+
+    quantize: tuple[str, ...] = ()
+    """GGUF files to make, e.g. `Q4_K_M`."""
+    push: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$")
+    """Repo of the merged model, `user/name`; GGUF files go to `user/name-GGUF`. None keeps all where jobs run."""
+    public: bool = False
+    anyway: bool = False
+    """Pushed also without a confirmed gain; the card says so."""
+
+
 class RunSpec(Record):
     """One run of the project: what it does and why. A run is started by one or more jobs (attempts)."""
 
@@ -114,6 +126,8 @@ class RunSpec(Record):
     """Evaluations: the base model once more with other batches, to see how far a score moves by itself."""
     train: TrainConfig | None = None
     """Training and smoke: the hyperparameters asked for."""
+    export: Export | None = None
+    """Exports: what is made of the subject's model."""
 
 
 class Plan(Record):
@@ -154,6 +168,8 @@ class Plan(Record):
     """Gain on the search set at which the search ends; None searches on."""
     contaminated_rows: Literal["drop", "refuse"] = "drop"
     """What becomes of training rows that hold benchmark problems: left out, or nothing is trained."""
+    export: Export | None = None
+    """What becomes of the kept model at the end; None leaves the adapter."""
     approve_runs: bool = False
     """Each training run waits for a person's yes."""
     unsafe_exec: bool = False

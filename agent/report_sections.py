@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from hfagent.agent import report_facts as facts
+from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayFound, SubmitRetried
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import (
     Crashed,
@@ -191,6 +192,15 @@ def _incident_row(state: State, event: Event) -> list[str]:  # noqa: C901 - one 
             return ["resumed", NONE, NONE, "a new hfagent process took the project over", NONE]
         case Crashed(error=error):
             return ["crashed", NONE, NONE, prose(error), NONE]
+        case BackendLost(error=error):
+            return ["backend away", NONE, NONE, f"{prose(error)}; its jobs go on, their money stays held", NONE]
+        case BackendFound():
+            return ["backend back", NONE, NONE, "it answers again", NONE]
+        case SubmitRetried(key=key):
+            return ["submitted again", code(key), NONE, "the last request left no job", NONE]
+        case StrayFound(key=key, url=url):
+            reason = f"a {link('second job', url)} of this key: a request that was thought lost; cancelled"
+            return ["stray", code(key), NONE, reason, NONE]
     raise TypeError(f"{event.fact.kind} is no incident")
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from hfagent.agent import envelope, policy, thresholds
-from hfagent.agent.proposals import Move, spec_of
+from hfagent.agent.proposals import Move, export_run, spec_of
 from hfagent.agent.records import ProblemSet, Refusal, RunSpec
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
@@ -50,14 +50,14 @@ def _due(state: State, now: datetime) -> Move | None:
             move = _guarded(state, move, now)
             over = move.tool == "finish" and state.kept is not None and step is not _next_confirmation
             return _confirmed_first(state, move, now) if over else move
-    return _conclusion(state, over=search_over(state, now))
+    return _conclusion(state, now, over=search_over(state, now))
 
 
 def _confirmed_first(state: State, end: Move, now: datetime) -> Move:
     """What cannot go on does not cost the confirmation of what was kept before."""
     move = _next_confirmation(state, now)
     if move is None:
-        return _conclusion(state, over=str(end.args["reason"]))
+        return _conclusion(state, now, over=str(end.args["reason"]))
     move = _guarded(state, move, now)
     if move.tool != "finish":
         return move
@@ -225,7 +225,7 @@ def _next_confirmation(state: State, now: datetime) -> Move | None:
     return None
 
 
-def _conclusion(state: State, *, over: str | None) -> Move:
+def _conclusion(state: State, now: datetime, *, over: str | None) -> Move:
     chosen = state.kept
     if not state.decisions:
         return _finish("stopped", over or "every set of hyperparameters was vetoed")
@@ -239,7 +239,14 @@ def _conclusion(state: State, *, over: str | None) -> Move:
         return _finish("finished", f"no run was better than the base model on the search set; {over}")
     comparison = state.comparison(chosen, None, "confirm")
     label = comparison.fact.verdict.label if comparison else "not confirmed"
-    return _finish("finished", f"{chosen} on the confirm set: {label.replace('_', ' ')}; {over}")
+    reason = f"{chosen} on the confirm set: {label.replace('_', ' ')}; {over}"
+    if state.plan.export is None:
+        return _finish("finished", reason)
+    spec = export_run(state, state.plan.export)
+    if spec.name in state.runs and state.runs[spec.name].done:
+        return _finish("finished", reason)
+    why = policy.check_launch(state, spec, now)
+    return Move(tool="publish") if why is None else _finish("finished", f"{reason}; not exported: {why.why}")
 
 
 def _launch(what: str, *, why: str, hypothesis: str, **run: str) -> Move:

@@ -115,7 +115,8 @@ def test_a_project_is_named_after_model_data_and_method_and_numbered_when_taken(
         ("benchmark 'foobar' is not available", {"goal": "improve code, evaluate with the foobar benchmark"}),
         ("benchmark 'mbpp' is not available", {"benchmark": "mbpp"}),
         ("the area that works is code", {"goal": "improve math with SFT"}),
-        ("conversion to GGUF is not available", {"goal": "improve code with SFT and convert it to GGUF"}),
+        ("does not say where to", {"goal": "improve code with SFT and push it to the Hub"}),
+        ("nothing can be pushed", {"goal": "improve code and push it to ada/tuned", "here": OFFLINE}),
         ("must be 1 to 60", {"project": "Not A Name"}),
         ("--config and --split do not fit", {"config": "py"}),
     ],
@@ -128,7 +129,7 @@ def test_what_cannot_be_done_is_said_before_anything_starts(message: str, argume
 
 def test_what_the_goal_does_not_want_is_not_refused() -> None:
     made = plan("improve code with SFT; do not push to the Hub, no conversion to GGUF, no full fine-tuning")
-    assert made.method == "sft"
+    assert (made.method, made.export) == ("sft", None)
 
 
 def test_limits_of_the_sentence_are_kept() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import queue
 import threading
 import time
@@ -22,6 +23,8 @@ from hfagent.tools.script_command import header
 
 KEY, PROJECT, SPEC = "hfagent-key", "hfagent-project", "hfagent-spec"
 """Labels: the job's key, the plan's label, and a hash of the whole spec."""
+PLACED = "HFAGENT_PLACED"
+"""Variable: local files and folders -> their copies in the bucket."""
 PYTHON = "3.12"
 SETTLE_S = 60.0
 """How long the service may take to show a job that it has accepted is not known: a guess, so strays are looked for."""
@@ -88,7 +91,8 @@ class HfJobRunner:
             raise JobError(f"no job template {spec.template!r}")
         code = self._bucket.put_package(self._package)
         # The client would take an argument for a file of the same name here, and fails at long ones.
-        args = json.dumps(self._placed_args(spec))
+        placed = self._placed(spec)
+        args = json.dumps([placed.get(arg, arg) for arg in spec.args])
         home, module = self._bucket.path("jobs", spec.key), spec.template.removesuffix(".py")
         try:
             info = _quietly(
@@ -97,7 +101,7 @@ class HfJobRunner:
                 script_args=["-m", "hfagent.job_templates.remote", home, module],
                 dependencies=list(header(template).get("dependencies", ())),
                 python=PYTHON,
-                env={"PYTHONPATH": code, ARGS: args, **self._environment},
+                env={"PYTHONPATH": code, ARGS: args, PLACED: json.dumps(placed), **self._environment},
                 secrets=self._secrets,
                 flavor=spec.flavor,
                 timeout=spec.timeout_s,
@@ -215,9 +219,10 @@ class HfJobRunner:
 
     # --- what a job is given and what it leaves ----------------------------------------------------------------------
 
-    def _placed_args(self, spec: JobSpec) -> list[str]:
-        """The arguments with local files and folders as the job sees them."""
-        return [self._bucket.put(Path(arg)) if arg.startswith("/") and Path(arg).exists() else arg for arg in spec.args]
+    def _placed(self, spec: JobSpec) -> dict[str, str]:
+        """Local files and folders among the arguments -> where the job sees them."""
+        local = [arg for arg in spec.args if arg.startswith("/") and os.path.exists(arg)]  # noqa: PTH110 - any text
+        return {arg: self._bucket.put(Path(arg)) for arg in local}
 
     def _job(self, info: Any) -> Job:
         """The job as a record; one that has ended is remembered, since nothing about it changes any more."""
@@ -239,7 +244,7 @@ class HfJobRunner:
         )
         if not job.ended:
             return job
-        self._ended[info.id] = job = self._closed(job)
+        self._ended[info.id] = job = _with_local_names(self._closed(job), info.environment or {})
         return job
 
     def _closed(self, job: Job) -> Job:
@@ -270,6 +275,15 @@ class HfJobRunner:
             if isinstance(path, str) and not self._bucket.has(path):
                 return f"ended as completed, and its {name} is not in the bucket {self._bucket.bucket}"
         return None
+
+
+def _with_local_names(job: Job, environment: Mapping[str, str]) -> Job:
+    """The job's result with local files by their names here, as they were asked for."""
+    if job.result is None:
+        return job
+    local = {there: here for here, there in json.loads(environment.get(PLACED, "{}")).items()}
+    result = {name: local.get(value, value) if isinstance(value, str) else value for name, value in job.result.items()}
+    return job.model_copy(update={"result": result})
 
 
 def _quietly(call: Callable[..., Any], *args: Any, **options: Any) -> Any:

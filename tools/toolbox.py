@@ -136,6 +136,12 @@ TOOLS = (
         lambda desk, a: {"kept": desk.note(a["text"]).text[:40]},
     ),
     ToolSpec(
+        "publish",
+        "Merge the kept model, convert and push it, as the person asked. Refused unless the verdict carries it.",
+        {},
+        lambda desk, a: desk.publish(),
+    ),
+    ToolSpec(
         "finish",
         "End the project. Refused while the plan has something left to do.",
         {

@@ -20,7 +20,7 @@ def main() -> None:
         token = known[0] if known else emulator.hub.add_user(args.user)
         lines = [f"endpoint {emulator.endpoint}", f"token    {token}", ""]
         lines += [f"export {key}={shlex.quote(value)}" for key, value in emulator.variables(token).items()]
-        print("\n".join(lines), flush=True)
+        print("\n".join(lines), flush=True)  # noqa: T201 - for a person
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

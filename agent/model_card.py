@@ -1,0 +1,144 @@
+"""The card of a published model: what it is, how much better, by which evidence, and how to load it. Pure."""
+
+from typing import Any
+
+from hfagent.agent.claim import claim
+from hfagent.agent.records import Claim, Export
+from hfagent.agent.runs import Run
+from hfagent.agent.state import State
+from hfagent.agent.trackio_links import run_link
+from hfagent.agent.view import verdict_text
+
+GGUF_TABLE = "<!-- files -->"
+"""Where the export job puts the table of the GGUF files, which only it knows."""
+TASKS = {"procedural_python": "procedural Python functions", "openai_humaneval": "HumanEval", "gsm8k": "GSM8K"}
+
+
+def model_card(state: State, export: Export, version: str, *, gguf: bool = False) -> str:
+    """README.md of the repo.
+
+    Args:
+        state: of the project; a run was kept.
+        export: what is published, and where.
+        version: of hfagent.
+        gguf: the card of the repo with the GGUF files.
+    """
+    run = state.runs[str(state.kept)]
+    title = str(export.push).rpartition("/")[2] + ("-GGUF" if gguf else "")
+    parts = [
+        _front_matter(state, run, title, export, gguf=gguf),
+        f"# {title}",
+        _what(state, run),
+        _verdict(state),
+        _files(export) if gguf else _load(str(export.push)),
+        _results(state, run),
+        _parameters(state, run),
+        _provenance(state, run, version),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(state: State, run: Run, title: str, export: Export, *, gguf: bool) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    plan = state.plan
+    hub = [name for name in (plan.model.id, plan.dataset.id) if _on_hub(name)]
+    results = []
+    confirm = state.scored(run.spec.name, "confirm")
+    if confirm is not None and confirm.score is not None:
+        name = confirm.score.benchmark.name
+        results.append(
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=name,
+                dataset_name=TASKS.get(name, name),
+                metric_type=confirm.score.metric,
+                metric_value=round(confirm.score.value, 4),
+                metric_name=confirm.score.metric,
+            )
+        )
+    data: dict[str, Any] = {
+        "base_model": str(export.push) if gguf else plan.model.id if plan.model.id in hub else None,
+        "datasets": [plan.dataset.id] if plan.dataset.id in hub else None,
+        "library_name": "gguf" if gguf else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["hfagent", "trl", plan.method, *(["gguf", "llama.cpp"] if gguf else ["trackio"])],
+        "model_name": title,
+        "eval_results": results or None,
+    }
+    return f"---\n{ModelCardData(**data).to_yaml()}\n---"
+
+
+def _on_hub(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~", "embedded:"))
+
+
+def _what(state: State, run: Run) -> str:
+    plan = state.plan
+    return (
+        f"`{plan.model.id}`, trained with {plan.method.upper()} (LoRA, merged) on `{plan.dataset.id}` for the goal: "
+        f"*{plan.goal}*"
+    )
+
+
+def _verdict(state: State) -> str:
+    made = state.claim or claim(state)
+    lines = [verdict_text(state)]
+    if made.label != "confirmed_better":
+        lines.insert(0, f"**Published without a confirmed gain** ({_label(made)}: {made.reason}).")
+    return "\n\n".join(lines)
+
+
+def _label(made: Claim) -> str:
+    return made.label.replace("_", " ")
+
+
+def _load(repo: str) -> str:
+    return (
+        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{repo}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\n```'
+    )
+
+
+def _files(export: Export) -> str:
+    return f"{GGUF_TABLE}\n\n```\nllama-server -hf {export.push}-GGUF:{export.quantize[0]}\n```"
+
+
+def _results(state: State, run: Run) -> str:
+    rows = ["| Problems | Base model | This model | n |", "| --- | --- | --- | --- |"]
+    for problems in ("search", "confirm"):
+        base, ours = state.scored(None, problems), state.scored(run.spec.name, problems)
+        if base is None or ours is None or base.score is None or ours.score is None:
+            continue
+        name = ours.score.benchmark.name
+        rows.append(
+            f"| {TASKS.get(name, name)} ({problems} set) | {base.score.value:.3f} | {ours.score.value:.3f} "
+            f"| {ours.score.n} |"
+        )
+    return "\n".join(rows)
+
+
+def _parameters(state: State, run: Run) -> str:
+    launched = run.result.get("launched")
+    asked = (run.spec.train or state.plan.train).model_dump(exclude_none=True)
+    shown: dict[str, Any] = dict(launched) if isinstance(launched, dict) else asked
+    rows = ["| Parameter | Value |", "| --- | --- |"]
+    rows += [f"| {name} | {value} |" for name, value in shown.items() if value is not None]
+    return "\n".join(rows)
+
+
+def _provenance(state: State, run: Run, version: str) -> str:
+    plan, lines = state.plan, []
+    confirm = state.scored(run.spec.name, "confirm")
+    lines.append(f"- Made by hfagent {version}, project `{plan.label}`, run `{run.spec.name}`.")
+    if plan.model.revision:
+        lines.append(f"- Base model at revision `{plan.model.revision}`.")
+    if confirm is not None and confirm.score is not None:
+        lines.append(f"- Evaluated by the harness `{confirm.score.harness}` in the sandbox {confirm.score.sandbox}.")
+    if plan.trackio_url is not None:
+        project = str(run.result.get("trackio_project", plan.label))
+        lines.append(f"- [Metrics in Trackio]({run_link(plan, project, str(run.result.get('trackio_run', '')))}).")
+    used = ", ".join(f"{name} {number}" for name, number in sorted(state.versions.items()))
+    lines.append(f"- Packages: {used}.")
+    return "\n".join(lines)
