@@ -257,11 +257,18 @@ def rehearse(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Look at this machine: what works, what does not, and what to do about it."""
+def doctor(
+    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
+    model: Annotated[str | None, typer.Option(help="Base model that jobs on hf must find.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Training data that jobs on hf must find.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at this machine, or at the account for --backend hf: what works, what does not, and what to do about it."""
     from hfagent.agent import commands
 
-    _exit(commands.doctor(_settings(), as_json=as_json))
+    settings = _settings(backend=backend, flavor=flavor)
+    _exit(commands.doctor(settings, model=model, dataset=dataset, as_json=as_json))
 
 
 @app.command()

@@ -45,7 +45,7 @@ def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: 
         return 0
     settings = wiring.as_planned(settings, plan)
     ask = None if settings.confirm_yes else _asker(as_json=as_json)
-    wiring.preflight(settings)
+    wiring.preflight(settings, plan)
     from hfagent.agent.night import begin
     from hfagent.agent.planners import require_planner
 
@@ -231,11 +231,11 @@ def rehearse(goal: str, *, scenario: str, nights: int, seed: int, planner: str, 
     return 0
 
 
-def doctor(settings: Settings, *, as_json: bool) -> int:
-    """Examine the machine."""
+def doctor(settings: Settings, *, model: str | None, dataset: str | None, as_json: bool) -> int:
+    """Examine the machine, and the account where jobs run on hf."""
     from hfagent.tools.doctor import examine
 
-    checks = examine(settings)
+    checks = examine(settings, model=model, dataset=dataset)
     if as_json:
         _print_json({"checks": [item.model_dump() for item in checks]})
     else:
@@ -244,7 +244,7 @@ def doctor(settings: Settings, *, as_json: bool) -> int:
             mark = {"ok": "ok    ", "note": "note  ", "broken": "BROKEN"}[item.status]
             console.print(f"{mark} {item.name}: {item.detail}", style={"broken": "fail"}.get(item.status, ""))
             if item.mend is not None:
-                console.print(f"       {item.mend}", style="detail")
+                console.print(f"       {item.mend}", style="detail", soft_wrap=True)  # an address stays whole
     return int(any(item.status == "broken" for item in checks))
 
 

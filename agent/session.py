@@ -24,7 +24,7 @@ from hfagent.agent.ports import Ports
 from hfagent.agent.records import Plan, Refusal
 from hfagent.agent.settings import Settings
 from hfagent.agent.summary import summary
-from hfagent.agent.wiring import Paths, as_planned, find_project, versions
+from hfagent.agent.wiring import Paths, as_planned, find_project, preflight, versions
 
 
 class HandedOver(NamedTuple):
@@ -81,6 +81,8 @@ class Session:
             settings = self.settings.model_copy(update=_checked({k: v for k, v in limits.items() if v is not None}))
             made = plan_goal(goal, flags, settings)
             settings = as_planned(settings, made)
+            if made.backend == "hf":
+                preflight(settings, made)
             paths = Paths(settings.reports_dir, made.project)
             desk = self._enter(paths, settings, fresh=made)
             paths.mailbox(settings.state_dir).clear()

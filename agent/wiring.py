@@ -108,12 +108,13 @@ def trackio_dir(settings: Settings) -> Path:
     return settings.state_dir / "trackio"
 
 
-def preflight(settings: Settings) -> None:
-    """What must be there before a night is begun.
+def preflight(settings: Settings, plan: Plan | None = None) -> None:
+    """What must be there before a night is begun; the account on the Hub, too, where a plan's jobs run there.
 
     Raises:
         PackageMissing: a package of the extra `local` is not installed.
-        SettingsError: a folder cannot be written.
+        SettingsError: a folder cannot be written, or see `hf_doctor.require`.
+        AccountRefused, BackendAway: see there.
         EvaluationError: no sandbox works here and unsafe execution was not allowed.
     """
     local = settings.backend == "local"
@@ -125,6 +126,10 @@ def preflight(settings: Settings) -> None:
         )
     for flag, folder in (("--reports-dir", settings.reports_dir), ("--state-dir", settings.state_dir)):
         require_writable(folder, flag)
+    if plan is not None and plan.backend == "hf":
+        from hfagent.tools.hf_doctor import require
+
+        require(settings, plan)
     if not local:
         return
     from hfagent.tools.sandbox import Sandbox

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
-from hfagent.agent.errors import HfagentError
+from hfagent.agent.errors import HfagentError, UsageError
 from hfagent.agent.records import Record
 from hfagent.agent.settings import Settings
 
@@ -28,20 +28,35 @@ class Check(Record):
     mend: str | None = None
 
 
-def examine(settings: Settings) -> list[Check]:
-    """All checks, in the order in which a night meets them."""
+def examine(settings: Settings, *, model: str | None = None, dataset: str | None = None) -> list[Check]:
+    """All checks, in the order in which a night meets them.
+
+    Args:
+        settings: folders, and where jobs run.
+        model: looked for on the Hub, for jobs there.
+        dataset: likewise.
+
+    Raises:
+        UsageError: a model or dataset is named, and jobs run here.
+    """
+    local = settings.backend == "local"
+    if local and (model or dataset):
+        raise UsageError("--model and --dataset are looked for on the Hub: add --backend hf")
     checks: list[Callable[[], Check]] = [
         _python,
-        _packages,
-        _device,
+        lambda: _packages("local" if local else ""),
+        *([_device] if local else []),
         lambda: _disk(settings.reports_dir),
         lambda: _writable("reports folder", settings.reports_dir, "--reports-dir"),
         lambda: _writable("state folder", settings.state_dir, "--state-dir"),
-        _sandbox,
-        _trackio,
-        _token,
+        *([_sandbox, _trackio, _token] if local else []),
     ]
-    return [check() for check in checks]
+    found = [check() for check in checks]
+    if local:
+        return found
+    from hfagent.tools import hf_doctor
+
+    return [*found, *hf_doctor.examine(settings, model=model, dataset=dataset)]
 
 
 def _python() -> Check:
@@ -49,13 +64,13 @@ def _python() -> Check:
     return Check(name="python", status="ok", detail=f"{found} ({sys.executable})")
 
 
-def _packages() -> Check:
+def _packages(extra: str) -> Check:
     from packaging.requirements import Requirement
 
     missing = []
     for text in requires("hfagent") or []:
         requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": "local"}):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
             continue
         try:
             if not requirement.specifier.contains(version(requirement.name), prereleases=True):
@@ -63,9 +78,11 @@ def _packages() -> Check:
         except PackageNotFoundError:
             missing.append(str(requirement).split(";")[0].strip())
     if missing:
-        mend = 'pip install -c constraints.txt -e ".[local]"'
+        mend = f'pip install -c constraints.txt -e ".[{extra}]"' if extra else "pip install -c constraints.txt -e ."
         return Check(name="packages", status="broken", detail="missing: " + ", ".join(missing), mend=mend)
-    names = ("torch", "transformers", "trl", "lighteval", "trackio", "smolagents", "huggingface_hub")
+    names: tuple[str, ...] = ("trackio", "smolagents", "huggingface_hub")
+    if extra:
+        names = ("torch", "transformers", "trl", "lighteval", *names)
     return Check(name="packages", status="ok", detail=", ".join(f"{name} {version(name)}" for name in names))
 
 

@@ -40,9 +40,9 @@ def account(settings: Settings) -> Account:
 
 
 def found_token(settings: Settings) -> str | None:
-    """HF_TOKEN, else what `hf auth login` has stored."""
+    """HF_TOKEN, else what `hf auth login` has stored; a line break at its end is that of the file it came from."""
     if settings.hf_token is not None:
-        return settings.hf_token.get_secret_value()
+        return settings.hf_token.get_secret_value().strip() or None
     from huggingface_hub import get_token
 
     return get_token()

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,9 +44,15 @@ def hardware(token: str | None = None, *, api: Hub | None = None) -> Table:
         listed = list((api or hub(token)).list_jobs_hardware())
     except Exception as error:  # noqa: BLE001 - whatever the network or another version of the Hub does, the file is there
         return _from_file(f"the Hub does not list its hardware ({_first_line(error)})")
+    table = listed_table(listed)
+    return table or _from_file(f"none of the {len(listed)} flavors that the Hub lists could be read")
+
+
+def listed_table(listed: Sequence[Any]) -> Table | None:
+    """The flavors of a list of `JobHardwareInfo`; None where none can be read."""
     flavors = tuple(flavor for item in listed if (flavor := parse(item)) is not None)
     if not flavors:
-        return _from_file(f"none of the {len(listed)} flavors that the Hub lists could be read")
+        return None
     skipped = len(listed) - len(flavors)
     note = f"{skipped} of {len(listed)} flavors could not be read and are left out" if skipped else None
     return Table(flavors=flavors, as_of=datetime.now(UTC).date(), source="live", note=note)
