@@ -107,6 +107,10 @@ def _owner(plan: Plan, settings: Settings) -> dict[str, Any]:
     """Whose the jobs are and where their metrics go, as fields of the plan; asked of the Hub once a night."""
     if plan.backend != "hf":
         return {}
+    from hfagent.tools.hf_account import found_token
+
+    if found_token(settings) is None:  # shown, estimated, and refused once it is to start
+        return {}
     from hfagent.agent.hf_wiring import metrics_url
     from hfagent.tools.hf_account import account
 

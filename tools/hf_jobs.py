@@ -160,7 +160,7 @@ class HfJobRunner:
     # --- requests ----------------------------------------------------------------------------------------------------
 
     def _oldest(self, key: str) -> Any:
-        infos = ask(lambda: list(self._api.list_jobs(labels={KEY: key}, namespace=self._namespace)))
+        infos = self._list(labels={KEY: key})
         return min(infos, key=lambda info: (str(info.created_at), info.id), default=None)
 
     def _started(self, spec: JobSpec) -> Job | None:
@@ -173,14 +173,17 @@ class HfJobRunner:
 
     def _running(self, label: str) -> dict[str, Any]:
         at, found = self._lists.get(label, (float("-inf"), {}))
-        if time.monotonic() - at > FRESH_S:
+        if time.monotonic() - at > min(FRESH_S, self._poll_s):
             found = {info.id: info for info in self._listed(label, ended=False)}
             self._lists[label] = (time.monotonic(), found)
         return found
 
     def _listed(self, label: str, *, ended: bool) -> list[Any]:
         status = None if ended else ["SCHEDULING", "RUNNING"]
-        return ask(lambda: list(self._api.list_jobs(status=status, labels={PROJECT: label}, namespace=self._namespace)))
+        return self._list(status=status, labels={PROJECT: label})
+
+    def _list(self, **wanted: Any) -> list[Any]:
+        return ask(lambda: list(self._api.list_jobs(namespace=self._namespace, **wanted)), attempts=1)
 
     def _inspected(self, job_id: str) -> Any:
         try:

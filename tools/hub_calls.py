@@ -15,8 +15,13 @@ FOREVER = frozenset({408, 425, 429})
 """Statuses below 500 that pass by themselves."""
 
 
-def ask(call: Callable[[], T], *, sleep: Callable[[float], None] | None = None) -> T:
+def ask(call: Callable[[], T], *, attempts: int = ATTEMPTS, sleep: Callable[[float], None] | None = None) -> T:
     """The answer to a request that may be repeated; a few times where the Hub is busy or does not answer.
+
+    Args:
+        call: makes the request.
+        attempts: 1 where the client repeats it by itself, for half a minute.
+        sleep: between two attempts; None is the clock's.
 
     Raises:
         BackendAway: still no answer.
@@ -26,7 +31,7 @@ def ask(call: Callable[[], T], *, sleep: Callable[[float], None] | None = None) 
 
     patient: dict[str, Any] = {} if sleep is None else {"sleep": sleep}
     retrying = Retrying(
-        retry=retry_if_exception(may_pass), wait=_wait_s, stop=stop_after_attempt(ATTEMPTS), reraise=True, **patient
+        retry=retry_if_exception(may_pass), wait=_wait_s, stop=stop_after_attempt(attempts), reraise=True, **patient
     )
     with explained():
         return retrying(call)

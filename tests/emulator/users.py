@@ -29,7 +29,7 @@ class User(BaseModel):
         if namespace != self.name and not (self.orgs.get(namespace) in WRITERS or (reads and namespace in self.orgs)):
             return False
         if self.role == "fineGrained":
-            return permission in self.permissions
+            return permission in self.permissions or (permission == "job.read" and "job.write" in self.permissions)
         return self.role == "write" or reads
 
     def whoami(self) -> dict[str, Any]:
