@@ -25,7 +25,7 @@ from hfagent.agent.records import (
 )
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
-from hfagent.agent.summary import headline, phase
+from hfagent.agent.summary import headline, phase, published
 from hfagent.agent.verdict import sentence
 from hfagent.agent.wiring import Paths
 
@@ -218,10 +218,25 @@ def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> s
         ("hardware", f"{plan.backend}, flavor {plan.flavor}, {price}"),
         ("time", f"about {time_text(seconds)} ({limit})"),
         ("cost", f"about {money_text(estimate.cost_micro_usd(plan, seconds))} ({cap})"),
-        ("output", f"report {plan.project}.md and a LoRA adapter, both local"),
+        ("output", _output_text(plan)),
         *(("note", note) for note in plan.notes),
     ]
     return "\n".join(f"{name:<12}{text}" for name, text in rows)
+
+
+def _output_text(plan: Plan) -> str:
+    told = (
+        f"report {plan.project}.md and a LoRA adapter, {'both local' if plan.backend == 'local' else 'in the bucket'}"
+    )
+    asked = plan.export
+    if asked is None:
+        return told
+    files = f"GGUF {', '.join(asked.quantize)}" if asked.quantize else "the merged model"
+    if asked.push is None:
+        return f"{told}; then {files}"
+    who = "public" if asked.public else "private"
+    when = "whatever the verdict" if asked.anyway else "if it is better"
+    return f"{told}; then {files} to {asked.push} ({who}), {when}"
 
 
 def _dataset_text(plan: Plan, dataset: DatasetReport | None) -> str:
@@ -248,6 +263,7 @@ def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
         ("cost", money_text(state.spent_micro_usd) + held_text),
         ("report", _from_here(paths.report)),
     ]
+    rows += [("pushed", url) for url in published(state).values()]
     adapter = kept_adapter(state)
     if adapter is not None:
         shown = _from_here(Path(adapter))

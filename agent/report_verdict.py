@@ -3,11 +3,11 @@
 import json
 
 from hfagent.agent import report_facts as facts
-from hfagent.agent.markdown import NONE, code, dollars, duration, fenced, plain, prose, table, times, utc, value
+from hfagent.agent.markdown import NONE, code, dollars, duration, fenced, link, plain, prose, table, times, utc, value
 from hfagent.agent.report_words import STAGE_WORDS, points, score
 from hfagent.agent.runs import Comparison
 from hfagent.agent.state import State
-from hfagent.agent.summary import headline
+from hfagent.agent.summary import headline, published
 from hfagent.agent.verdict import Verdict, sentence
 
 TITLE_CHARACTERS = 80
@@ -146,6 +146,9 @@ def _loading(state: State) -> list[str]:
     adapter = state.runs[kept].result.get("adapter") if kept is not None and kept in state.runs else None
     if not isinstance(adapter, str) or (confirmed is not None and confirmed.label == "worse"):
         return []
+    pushed = published(state)
+    if pushed:
+        return _published(pushed)
     text = (
         "from peft import AutoPeftModelForCausalLM\n"
         "from transformers import AutoTokenizer\n\n"
@@ -154,3 +157,14 @@ def _loading(state: State) -> list[str]:
     )
     lead = f"The adapter of {code(str(kept))} is loaded with its base model by"
     return ["", lead, "", *fenced(text, language="python")]
+
+
+def _published(pushed: dict[str, str]) -> list[str]:
+    repo = json.dumps(next(iter(pushed)))
+    text = (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"model = AutoModelForCausalLM.from_pretrained({repo})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({repo})"
+    )
+    where = ", ".join(link(code(name), url) for name, url in pushed.items())
+    return ["", f"Published: {where}. The model is loaded by", "", *fenced(text, language="python")]

@@ -19,6 +19,16 @@ def headline(state: State) -> Verdict | None:
     return None if comparison is None else comparison.fact.verdict
 
 
+def published(state: State) -> dict[str, str]:
+    """Repo -> address of what was pushed to the Hub, the merged model before its GGUF files."""
+    found: dict[str, str] = {}
+    for run in state.runs.values():
+        pushed = run.result.get("pushed") if run.spec.kind == "export" and run.done else None
+        if isinstance(pushed, dict):
+            found |= {str(repo): str(where.get("url", "")) for repo, where in pushed.items()}
+    return found
+
+
 def phase(state: State, *, held: bool) -> str:
     """running, waiting, finished, failed or stopped.
 

@@ -12,6 +12,7 @@ from hfagent.agent.fakes import Ending
 from hfagent.agent.goal import parse_goal
 from hfagent.agent.goal_export import asked_export, read_export
 from hfagent.agent.records import Export, JobSpec
+from hfagent.agent.report import render
 from hfagent.agent.state import State
 
 BLOG = "Convert my fine-tuned model to GGUF with Q4_K_M quantization. Push to user/name."
@@ -56,8 +57,13 @@ def exported(path: Path) -> list[JobIntended]:
     return [fact for fact in facts if isinstance(fact, JobIntended) and fact.run.kind == "export"]
 
 
+PUSHED = {"ada/tuned": {"url": "https://hub/ada/tuned", "revision": "r", "private": True}}
+
+
 def pushing(spec: JobSpec) -> Ending | None:
-    return Ending(running_s=20, result={"merged": "/m", "files": [], "pushed": {}}) if spec.kind == "export" else None
+    return (
+        Ending(running_s=20, result={"merged": "/m", "files": [], "pushed": PUSHED}) if spec.kind == "export" else None
+    )
 
 
 def a_night(tmp_path: Path, there: World, **export: object) -> State:
@@ -85,6 +91,9 @@ def test_a_confirmed_model_is_pushed_with_its_card(tmp_path: Path) -> None:
     assert "better" in card
     assert 'from_pretrained("ada/tuned")' in card
     assert "llama-server -hf ada/tuned-GGUF:Q4_K_M" in Path(args["--gguf-card"]).read_text()
+    text = render(state)
+    assert "https://hub/ada/tuned" in text
+    assert 'AutoModelForCausalLM.from_pretrained("ada/tuned")' in text
 
 
 def test_nothing_is_pushed_that_the_verdict_does_not_carry(tmp_path: Path) -> None:
