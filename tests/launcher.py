@@ -21,7 +21,7 @@ from hfagent.tools.hf_jobs import HfJobRunner
 from hfagent.tools.hub_calls import api
 from hfagent.tools.job_bucket import JobBucket
 
-PRICE = 36_000  # cpu-basic of the emulator: 600 micro-dollars a minute
+PRICE = 167 * 60  # cpu-basic of the emulator
 IDLE_S = 0.2
 
 

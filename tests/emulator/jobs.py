@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,9 @@ class Jobs:
         job = self._asked(request)
         tail = request.query_params.get("tail")
         first = 0 if tail is None else max(0, len(job.lines) - int(tail))
-        return StreamingResponse(_events(job, first), media_type="text/event-stream")
+        # Without following, the client ends a log at the first line that is later than this: uvicorn's own lags behind.
+        now = formatdate(time.time() + 1, usegmt=True)
+        return StreamingResponse(_events(job, first), media_type="text/event-stream", headers={"Date": now})
 
     def _asked(self, request: Request, permission: str = "job.read") -> EmulatedJob:
         namespace = request.path_params["ns"]

@@ -83,7 +83,9 @@ class Emulator:
             exception_handlers={HubError: answer_error},
         )
         outermost = Outermost(app, self.faults, self.requests)
-        config = uvicorn.Config(outermost, log_level="error", lifespan="off", timeout_keep_alive=KEEP_ALIVE_S)
+        config = uvicorn.Config(
+            outermost, log_level="error", lifespan="off", date_header=False, timeout_keep_alive=KEEP_ALIVE_S
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="emulator", daemon=True
