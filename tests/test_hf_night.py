@@ -181,7 +181,7 @@ def test_a_launch_that_is_taken_after_the_settle_time_is_a_stray_and_paid(cloud:
     def special(key: str) -> Behavior | None:
         if "baseline-a1" in key and key not in hidden:
             hidden.append(key)
-            return Behavior(hidden_s=3 * SETTLE_S)
+            return Behavior(hidden_s=1.4 * SETTLE_S)
         return None
 
     cloud.special = special
