@@ -70,12 +70,19 @@ def train_args(state: State, run: RunSpec, attempt: int) -> tuple[str, ...]:
 
 
 def _left_behind(state: State, run: RunSpec) -> str | None:
-    """The newest checkpoint of the run's earlier jobs, which were lost with the work since then."""
+    """The newest checkpoint of the run's earlier jobs from before their last logged step.
+
+    One at that step may be the end of the training, from which there is nothing left to train.
+    """
     known = state.runs.get(run.name)
-    for attempt in reversed(known.attempts if known is not None else ()):
+    if known is None or not known.points:
+        return None
+    for attempt in reversed(known.attempts):
         checkpoints = (attempt.result or {}).get("checkpoints")
-        if isinstance(checkpoints, dict) and checkpoints:
-            return str(checkpoints[max(checkpoints, key=int)])
+        left = checkpoints if isinstance(checkpoints, dict) else {}
+        steps = [int(step) for step in left if int(step) < known.points[-1].step]
+        if steps:
+            return str(left[str(max(steps))])
     return None
 
 

@@ -1,6 +1,7 @@
 """Where jobs run elsewhere: answers that get lost, jobs that appear late, a backend that is away for a while."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ from world import SKILL, World, ended, night
 from hfagent.agent import ledger
 from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayFound, SubmitRetried
 from hfagent.agent.errors import AccountRefused, BackendAway, OutOfCredit
-from hfagent.agent.events import Crashed, JobRejected
-from hfagent.agent.fakes import FakeClock, FakeJobRunner
+from hfagent.agent.events import Crashed, JobIntended, JobRejected
+from hfagent.agent.fakes import Ending, FakeClock, FakeJobRunner
 from hfagent.agent.folding import fold
-from hfagent.agent.records import Job, JobSpec
+from hfagent.agent.records import Job, JobSpec, MetricPoint
 from hfagent.agent.state import State
 
 PRICE = {"price_micro_usd_per_hour": 3_600_000}  # a dollar is 1000 seconds
@@ -183,3 +184,24 @@ def test_an_account_that_may_not_ends_the_process_and_the_night_goes_on_once_it_
     assert [type(fact) for fact in facts(path, JobRejected) + facts(path, Crashed)] == [JobRejected, Crashed]
     service(there).fate = lambda key, nth: None
     assert ended(night(path, there)) == "finished"
+
+
+@pytest.mark.parametrize(("logged", "resumed"), [(12, "/ck/10"), (10, "/ck/5"), (0, None)])
+def test_a_lost_training_goes_on_from_before_its_last_logged_step(
+    tmp_path: Path, logged: int, resumed: str | None
+) -> None:
+    there, path = World(SKILL), tmp_path / "n.jsonl"
+    lost = Ending(running_s=5, stage="ERROR", exit_code=None, result={"checkpoints": {"5": "/ck/5", "10": "/ck/10"}})
+
+    def endings(spec: JobSpec) -> Ending | None:
+        if not spec.key.endswith("sft-01-a1"):
+            return None
+        rows = [MetricPoint(step=step, values={"train/loss": 2.0 - 0.05 * step}) for step in range(1, logged + 1)]
+        there.tracker.rows[spec.project, spec.run] = rows
+        return lost
+
+    there.endings = endings
+    assert ended(night(path, there)) == "finished"
+    (again,) = [fact.job for fact in facts(path, JobIntended) if fact.job.key.endswith("sft-01-a2")]  # type: ignore[attr-defined]
+    args = dict(pairwise(again.args))
+    assert args.get("--resume-from-checkpoint") == resumed
