@@ -252,7 +252,9 @@ class Desk(JobDesk):
 
     def _end(self, fact: ProjectEnded) -> None:
         self.settle()
-        self.append(Claimed(claim=claim(self.state)))
+        made = claim(self.state)
+        if made != self.state.claim:  # a crash may have come between the two
+            self.append(Claimed(claim=made))
         self.append(fact)
 
     def _compare(self, candidate: str, reference: str | None, problems: ProblemSet, *, alpha: float) -> Verdict:
