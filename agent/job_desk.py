@@ -32,13 +32,15 @@ from hfagent.agent.folding import apply, fold
 from hfagent.agent.integrity import check_trained
 from hfagent.agent.ledger import Ledger
 from hfagent.agent.ports import Ports
-from hfagent.agent.records import Job, JobSpec, RunSpec, Score
+from hfagent.agent.records import Job, JobSpec, RunKind, RunSpec, Score
 from hfagent.agent.remedy import respond
 from hfagent.agent.runs import Attempt, Run
 from hfagent.agent.state import State
 from hfagent.agent.watch import flags
 
 LOG_TAIL = 50
+SCORING: tuple[RunKind, ...] = ("evaluate", "verify")
+"""Runs whose result is a score."""
 MAX_SUBMITS = 5
 """Requests for one job that got no answer; the next would hardly get one either."""
 ERROR_LINE = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt)\b.*|error: .*|[\w.]+: error: .*)$")
@@ -93,7 +95,7 @@ class JobDesk:
                     self._look_at(run, attempt, attempt.job_id)
             self._end_strays()
         for run in self.state.runs.values():
-            if run.spec.kind == "evaluate" and run.done and run.score is None:
+            if run.spec.kind in SCORING and run.done and run.score is None:
                 self._record_score(run.spec, _score(run.result))
         self._measure_noise()
 
@@ -198,7 +200,7 @@ class JobDesk:
         """The harness that counts is known before the score; another one begins a new epoch."""
         problems = score.benchmark.set
         counts = self.state.harness.get(problems)
-        if not spec.repeat and counts not in (None, score.harness):
+        if spec.kind == "evaluate" and not spec.repeat and counts not in (None, score.harness):
             self.append(EpochOpened(set=problems, harness=score.harness, before=str(counts)))
         self.append(Scored(run=spec.name, score=score))
 
@@ -265,7 +267,7 @@ class JobDesk:
         )
         if job.stage == "ERROR" and (cause := last_error(self.ports.runner.logs(job.id, tail=LOG_TAIL))):
             ended = ended.model_copy(update={"message": f"{job.message or 'failed'}: {cause}"})
-        if run.spec.kind == "evaluate" and job.stage == "COMPLETED" and (flaw := _flaw(job)):
+        if run.spec.kind in SCORING and job.stage == "COMPLETED" and (flaw := _flaw(job)):
             ended = ended.model_copy(
                 update={"stage": "ERROR", "message": f"the evaluation's result is unusable: {flaw}"}
             )

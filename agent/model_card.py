@@ -3,34 +3,33 @@
 from typing import Any
 
 from hfagent.agent.claim import claim
-from hfagent.agent.records import Claim, Export
+from hfagent.agent.records import Claim, Export, RunSpec
+from hfagent.agent.report_release import files_table
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.trackio_links import run_link
 from hfagent.agent.view import verdict_text
 
-GGUF_TABLE = "<!-- files -->"
-"""Where the export job puts the table of the GGUF files, which only it knows."""
 TASKS = {"procedural_python": "procedural Python functions", "openai_humaneval": "HumanEval", "gsm8k": "GSM8K"}
 
 
-def model_card(state: State, export: Export, version: str, *, gguf: bool = False) -> str:
+def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = False) -> str:
     """README.md of the repo.
 
     Args:
-        state: of the project; a run was kept.
-        export: what is published, and where.
+        state: of the project; a run was kept, and exported.
+        publish: the run that pushes.
         version: of hfagent.
         gguf: the card of the repo with the GGUF files.
     """
-    run = state.runs[str(state.kept)]
+    run, export = state.runs[str(state.kept)], publish.export or Export()
     title = str(export.push).rpartition("/")[2] + ("-GGUF" if gguf else "")
     parts = [
         _front_matter(state, run, title, export, gguf=gguf),
         f"# {title}",
         _what(state, run),
         _verdict(state),
-        _files(export) if gguf else _load(str(export.push)),
+        _files(state, publish, export) if gguf else _load(str(export.push)),
         _results(state, run),
         _parameters(state, run),
         _provenance(state, run, version),
@@ -101,8 +100,9 @@ def _load(repo: str) -> str:
     )
 
 
-def _files(export: Export) -> str:
-    return f"{GGUF_TABLE}\n\n```\nllama-server -hf {export.push}-GGUF:{export.quantize[0]}\n```"
+def _files(state: State, publish: RunSpec, export: Export) -> str:
+    table = "\n".join(files_table(state, state.runs[str(publish.exported)], only=export.quantize))
+    return f"{table}\n\n```\nllama-server -hf {export.push}-GGUF:{export.quantize[0]}\n```"
 
 
 def _results(state: State, run: Run) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Method = Literal["sft", "dpo", "grpo", "kto"]
-RunKind = Literal["train", "evaluate", "smoke", "export"]
+RunKind = Literal["train", "evaluate", "smoke", "export", "verify", "publish"]
 JobStage = Literal["SCHEDULING", "RUNNING", "COMPLETED", "CANCELED", "ERROR", "DELETED"]
 """Names of `huggingface_hub.JobStage`; the last four are terminal."""
 TaskArea = Literal["code", "math", "instruction-following"]
@@ -127,7 +127,11 @@ class RunSpec(Record):
     train: TrainConfig | None = None
     """Training and smoke: the hyperparameters asked for."""
     export: Export | None = None
-    """Exports: what is made of the subject's model."""
+    """Releases (export, verify, publish): what is made of the subject's model."""
+    exported: str | None = None
+    """Verify and publish: the export run that made the files."""
+    quantization: str | None = None
+    """Verify: the file that is asked the problems of the confirm set."""
 
 
 class Plan(Record):

@@ -28,7 +28,6 @@ from typing import Any, NoReturn
 
 from hfagent.agent.errors import HfagentError, PackageMissing, UsageError
 from hfagent.job_templates.evaluate import check_folders
-from hfagent.job_templates.pushing import push, with_table
 from hfagent.job_templates.runtime import emit_result, on_sigterm
 from hfagent.tools.gguf_export import read_config, whole_file, write_gguf
 from hfagent.tools.gguf_quantize import quantizations, require_quantizer
@@ -52,10 +51,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="F16, Q8_0, Q6_K, Q5_K_M or Q4_K_M; several with commas or repeated; none merges only",
     )  # fmt: skip
     parser.add_argument("--name", help="of the exported model, in the files' names, too (default: the model's, -tuned)")
-    parser.add_argument("--push", metavar="REPO", help="user/name of the merged model; GGUF files go to user/name-GGUF")
-    parser.add_argument("--card", type=Path, help="README.md of the pushed model")
-    parser.add_argument("--gguf-card", type=Path, help="README.md of the repo with the GGUF files")
-    parser.add_argument("--public", action="store_true", help="the repos may be seen by all")
     parser.add_argument("--output-dir", type=Path, required=True)
     args = parser.parse_args(argv)
     try:
@@ -64,8 +59,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"argument --quantize: {error}")
     if args.adapter is None and not args.quantize:
         parser.error("nothing to do: give an --adapter to merge, or a --quantize to convert to")
-    if args.push and args.adapter is None:
-        parser.error("argument --push: there is no --adapter, so nothing new to push")
     args.name = args.name or Path(args.model.rstrip("/")).name + ("-tuned" if args.adapter else "")
     return args
 
@@ -93,7 +86,7 @@ def export(args: argparse.Namespace) -> dict[str, Any]:
     if args.quantize:
         require_quantizer(args.quantize)
         require_binding()
-    if Path(args.model).is_dir() and not args.push:
+    if Path(args.model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched, so no request may be waited for
     folder = base_folder(args.model, args.revision)
     if args.quantize:
@@ -104,7 +97,6 @@ def export(args: argparse.Namespace) -> dict[str, Any]:
         merged = merge(args.model, args.adapter, args.output_dir / "merged", revision=args.revision, say=_say)
         folder = merged.folder
     files = [convert(folder, args.output_dir, name, args.name) for name in args.quantize]
-    pushed = push_all(args, folder, files) if args.push else {}
     return {
         "model": args.model,
         "adapter": str(args.adapter.resolve()) if args.adapter else None,
@@ -113,7 +105,6 @@ def export(args: argparse.Namespace) -> dict[str, Any]:
         "changed_tensors": merged.changed if merged else None,
         "tensors": merged.tensors if merged else None,
         "files": files,
-        "pushed": pushed,
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -153,24 +144,6 @@ def convert(folder: Path, output_dir: Path, quantization: str, name: str) -> dic
         "tokens_per_s": round(answer.tokens_per_s, 1),
         "sample": answer.text,
     }
-
-
-def push_all(args: argparse.Namespace, folder: Path, files: list[dict[str, Any]]) -> dict[str, Any]:
-    """Repo -> where it is, of the merged model and of the files.
-
-    Raises:
-        ModelError: the Hub does not take them.
-    """
-    found = {args.push: push(args.push, folder, _text(args.card), public=args.public)}
-    if files:
-        repo, card = f"{args.push}-GGUF", with_table(_text(args.gguf_card), files)
-        paths = [Path(file["path"]) for file in files]
-        found[repo] = push(repo, paths[0].parent, card, public=args.public, only=[path.name for path in paths])
-    return found
-
-
-def _text(card: Path | None) -> str | None:
-    return None if card is None else card.read_text(encoding="utf-8")
 
 
 def _prompt(tokenizer: Any) -> list[int]:

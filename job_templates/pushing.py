@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from hfagent.agent.errors import ModelError
-from hfagent.agent.model_card import GGUF_TABLE
 
 
 def push(
@@ -47,16 +46,3 @@ def push(
         if there.get(name) != path.stat().st_size and not (name == "README.md" and card is not None):
             raise ModelError(f"{repo!r} has no whole {name!r} after the push: push again")
     return {"url": str(url), "revision": info.sha, "private": info.private}
-
-
-def with_table(card: str | None, files: Sequence[dict[str, Any]]) -> str | None:
-    """The card with the table of the GGUF files at its place."""
-    if card is None:
-        return None
-    rows = ["| File | Size | Bits a weight | SHA-256 |", "| --- | --- | --- | --- |"]
-    rows += [
-        f"| {file['name']} | {file['size_bytes'] / 1e6:,.1f} MB | {file['bits_per_weight']:.2f} "
-        f"| `{file['sha256'][:16]}` |"
-        for file in files
-    ]
-    return card.replace(GGUF_TABLE, "\n".join(rows))
