@@ -39,7 +39,7 @@ STRAGGLER_GRACE_S = 3.0  # from SIGTERM to SIGKILL, for what the command left be
 _ALONE_S = 0.5  # helpers such as multiprocessing's resource tracker end by themselves
 _POLL_S = 0.2  # how late a cancel or the time limit is noticed; a signal is noticed at once
 _LOCK_WAIT_S = 10.0  # for a supervisor that is just being killed
-_RESERVED_BYTES = 4096  # set aside for exit.json, so that a job that fills the disk can still say how it ended
+_RESERVED_BYTES = 4096
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -55,6 +55,11 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         os.fsync(file.fileno())
     new.replace(path)
     sync_folder(path.parent)
+
+
+def reserve_end(folder: Path) -> None:
+    """Set blocks aside for exit.json, so that a job that fills the disk can still say how it ended."""
+    (folder / "exit.json.new").write_bytes(b" " * _RESERVED_BYTES)
 
 
 def sync_folder(folder: Path) -> None:
@@ -297,7 +302,7 @@ def _supervise(folder: Path, command: Sequence[str], *, timeout_s: float, grace_
             os.dup2(log.fileno(), 2)
         if not _take_lock(folder):
             return
-        (folder / "exit.json.new").write_bytes(b" " * _RESERVED_BYTES)
+        reserve_end(folder)
         started_at = datetime.now(UTC).isoformat()
         run = {"pid": os.getpid(), "boot_id": boot_id(), "started_at": started_at, "command": list(command)}
         write_json(folder / "run.json", run)
