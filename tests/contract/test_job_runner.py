@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from tests.clusters import use_slurm
+from tests.clusters import ray_address, use_slurm
 from tests.emulator.jobs import Jobs
 from tests.emulator.server import Emulator
 
@@ -23,6 +23,7 @@ from hfagent.tools.hf_jobs import HfJobRunner
 from hfagent.tools.hub_calls import api
 from hfagent.tools.job_bucket import JobBucket
 from hfagent.tools.local_jobs import LocalJobRunner
+from hfagent.tools.ray_jobs import RayQueue
 from hfagent.tools.slurm_jobs import SlurmQueue, Wants
 
 SCRIPTS = {
@@ -76,10 +77,17 @@ def slurm(folder: Path) -> Iterator[JobRunner]:
             yield runner
 
 
+@contextmanager
+def ray(folder: Path) -> Iterator[JobRunner]:
+    with on_cluster(folder, RayQueue(ray_address())) as runner:
+        yield runner
+
+
 FACTORIES: dict[str, Callable[[Path], AbstractContextManager[JobRunner]]] = {
     "local": local,
     "hf": hf,
     "slurm": slurm,
+    "ray": ray,
 }
 
 
