@@ -2,8 +2,7 @@
 
 The submission id is made of the job's key and folder, and Ray takes it once. That memory lives in the head, so a
 restarted head would take it again: the claim in the job's folder holds then. Ray says that it has stopped a job that
-waits and does not: such a job
-has its folder claimed instead, and ends at once when Ray starts it.
+waits and does not: such a job has its folder claimed instead, and ends at once when Ray starts it.
 """
 
 import hashlib
@@ -39,6 +38,7 @@ class RayQueue:
         gpus: of a job.
         cpus: of a job, as Ray counts them.
         settle_s: see `JobRunner`.
+        client: makes a JobSubmissionClient for an address; None takes Ray's.
 
     Raises:
         PackageMissing: ray is not installed.
@@ -46,11 +46,19 @@ class RayQueue:
 
     name = "ray"
 
-    def __init__(self, address: str = ADDRESS, *, gpus: float = 0, cpus: int = 1, settle_s: float = SETTLE_S) -> None:
-        self._address = address
+    def __init__(
+        self,
+        address: str = ADDRESS,
+        *,
+        gpus: float = 0,
+        cpus: int = 1,
+        settle_s: float = SETTLE_S,
+        client: Callable[[str], Any] | None = None,
+    ) -> None:
+        self.address = address
         self._needs = {"entrypoint_num_cpus": cpus, "entrypoint_num_gpus": gpus}
         self.settle_s = settle_s
-        self._make = client_class()
+        self._make = client or client_class()
         self._made: Any = None
 
     def enqueue(self, start: Start) -> str:
@@ -101,10 +109,10 @@ class RayQueue:
 
         try:
             if self._made is None:
-                self._made = self._make(self._address)
+                self._made = self._make(self.address)
             return call(self._made)
         except (requests.RequestException, OSError) as error:
-            raise BackendAway(f"Ray's dashboard at {self._address} does not answer: {error}") from error
+            raise BackendAway(f"Ray's dashboard at {self.address} does not answer: {error}") from error
         except RuntimeError as error:
             raise self._explained(error) from error
 
@@ -113,10 +121,10 @@ class RayQueue:
         status = _STATUS.search(said)
         last = said.rpartition("\n")[2] if "\n" in said else said
         if "uthentication" in type(error).__name__:
-            return AccountRefused(f"Ray refuses at {self._address}: {last}; set RAY_AUTH_TOKEN_PATH to its token")
+            return AccountRefused(f"Ray refuses at {self.address}: {last}; set RAY_AUTH_TOKEN_PATH to its token")
         if TAKEN in said or (status is not None and int(status[1]) < 500):
             return JobError(f"Ray refuses: {last[:300]}")
-        return BackendAway(f"Ray's dashboard at {self._address} fails: {last[:300]}")
+        return BackendAway(f"Ray's dashboard at {self.address} fails: {last[:300]}")
 
 
 def submission_id(folder: Path) -> str:

@@ -82,6 +82,10 @@ class SlurmQueue:
         ]  # fmt: skip
         return slurm_commands.submit(command, f"#!/bin/sh\nexec {shlex.join(start.command)}\n")
 
+    def trial(self) -> slurm_commands.Said:
+        """What Slurm says to a job that asks for the same and is not submitted."""
+        return slurm_commands.call(["sbatch", "--test-only", *self._wants], given="#!/bin/sh\ntrue\n")
+
     def entries(self, root: Path) -> Mapping[str, Entry]:
         """All of this user's jobs in one squeue."""
         lines = slurm_states.parse(
