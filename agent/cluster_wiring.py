@@ -13,8 +13,12 @@ def cluster_queue(settings: Settings) -> Queue:
     if settings.backend == "ray":
         from hfagent.tools.ray_jobs import ADDRESS, RayQueue
 
-        wanted = {"gpus": gpus(settings, gpu=gpu), "cpus": settings.cluster_cpus or 1}
-        return RayQueue(settings.ray_address or ADDRESS, **wanted, settle_s=settings.settle_s)
+        return RayQueue(
+            settings.ray_address or ADDRESS,
+            gpus=gpus(settings, gpu=gpu),
+            cpus=settings.cluster_cpus or 1,
+            settle_s=settings.settle_s,
+        )
     from hfagent.tools.slurm_jobs import SlurmQueue, Wants
 
     wants = Wants(

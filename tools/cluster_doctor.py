@@ -111,8 +111,8 @@ def _trial(settings: Settings) -> Finding:
     said = queue.trial()
     if said.code == 0:
         return Finding(ok("job", "Slurm would take one"))
-    error = AccountRefused if slurm_commands.ACCOUNT.search(said.why) else SettingsError
-    return Finding(broken("job", f"Slurm would refuse one: {said.why}", mend), error)
+    refusal = AccountRefused if slurm_commands.ACCOUNT.search(said.why) else SettingsError
+    return Finding(broken("job", f"Slurm would refuse one: {said.why}", mend), refusal)
 
 
 # --- Ray -------------------------------------------------------------------------------------------------------------
