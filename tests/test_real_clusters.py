@@ -1,7 +1,8 @@
 """A real Slurm and a real Ray of one node, where `scripts/slurm-here` and `scripts/ray-here` have started them."""
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def make_spec(runner: ClusterJobRunner, tmp_path: Path, number: int = 1) -> JobS
     )  # fmt: skip
 
 
+def until(condition: Callable[[], object], *, within_s: float = 30.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def ends_of(runner: ClusterJobRunner, jobs: Sequence[Job], within_s: float) -> list[Job]:
     deadline = time.monotonic() + within_s
     left = [job.id for job in jobs]
@@ -83,10 +91,7 @@ def test_slurm_shows_the_key_and_the_folder_and_requeues_nothing(slurm: SlurmQue
 def test_a_job_that_a_person_cancels_in_slurm_is_cancelled(slurm: SlurmQueue, tmp_path: Path) -> None:
     runner = make_runner(slurm, tmp_path, FOREVER)
     job = runner.submit(make_spec(runner, tmp_path))
-    deadline = time.monotonic() + 20
-    while runner.inspect(job.id).stage != "RUNNING":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: runner.inspect(job.id).stage == "RUNNING")
     slurm_commands.call(["scancel", slurm.entries(tmp_path / "jobs")[job.key].number])
     ended = ends_of(runner, [job], 40)[0]
     assert (ended.stage, ended.message) == ("CANCELED", "canceled in Slurm")
@@ -97,24 +102,47 @@ def test_slurm_refuses_what_it_does_not_have(slurm: SlurmQueue, tmp_path: Path) 
     assert SlurmQueue(Wants(gres="gpu:99")).trial().code != 0
 
 
+@pytest.fixture
+def held(ray: RayQueue, tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Both slots of Ray are taken until this is called."""
+    (tmp_path / "holding").mkdir()
+    runner = make_runner(RayQueue(ray.address, cpus=SLOTS), tmp_path / "holding", FOREVER)
+    job = runner.submit(make_spec(runner, tmp_path))
+    until(lambda: runner.inspect(job.id).stage == "RUNNING")
+    yield lambda: runner.cancel(job.id)
+    runner.cancel(job.id)
+
+
+def ran(tmp_path: Path) -> list[int]:
+    return sorted(int(line.split()[0]) for line in (tmp_path / "runs").read_text().splitlines())
+
+
 def test_ray_takes_a_name_once_and_never_begins_what_was_cancelled_while_it_waited(
-    ray: RayQueue, tmp_path: Path
+    ray: RayQueue, tmp_path: Path, held: Callable[[], None]
 ) -> None:
     runner = make_runner(ray, tmp_path, ONCE)
-    long = RayQueue(ray.address, cpus=SLOTS)
-    (tmp_path / "other").mkdir()
-    holding = make_runner(long, tmp_path / "other", FOREVER)
-    held = holding.submit(make_spec(holding, tmp_path))
-    deadline = time.monotonic() + 30
-    while holding.inspect(held.id).stage != "RUNNING":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
     cancelled = runner.submit(make_spec(runner, tmp_path, 1))
     after = runner.submit(make_spec(runner, tmp_path, 2))
     runner.cancel(cancelled.id)
     assert runner.inspect(cancelled.id).stage == "CANCELED"
-    folder = tmp_path / "jobs" / after.key
-    runner._enqueue(folder, ["true"], 60)  # a second submit that the first look did not see coming
-    holding.cancel(held.id)
+    runner._enqueue(tmp_path / "jobs" / after.key, ["true"], 60)  # as by a second process that saw no job yet
+    held()
     assert [job.stage for job in ends_of(runner, [after], 60)] == ["COMPLETED"]
-    assert [line.split()[0] for line in (tmp_path / "runs").read_text().splitlines()] == ["2"]
+    assert ran(tmp_path) == [2]
+
+
+@pytest.mark.slow
+def test_a_job_that_waits_longer_than_ray_lets_it_is_queued_again(
+    ray: RayQueue, tmp_path: Path, held: Callable[[], None]
+) -> None:
+    limit_s = float(os.environ.get("RAY_JOB_START_TIMEOUT_SECONDS", "900"))
+    if limit_s > 30:
+        pytest.skip(f"this Ray gives a waiting job up after {limit_s:.0f} s only")
+    runner = make_runner(ray, tmp_path, ONCE)
+    job = runner.submit(make_spec(runner, tmp_path))
+    said = set()
+    until(lambda: said.add(runner.inspect(job.id).message) or len(said) > 1, within_s=3 * limit_s)
+    assert any((message or "").startswith("queued again") for message in said)
+    held()
+    assert [ended.stage for ended in ends_of(runner, [job], 60)] == ["COMPLETED"]
+    assert ran(tmp_path) == [1]
