@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from hfagent.agent.errors import AccountRefused, BackendAway, HfagentError, JobError, OutOfCredit, SettingsError
-from hfagent.agent.hf_wiring import BUCKET, SPACE
+from hfagent.agent.hf_wiring import BUCKET, metrics_space
 from hfagent.agent.planning import SET_HERE
 from hfagent.agent.records import DatasetRef, ModelRef, Plan, Refusal
 from hfagent.agent.redact import redact
@@ -103,10 +103,8 @@ def findings(settings: Settings, wanted: Wanted, *, client: Any = None) -> Itera
         yield _source(client, "model", wanted.model)
     if wanted.dataset is not None:
         yield _source(client, "dataset", wanted.dataset)
-    if settings.trackio_server_url is not None:
-        yield _server(settings.trackio_server_url)
-    else:
-        yield _space(client, who, settings.trackio_space or f"{namespace}/{SPACE}")
+    space = metrics_space(settings, namespace)
+    yield _server(str(settings.trackio_server_url)) if space is None else _space(client, who, space)
 
 
 # --- each check ------------------------------------------------------------------------------------------------------

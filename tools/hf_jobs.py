@@ -70,7 +70,7 @@ class HfJobRunner:
         self._api = api
         self._namespace = namespace
         self._bucket = bucket
-        self._environment = dict(environment)
+        self.environment = dict(environment)
         self._secrets = dict(secrets)
         self._poll_s = poll_s
         self.settle_s = settle_s
@@ -101,7 +101,7 @@ class HfJobRunner:
                 script_args=["-m", "hfagent.job_templates.remote", home, module],
                 dependencies=list(header(template).get("dependencies", ())),
                 python=PYTHON,
-                env={"PYTHONPATH": code, ARGS: args, PLACED: json.dumps(placed), **self._environment},
+                env={"PYTHONPATH": code, ARGS: args, PLACED: json.dumps(placed), **self.environment},
                 secrets=self._secrets,
                 flavor=spec.flavor,
                 timeout=spec.timeout_s,
