@@ -19,7 +19,7 @@ from hfagent.tools.doctor import Check
 from hfagent.tools.embedded_model import PREFIX
 from hfagent.tools.hf_account import found_token
 from hfagent.tools.hf_rights import broken, note, ok
-from hfagent.tools.hub_calls import api, ask, http_error, status_of
+from hfagent.tools.hub_calls import NOT_THE_HUB, api, ask, http_error, status_of
 
 TRACKIO_TIMEOUT_S = 10.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -278,8 +278,8 @@ def _answer(name: str, call: Callable[[], Any]) -> Any:
         return ask(call)
     except JobError as error:
         return _refused(name, error)
-    except (ValueError, KeyError, TypeError) as error:
-        detail = f"what answers is not the Hub, or speaks another version of it ({type(error).__name__})"
+    except (ValueError, TypeError) as error:
+        detail = f"{NOT_THE_HUB} ({type(error).__name__})"
         return _broken(name, detail, "check HF_ENDPOINT and proxies", BackendAway)
 
 

@@ -1,6 +1,7 @@
 """Calls of the Hub's API as hfagent makes them: with one patience, and with errors that say what is to be done."""
 
 import functools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,6 +12,9 @@ T = TypeVar("T")
 ATTEMPTS = 4
 LONGEST_WAIT_S = 20.0
 """Between two attempts, also where the Hub asks for more: the loop asks again anyway."""
+NOT_THE_HUB = "what answers is not the Hub, or speaks another version of it"
+TIMEOUT_S = 60.0
+"""Without a byte of an answer: the client's own requests wait for ever, and a night with them."""
 FOREVER = frozenset({408, 425, 429})
 """Statuses below 500 that pass by themselves."""
 
@@ -44,6 +48,8 @@ def explained() -> Iterator[None]:
         yield
     except http_error() as error:
         raise explain(error) from error
+    except (json.JSONDecodeError, KeyError) as error:
+        raise BackendAway(f"{NOT_THE_HUB} ({type(error).__name__}): check HF_ENDPOINT and proxies") from error
 
 
 def may_pass(error: BaseException) -> bool:
@@ -101,9 +107,23 @@ def _wait_s(state: Any) -> float:
     return min(wait_s, LONGEST_WAIT_S)
 
 
+def bound(timeout_s: float) -> None:
+    """Let every request of the client that sets no limit of its own fail after so long without an answer."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def client() -> Any:
+        made = default_client_factory()
+        made.timeout = timeout_s
+        return made
+
+    set_client_factory(client)
+
+
 @functools.cache
 def api(endpoint: str | None, token: str | None) -> Any:
-    """One client an account."""
+    """One client an account; no request of this process waits for ever once there is one."""
     from huggingface_hub import HfApi
 
+    bound(TIMEOUT_S)
     return HfApi(endpoint=endpoint, token=token, library_name="hfagent")
