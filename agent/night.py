@@ -66,12 +66,16 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
 
 
 def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) -> State:
-    """Take a project over where its ledger ends; jobs that still run are attached again."""
+    """Take a project over where its ledger ends; jobs that still run are attached again.
+
+    Of one that has ended, what outlived it is ended and counted.
+    """
     with (
         open_ledger(paths.ledger, ports.clock) as book,
         _followed(book, ports, paths, settings, console) as (desk, progress),
     ):
         if desk.state.ended is not None:
+            desk.clear_up()
             return desk.state
         if not desk.state.confirmed:
             raise UsageError(f"the project {paths.project!r} was never confirmed: start it again")
@@ -99,6 +103,7 @@ def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, cons
             desk.reconcile()
             desk.observe()
             progress.tick(desk.state)
+        desk.settle()
         exported = [run for run in desk.state.runs.values() if run.spec.kind == "export"]
         return max(exported, key=lambda run: run.last.intended_at)
 
