@@ -75,6 +75,11 @@ class State:
         return tuple(attempt for run in self.runs.values() for attempt in run.attempts if attempt.open)
 
     @property
+    def outlived(self) -> bool:
+        """Whether the project has ended and a job of it may still run."""
+        return self.ended is not None and bool(self.open_attempts or any(s.open for s in self.strays.values()))
+
+    @property
     def billed(self) -> list[Attempt | Stray]:
         """Jobs that have ended and were not rejected: their cost is known, or their reserve stands for it."""
         attempts = [attempt for run in self.runs.values() for attempt in run.attempts]

@@ -9,6 +9,7 @@ from world import SKILL, FakeMailbox, World, at_desk, ended, killed, night, work
 
 from hfagent.agent import ledger
 from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayEnded, StrayFound, SubmitRetried
+from hfagent.agent.console import closing
 from hfagent.agent.control import Request
 from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent, OutOfCredit
 from hfagent.agent.events import Crashed, JobIntended, JobRejected
@@ -16,6 +17,7 @@ from hfagent.agent.fakes import Ending, FakeClock, FakeJobRunner
 from hfagent.agent.folding import fold
 from hfagent.agent.records import Export, Job, JobSpec, MetricPoint
 from hfagent.agent.state import State
+from hfagent.agent.wiring import Paths
 
 PRICE = {"price_micro_usd_per_hour": 3_600_000}  # a dollar is 1000 seconds
 SETTLE_S = 60.0
@@ -287,10 +289,13 @@ def test_a_night_that_was_stopped_while_the_backend_was_away_is_ended_later(ther
         state = work(desk, mailbox=FakeMailbox(stop=stop))
     assert ended(state) == "stopped"
     assert state.held_micro_usd > 0
+    shown = closing(state, Paths(tmp_path, "night"), state.updated_at, held=False)
+    assert "hfagent resume night ends them" in shown
     there.clock.advance(3600)
     state = cleared_up(path, there)
     assert (state.held_micro_usd, state.open_attempts) == (0, ())
     assert state.spent_micro_usd is not None
+    assert "hfagent resume" not in closing(state, Paths(tmp_path, "night"), state.updated_at, held=False)
 
 
 def test_an_export_that_was_asked_for_after_the_end_goes_on(there: World, tmp_path: Path) -> None:
