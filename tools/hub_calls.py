@@ -13,6 +13,8 @@ ATTEMPTS = 4
 LONGEST_WAIT_S = 20.0
 """Between two attempts, also where the Hub asks for more: the loop asks again anyway."""
 NOT_THE_HUB = "what answers is not the Hub, or speaks another version of it"
+NO_ANSWER = (json.JSONDecodeError, KeyError)
+"""What the client makes of it."""
 TIMEOUT_S = 60.0
 """Without a byte of an answer: the client's own requests wait for ever, and a night with them."""
 FOREVER = frozenset({408, 425, 429})
@@ -48,7 +50,7 @@ def explained() -> Iterator[None]:
         yield
     except http_error() as error:
         raise explain(error) from error
-    except (json.JSONDecodeError, KeyError) as error:
+    except NO_ANSWER as error:
         raise BackendAway(f"{NOT_THE_HUB} ({type(error).__name__}): check HF_ENDPOINT and proxies") from error
 
 
