@@ -33,6 +33,8 @@ class State:
     data_path: str | None = None
     data_cleaned: bool = False
     """Whether the path is a copy without the rows that hold benchmark problems."""
+    data_source: str | None = None
+    """The path before that: the Hub id of a dataset that is there."""
     dataset: DatasetReport | None = None
     contamination: ContaminationReport | None = None
     runs: Mapping[str, Run] = field(default_factory=dict)

@@ -77,7 +77,7 @@ def explain(error: Exception) -> JobError:
     status = status_of(error)
     if status is None:
         return BackendAway(f"the Hub does not answer: {type(error).__name__}: {error}".rstrip(": "))
-    said = getattr(error, "server_message", None) or str(error).splitlines()[0]
+    said = getattr(error, "server_message", None) or first_line(error)
     if may_pass(error):
         return BackendAway(f"the Hub answers with status {status}: {said}")
     if status == 401:
@@ -91,6 +91,11 @@ def explain(error: Exception) -> JobError:
             f"the token may not do this ({said}): it needs the right to write and to run jobs in this namespace"
         )
     return JobError(f"the Hub refuses: {said} (status {status})")
+
+
+def first_line(error: BaseException) -> str:
+    """Of its text; its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def http_error() -> type[Exception]:
