@@ -181,7 +181,8 @@ def cancel(project: str | None, settings: Settings) -> int:
     settings = wiring.as_planned(settings, _state(paths).plan)
     state = _state(paths)
     if state.ended is not None:
-        raise UsageError(f"the project {paths.project!r} is already {state.ended.state}")
+        more = f"; `hfagent resume {paths.project}` ends the jobs that still run" if state.outlived else ""
+        raise UsageError(f"the project {paths.project!r} is already {state.ended.state}{more}")
     request = Request(ask="stop", text="on request, by hfagent cancel")
     elsewhere = ask(paths, wiring.night_ports(settings), settings, request)
     print(f"{paths.project}: {'will stop within seconds' if elsewhere else 'stopped'}")  # noqa: T201 - the result

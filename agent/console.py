@@ -258,6 +258,8 @@ def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
         rows += [("", f'    "{shown}"'), ("", ")")]
     if state.ended is None and not held:
         rows.append(("go on", f"hfagent resume {paths.project}"))
+    if state.outlived and not held:
+        rows.append(("running", f"jobs of it may still run: hfagent resume {paths.project} ends them"))
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
 
 

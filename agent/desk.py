@@ -234,12 +234,7 @@ class Desk(JobDesk):
 
     def stop(self, reason: str) -> None:
         """Cancel what runs and end the project as stopped; nothing that was only intended is started for it."""
-        self._adopt()
-        for attempt in self.state.open_attempts:
-            self.cancel(attempt, reason)
-        if self.state.open_attempts:
-            self.wait(self.ports.runner.cancel_s)
-            self.observe()
+        self.end_jobs(reason)
         self._end(ProjectEnded(state="stopped", reason=reason))
 
     # --- inside ------------------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """The card of a published model: what it is, how much better, by which evidence, and how to load it. Pure."""
 
+from pathlib import PurePath
 from typing import Any
 
 from hfagent.agent.claim import claim
 from hfagent.agent.records import Claim, Export, RunSpec
 from hfagent.agent.report_release import files_table
+from hfagent.agent.report_words import EMBEDDED_MODEL_WORDS, hub_dataset, hub_model
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.trackio_links import run_link
@@ -27,7 +29,7 @@ def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = Fal
     parts = [
         _front_matter(state, run, title, export, gguf=gguf),
         f"# {title}",
-        _what(state, run),
+        _what(state),
         _verdict(state),
         _files(state, publish, export) if gguf else _load(str(export.push)),
         _results(state, run),
@@ -40,9 +42,7 @@ def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = Fal
 def _front_matter(state: State, run: Run, title: str, export: Export, *, gguf: bool) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    plan = state.plan
-    hub = [name for name in (plan.model.id, plan.dataset.id) if _on_hub(name)]
-    results = []
+    method, dataset, results = state.plan.method, hub_dataset(state), []
     confirm = state.scored(run.spec.name, "confirm")
     if confirm is not None and confirm.score is not None:
         name = confirm.score.benchmark.name
@@ -57,27 +57,28 @@ def _front_matter(state: State, run: Run, title: str, export: Export, *, gguf: b
             )
         )
     data: dict[str, Any] = {
-        "base_model": str(export.push) if gguf else plan.model.id if plan.model.id in hub else None,
-        "datasets": [plan.dataset.id] if plan.dataset.id in hub else None,
+        "base_model": str(export.push) if gguf else hub_model(state),
+        "datasets": None if dataset is None else [dataset],
         "library_name": "gguf" if gguf else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["hfagent", "trl", plan.method, *(["gguf", "llama.cpp"] if gguf else ["trackio"])],
+        "tags": ["hfagent", "trl", method, *(["gguf", "llama.cpp"] if gguf else ["trackio"])],
         "model_name": title,
         "eval_results": results or None,
     }
     return f"---\n{ModelCardData(**data).to_yaml()}\n---"
 
 
-def _on_hub(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~", "embedded:"))
-
-
-def _what(state: State, run: Run) -> str:
+def _what(state: State) -> str:
+    """What was trained on what; of folders and files of this machine the last part of their names alone."""
     plan = state.plan
-    return (
-        f"`{plan.model.id}`, trained with {plan.method.upper()} (LoRA, merged) on `{plan.dataset.id}` for the goal: "
-        f"*{plan.goal}*"
-    )
+    model, dataset = hub_model(state) or _name(plan.model.id), hub_dataset(state) or _name(plan.dataset.id)
+    goal = plan.goal.replace(plan.model.id, model).replace(plan.dataset.id, dataset)
+    copied = f" ({EMBEDDED_MODEL_WORDS})" if plan.model.id.startswith("embedded:") else ""
+    return f"`{model}`{copied}, trained with {plan.method.upper()} (LoRA, merged) on `{dataset}` for the goal: *{goal}*"
+
+
+def _name(path: str) -> str:
+    return PurePath(path.removeprefix("embedded:")).name
 
 
 def _verdict(state: State) -> str:
@@ -136,7 +137,7 @@ def _provenance(state: State, run: Run, version: str) -> str:
         lines.append(f"- Base model at revision `{plan.model.revision}`.")
     if confirm is not None and confirm.score is not None:
         lines.append(f"- Evaluated by the harness `{confirm.score.harness}` in the sandbox {confirm.score.sandbox}.")
-    if plan.trackio_url is not None:
+    if plan.trackio_space is not None:  # the address of a server of one's own is nobody else's business
         project = str(run.result.get("trackio_project", plan.label))
         lines.append(f"- [Metrics in Trackio]({run_link(plan, project, str(run.result.get('trackio_run', '')))}).")
     used = ", ".join(f"{name} {number}" for name, number in sorted(state.versions.items()))

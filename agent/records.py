@@ -159,6 +159,8 @@ class Plan(Record):
     """Who owns the jobs and repos on the Hub; None for local jobs."""
     trackio_url: str | None = None
     """Server or Space that has the metrics; None for the local store."""
+    trackio_space: str | None = None
+    """The Space, `user/name`; None where they are elsewhere."""
     state_dir: str | None = None
     """Where local jobs keep their files; a resume from elsewhere must find them."""
     price_micro_usd_per_hour: int = Field(ge=0)

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any
 from hfagent.agent.errors import HfagentError, ModelError, PackageMissing, UsageError
 from hfagent.agent.records import TrainConfig
 from hfagent.job_templates import training, training_args
-from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision
+from hfagent.job_templates.runtime import SIGTERM_EXIT, Precision, emit_result, on_sigterm, pick_precision, say
 from hfagent.job_templates.training import Checkpoint, Schedule, Stop
 from hfagent.job_templates.training_args import Args, Row
-from hfagent.job_templates.training_watch import say, watch
+from hfagent.job_templates.training_watch import watch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -215,7 +215,7 @@ def run(
     if stop.requested:
         say(f"stopped by SIGTERM after step {trainer.state.global_step}, with a checkpoint")
         emit_result(training.cut_off(Path(trainer.args.output_dir), trainer.state.global_step))
-        sys.exit(training.EXIT_SIGTERM)
+        sys.exit(SIGTERM_EXIT)
     if watching.broken:
         emit_result(training.cut_off(Path(trainer.args.output_dir), trainer.state.global_step))
         raise ModelError(f"training diverged: {watching.broken}; lower the learning rate")
