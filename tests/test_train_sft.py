@@ -360,7 +360,7 @@ def test_a_diverging_run_stops_at_once_and_leaves_no_model(runs: list[dict[str, 
 
 def test_rows_whose_prompts_leave_no_room_end_the_run_with_the_reason(runs: list[dict[str, Any]]) -> None:
     assert (runs[4]["code"], runs[4]["result"]) == (2, None)
-    assert "in every row the prompt alone fills --max-length 8: raise it" in runs[-1]["stderr"]
+    assert "--max-length 8 leaves no row, since their prompt alone fills it: raise it" in runs[-1]["stderr"]
 
 
 def test_sigterm_leaves_a_checkpoint_and_the_logged_rows(place: Path) -> None:
