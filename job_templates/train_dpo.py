@@ -43,7 +43,7 @@ TECHNIQUE = Technique(
     formats=FORMATS,
     trl_config="DPOConfig",
     trainer=_trainer,
-    length=lambda row: len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])),
+    length=lambda trainer, row: len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])),
     measures=("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected"),
 )
 

@@ -17,7 +17,7 @@ Exit codes: 0 with a RESULT line; 1 failed, also by a loss that is no number; 2 
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -46,8 +46,26 @@ def parse_args(argv: Sequence[str] | None = None) -> Args:
 def _trainer(args: Args, device: str) -> Callable[..., Any]:
     from hfagent.job_templates.grpo_trainer import grpo_trainer
 
-    made, functions = grpo_trainer(device), _rewards(args)
-    return lambda model, **others: made(model, reward_funcs=list(functions), **others)
+    def make(model: Any, **given: Any) -> Any:
+        for name in ("train_dataset", "eval_dataset"):
+            given[name] = given[name] and _fitting(given[name], given["processing_class"], given["args"], args)
+        return grpo_trainer(device)(model, reward_funcs=list(_rewards(args)), **given)
+
+    return make
+
+
+def _fitting(data: Any, tokenizer: Any, settings: Any, args: Args) -> Any:
+    """The rows whose completions have room; TRL's GRPO would take all."""
+    room = args.config.max_length - settings.max_completion_length
+    return data.filter(lambda row: _prompt_tokens(tokenizer, row) <= room)
+
+
+def _prompt_tokens(tokenizer: Any, row: Mapping[str, Any]) -> int:
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        return len(tokenizer(prompt)["input_ids"])
+    tokens = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
+    return len(tokens["input_ids"])
 
 
 def _rewards(args: Args) -> tuple[rewards.Reward, ...]:
@@ -99,12 +117,13 @@ TECHNIQUE = Technique(
     formats=FORMATS,
     trl_config="GRPOConfig",
     trainer=_trainer,
-    length=lambda row: 0,
+    length=lambda trainer, row: _prompt_tokens(trainer.processing_class, row) + trainer.args.max_completion_length,
     measures=MEASURES,
     settings=_settings,
     check=_check,
     all_columns=True,
     epoch=_epoch,
+    too_long="prompt and completion together may exceed it",
     loss_has_level=False,
 )
 

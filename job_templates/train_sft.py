@@ -45,7 +45,7 @@ TECHNIQUE = Technique(
     formats=FORMATS,
     trl_config="SFTConfig",
     trainer=_trainer,
-    length=lambda row: len(row["input_ids"]),
+    length=lambda trainer, row: len(row["input_ids"]),
 )
 
 

@@ -50,8 +50,8 @@ class Technique:
     """Name of TRL's configuration."""
     trainer: Callable[[Args, str], Callable[..., Any]]
     """By arguments and device, the trainer's class or what makes one of the same arguments."""
-    length: Callable[[Mapping[str, Any]], int]
-    """Tokens of a row as the trainer has prepared it."""
+    length: Callable[[Any, Mapping[str, Any]], int]
+    """Tokens of a row as the trainer has prepared it, by the trainer and the row."""
     measures: tuple[str, ...] = ()
     """Logged metrics, the first of which is shown beside the loss."""
     settings: Callable[[Args, Rows], dict[str, Any]] = lambda args, rows: {}
@@ -211,7 +211,7 @@ def build_trainer(technique: Technique, args: Args, precision: Precision, rows: 
 
 def describe_rows(technique: Technique, trainer: Any, args: Args) -> None:
     """Say how many rows are cut or dropped by the length limit, and set attention for their length."""
-    lengths = [technique.length(row) for row in trainer.train_dataset]
+    lengths = [technique.length(trainer, row) for row in trainer.train_dataset]
     limit = args.config.max_length
     cut = sum(length >= limit for length in lengths)
     held_out = len(trainer.eval_dataset) if trainer.eval_dataset is not None else 0
