@@ -13,7 +13,7 @@
 #   "xllamacpp>=2026.10",
 # ]
 # ///
-"""Evaluates a model, an adapter on it or a GGUF file on one benchmark: answers by it, verdicts by running the tests.
+"""Evaluates a model, an adapter on it or a GGUF file on one benchmark: its answers, each judged by its problem's check.
 
 Closes with `RESULT {...}`: the fields of `hfagent.agent.records.Score` and how it was computed. Writes every sample
 to `details.jsonl` and what the harness hash stands for to `harness.json`.
@@ -46,9 +46,10 @@ from hfagent.job_templates import gguf_generation
 from hfagent.job_templates.futility import FutilityWatch, parse_reference
 from hfagent.job_templates.generation import Decoding, generate
 from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision
-from hfagent.tools.benchmarks import Problem, names, problems, problems_hash
+from hfagent.tools.benchmarks import names, problems
+from hfagent.tools.judging import Judge
 from hfagent.tools.llama_cpp import read_header, require_binding
-from hfagent.tools.sandbox import Sandbox
+from hfagent.tools.problem import Problem, problems_hash
 
 SMOKE_PROBLEMS = 2
 SIGTERM_EXIT = 143
@@ -59,11 +60,20 @@ HARNESS_FILES = (
     "job_templates/generation.py",
     "job_templates/lighteval_tasks.py",
     "job_templates/roomy_cache.py",
+    "tools/answer_text.py",
     "tools/benchmarks.py",
+    "tools/code_answer.py",
+    "tools/instruction_answer.py",
+    "tools/judging.py",
+    "tools/latex_answer.py",
+    "tools/number_answer.py",
+    "tools/problem.py",
     "tools/sandbox.py",
     "tools/sandbox_child.py",
 )
 HARNESS_PACKAGES = ("lighteval", "transformers", "torch", "peft", "vllm")
+CHECK_PACKAGES = {"latex": ("latex2sympy2_extended", "sympy"), "instructions": ("langdetect", "nltk")}
+"""Further ones that judge, by the kind of check."""
 GGUF_FILES, GGUF_PACKAGES = ("job_templates/gguf_generation.py", "tools/llama_cpp.py"), ("xllamacpp",)
 """Further ones where llama.cpp answers."""
 
@@ -137,9 +147,9 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.gguf is not None:
         require_binding()
         header = read_header(args.gguf)
-    sandbox = Sandbox.choose(unsafe=args.unsafe_exec)
+    judge = Judge([problem.check for problem in chosen], workers=os.cpu_count() or 1, unsafe=args.unsafe_exec)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    _say(f"evaluate {len(chosen)} problems of {benchmark.name} ({benchmark.set}) in the sandbox {sandbox.name}")
+    _say(f"evaluate {len(chosen)} problems of {benchmark.name} ({benchmark.set}); sandbox: {judge.sandbox}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if Path(args.model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched, so no request may be waited for
@@ -162,7 +172,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     from hfagent.job_templates import lighteval_tasks
 
-    metric = lighteval_tasks.PassFraction(chosen, sandbox, num_samples=args.num_samples, workers=os.cpu_count() or 1)
+    metric = lighteval_tasks.PassFraction(chosen, judge, num_samples=args.num_samples)
     with tempfile.TemporaryDirectory() as scratch:
         if header is not None:
             loaded = args.gguf
@@ -189,7 +199,7 @@ def evaluate(args: argparse.Namespace) -> None:
         value = lighteval_tasks.run(model, metric, name=benchmark.name, problems=chosen, chat=chat, vllm=vllm)
 
     parts = harness_parts(chosen, decoding, gguf=header is not None)
-    parts |= {"chat": chat, "chat_template": tokenizer.chat_template if chat else None, "sandbox": sandbox.name}
+    parts |= {"chat": chat, "chat_template": tokenizer.chat_template if chat else None, "sandbox": judge.sandbox}
     parts |= {**asdict(precision), "dtype": dtype, "backend": backend}
     (args.output_dir / "harness.json").write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
     metric.save(args.output_dir / "details.jsonl")
@@ -210,7 +220,7 @@ def evaluate(args: argparse.Namespace) -> None:
             "futility": found.numbers if found else None,
             "outcomes": outcomes,
             "harness": digest(parts),
-            "sandbox": sandbox.name,
+            "sandbox": judge.sandbox,
             "errors": metric.errors(),
             "device": precision.device,
             "hardware": precision.hardware,
@@ -291,6 +301,7 @@ def harness_parts(chosen: Sequence[Problem], decoding: Decoding, *, gguf: bool) 
     root = Path(__file__).resolve().parents[1]
     files = HARNESS_FILES + (GGUF_FILES if gguf else ())
     packages = HARNESS_PACKAGES + (GGUF_PACKAGES if gguf else ())
+    packages += tuple(name for kind in sorted({p.check.kind for p in chosen}) for name in CHECK_PACKAGES.get(kind, ()))
     sources = {name: hashlib.sha256((root / name).read_bytes()).hexdigest()[:16] for name in files}
     versions = {name: _version(name) for name in packages}
     return {

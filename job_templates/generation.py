@@ -51,7 +51,7 @@ def generate(
     *,
     prompts: Sequence[str],
     decoding: Decoding,
-    is_complete: Callable[[str], bool],
+    is_complete: Callable[[int, str], bool],
     progress: Callable[[int, int, float], None],
     add_special_tokens: bool = False,
     answered: Callable[[Sequence[tuple[int, str]]], Iterable[None]] | None = None,
@@ -68,7 +68,7 @@ def generate(
         tokenizer: Its tokenizer.
         prompts: Complete texts.
         decoding: How to sample.
-        is_complete: Asked after every token; the answer ends where it says yes.
+        is_complete: Given prompt and text so far after every token; the answer ends where it says yes.
         progress: Told the answers done, the answers in all, and the seconds so far, ten times in all; by any thread.
         add_special_tokens: Whether the tokenizer adds them; a chat template has already written them.
         answered: Given prompt and text of each row of a batch, by the batch's thread, while other batches go on. Works
@@ -198,7 +198,7 @@ def _complete(
     prefix: int,
     rows: list[Row],
     decoding: Decoding,
-    is_complete: Callable[[str], bool],
+    is_complete: Callable[[int, str], bool],
     ended: Callable[[int], None],
     generator: Any,
 ) -> None:
@@ -227,7 +227,7 @@ def _complete(
             if token in end_tokens:
                 continue
             row.tokens.append(token)
-            if not is_complete(tokenizer.decode(row.tokens, skip_special_tokens=True)):
+            if not is_complete(row.prompt, tokenizer.decode(row.tokens, skip_special_tokens=True)):
                 kept.append(index)
         ended(len(rows) - len(kept))
         if not kept:

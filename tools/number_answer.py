@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 
+from hfagent.tools.answer_text import answered, last_box
+
 TOLERANCE = Decimal("1e-9")
 """Relative difference of two numbers, not both whole, that is rounding: 1/3 and 0.333333333333."""
 
@@ -18,7 +20,6 @@ _NUMBER = re.compile(
     r"|(?:(?P<whole2>[0-9]+)\s+)?(?P<top2>[0-9]+)\s*/\s*(?P<bottom2>[0-9]+)(?![0-9./])"
     rf"|(?P<plain>(?:{_GROUPED}|{_DECIMAL}|\.[0-9]+)(?:{_POWER_OF_TEN})?))"
 )
-_BRACE = re.compile(r"(\\(?:boxed|fbox)\s*)?\{|\}")
 _MARKED = re.compile(r"####[ \t]*(?=[-−$€£.\\0-9])(?![0-9]+(?:[.:)][ \t]|\)))([^\n]*)(\n)?")
 _NO_PLAIN_NUMBER = re.compile(r"\\sqrt|\\pi|√|π|\^(?!\s*\{?\s*\\circ)")
 
@@ -26,18 +27,22 @@ _NO_PLAIN_NUMBER = re.compile(r"\\sqrt|\\pi|√|π|\^(?!\s*\{?\s*\\circ)")
 def final_number(text: str) -> Decimal | None:
     r"""The answer's number; None where it gives none, or more than one as its final answer.
 
-    The last `\boxed{...}` counts, else the last line `#### ...` as in GSM8K, else the last number. Reasoning between
-    `<think>` and `</think>` does not count. Units, signs of money, separators of thousands and text around the number
-    are left out; a percentage is its number.
+    The last `\boxed{...}` counts, else the last line `#### ...` as in GSM8K, else the last number of what was
+    `answered`. Units, signs of money, separators of thousands and text around the number are left out; a percentage is
+    its number.
     """
-    text = text.rpartition("</think>")[2]
-    if "<think>" in text:
-        return None
+    text = answered(text)
     if (box := last_box(text)) is not None:
         return _only_number(box.rpartition("=")[2])
     if marked := _MARKED.findall(text):
         return next(_numbers(marked[-1][0]), None)
     return next(reversed(list(_numbers(text))), None)
+
+
+def as_number(text: str) -> Decimal | None:
+    """The number that a text is, all of it: with a sign of money or percent at most."""
+    match = _NUMBER.fullmatch(text.strip().strip("$€£% "))
+    return _value(match) if match else None
 
 
 def numbers_equal(a: Decimal, b: Decimal) -> bool:
@@ -47,20 +52,9 @@ def numbers_equal(a: Decimal, b: Decimal) -> bool:
     return abs(a - b) <= TOLERANCE * max(abs(a), abs(b))
 
 
-def last_box(text: str) -> str | None:
-    r"""What stands in the last `\boxed{...}` that is closed."""
-    opened: list[re.Match[str]] = []
-    found = (-1, -1)
-    for brace in _BRACE.finditer(text):
-        if brace[0] != "}":
-            opened.append(brace)
-        elif opened and (begin := opened.pop())[1]:
-            found = max(found, (begin.end(), brace.start()))
-    return text[slice(*found)] if found[0] >= 0 else None
-
-
 def has_final_number(text: str) -> bool:
     """Whether an answer that is still being written has given its number: in a closed box or on a finished line."""
+    text = answered(text)
     return last_box(text) is not None or any(marked[2] for marked in _MARKED.finditer(text))
 
 
