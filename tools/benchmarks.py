@@ -3,12 +3,13 @@
 import gzip
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from importlib import resources
 
 from hfagent.agent.errors import PackageMissing, UsageError
 from hfagent.agent.records import BenchmarkRef
-from hfagent.tools import procedural_python
-from hfagent.tools.problem import Problem, code_problem
+from hfagent.tools import procedural_math, procedural_python
+from hfagent.tools.problem import NumberCheck, Problem, code_problem
 
 DEFAULT_N = 200
 """Problems of a procedural benchmark where none is asked for: a gain of 8 points is then detectable."""
@@ -44,6 +45,21 @@ def _procedural_python(benchmark: BenchmarkRef) -> list[Problem]:
             max_new_tokens=64,  # the longest solution takes 50
         )
         for number, task in enumerate(drawn)
+    ]
+
+
+def _procedural_math(benchmark: BenchmarkRef) -> list[Problem]:
+    drawn = procedural_math.problems(benchmark.set, benchmark.n or DEFAULT_N, benchmark.seed)
+    return [
+        Problem(
+            id=f"{benchmark.set}-{benchmark.seed}-{number:04d}",
+            prompt=one.prompt,
+            prefix=f"Question: {one.prompt}\nAnswer:",
+            check=NumberCheck(number=Decimal(one.answer)),
+            solution=one.solution,
+            max_new_tokens=128,
+        )
+        for number, one in enumerate(drawn)
     ]
 
 
@@ -84,5 +100,6 @@ def _humaneval_rows() -> list[dict[str, str]]:
 
 _BENCHMARKS: dict[str, Callable[[BenchmarkRef], list[Problem]]] = {
     "procedural_python": _procedural_python,
+    "procedural_math": _procedural_math,
     "openai_humaneval": _openai_humaneval,
 }

@@ -2,16 +2,22 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import DatasetRef
+from hfagent.tools import procedural_math, procedural_python
 from hfagent.tools.dataset_files import write_text
 from hfagent.tools.dataset_read import looks_local
-from hfagent.tools.procedural_python import train_rows
 
-EMBEDDED = "embedded:procedural-python"
 DEFAULT_ROWS = 1000
+EMBEDDED: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
+    "embedded:procedural-python": procedural_python.train_rows,
+    "embedded:procedural-math": procedural_math.train_rows,
+}
+"""By number of rows and seed."""
 
 
 class LocalDatasetStore:
@@ -33,10 +39,10 @@ class LocalDatasetStore:
             if looks_local(dataset.id):
                 raise DatasetError(f"no file or folder {dataset.id!r}; a Hub dataset is written `org/name`")
             return dataset.id
-        if dataset.id != EMBEDDED:
-            raise DatasetError(f"unknown embedded dataset {dataset.id!r}; there is {EMBEDDED!r}")
+        if dataset.id not in EMBEDDED:
+            raise DatasetError(f"unknown embedded dataset {dataset.id!r}; there is {' or '.join(EMBEDDED)}")
         count = rows or DEFAULT_ROWS
-        target = self._folder.resolve() / f"procedural-python-{count}-seed{seed}.jsonl"
+        target = self._folder.resolve() / f"{dataset.id.removeprefix('embedded:')}-{count}-seed{seed}.jsonl"
         if not target.exists():
-            write_text(target, "".join(f"{json.dumps(row)}\n" for row in train_rows(count, seed)))
+            write_text(target, "".join(f"{json.dumps(row)}\n" for row in EMBEDDED[dataset.id](count, seed)))
         return str(target)
