@@ -109,6 +109,8 @@ def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
     if run.subject is not None:
         args += ["--adapter", str(state.runs[run.subject].result["adapter"])]
     args += ["--benchmark", problems.name, "--set", problems.set, "--benchmark-seed", str(problems.seed)]
+    if problems.revision is not None:
+        args += ["--benchmark-revision", problems.revision]
     if problems.n is not None:
         args += ["--n", str(problems.n)]
     for name, value in evaluation.model_dump(exclude_none=True).items():

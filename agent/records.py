@@ -51,6 +51,8 @@ class BenchmarkRef(Record):
     """Problems drawn; None means all of them."""
     seed: int = 0
     """Seed of a procedural benchmark's draw; ignored by a fixed one."""
+    revision: str | None = None
+    """Commit of the Hub dataset that the problems are rows of; None where they come from elsewhere."""
 
 
 class TrainConfig(Record):

@@ -86,6 +86,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--adapter", type=Path, help="LoRA folder, merged into the model before the evaluation")
     parser.add_argument("--gguf", type=Path, help="answers come from this file; --model is the one it was made from")
     parser.add_argument("--benchmark", required=True, choices=names())
+    parser.add_argument("--benchmark-revision", help="commit of the Hub dataset that its problems are rows of")
     parser.add_argument("--set", required=True, choices=("search", "confirm"))
     parser.add_argument("--n", type=int, help="number of problems; all of a fixed benchmark without it")
     parser.add_argument("--benchmark-seed", type=int, default=0, help="seed of a procedural benchmark")
@@ -136,7 +137,9 @@ def evaluate(args: argparse.Namespace) -> None:
     """All steps, from the arguments to the RESULT line."""
     started = time.monotonic()
     number = SMOKE_PROBLEMS if args.smoke else args.n
-    benchmark = BenchmarkRef(name=args.benchmark, set=args.set, n=number, seed=args.benchmark_seed)
+    benchmark = BenchmarkRef(
+        name=args.benchmark, set=args.set, n=number, seed=args.benchmark_seed, revision=args.benchmark_revision
+    )
     chosen = problems(benchmark)
     watch = None
     if args.reference is not None:
@@ -199,6 +202,7 @@ def evaluate(args: argparse.Namespace) -> None:
         value = lighteval_tasks.run(model, metric, name=benchmark.name, problems=chosen, chat=chat, vllm=vllm)
 
     parts = harness_parts(chosen, decoding, gguf=header is not None)
+    parts |= {"benchmark_revision": benchmark.revision}
     parts |= {"chat": chat, "chat_template": tokenizer.chat_template if chat else None, "sandbox": judge.sandbox}
     parts |= {**asdict(precision), "dtype": dtype, "backend": backend}
     (args.output_dir / "harness.json").write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,8 @@ from importlib import resources
 
 from hfagent.agent.errors import PackageMissing, UsageError
 from hfagent.agent.records import BenchmarkRef
-from hfagent.tools import procedural_math, procedural_python
+from hfagent.tools import hub_benchmarks, procedural_math, procedural_python
+from hfagent.tools.hub_benchmarks import HUB_BENCHMARKS
 from hfagent.tools.problem import NumberCheck, Problem, code_problem
 
 DEFAULT_N = 200
@@ -17,19 +18,43 @@ DEFAULT_N = 200
 
 def names() -> tuple[str, ...]:
     """All benchmarks that can be asked for."""
-    return tuple(_BENCHMARKS)
+    return (*_PROCEDURAL, "openai_humaneval", *HUB_BENCHMARKS)
+
+
+def pinned(benchmark: BenchmarkRef, *, hub: bool) -> BenchmarkRef:
+    """With the commit that its rows are read at, where it is read from the Hub.
+
+    Args:
+        benchmark: the one that was asked for.
+        hub: whether the Hub answers.
+
+    Raises:
+        UsageError: its problems cannot be had here.
+        PackageMissing: they could with a package that is not installed.
+    """
+    if benchmark.name not in HUB_BENCHMARKS:
+        return benchmark
+    return hub_benchmarks.pinned(benchmark, hub=hub)
 
 
 def problems(benchmark: BenchmarkRef) -> list[Problem]:
     """The problems that a benchmark, its set, number and seed stand for, in a fixed order.
 
     Raises:
-        UsageError: no such benchmark or set, or fewer problems than asked for.
+        UsageError: no such benchmark or set, fewer problems than asked for, or they cannot be read.
         PackageMissing: the benchmark's data comes with a package that is not installed.
     """
-    if benchmark.name not in _BENCHMARKS:
+    if benchmark.name in _PROCEDURAL:
+        return _PROCEDURAL[benchmark.name](benchmark)
+    if benchmark.name == "openai_humaneval":
+        found = _openai_humaneval(benchmark)
+    elif benchmark.name in HUB_BENCHMARKS:
+        found = hub_benchmarks.problems(benchmark)
+    else:
         raise UsageError(f"unknown benchmark {benchmark.name!r}: there are {', '.join(names())}")
-    return _BENCHMARKS[benchmark.name](benchmark)
+    if benchmark.n is not None and benchmark.n > len(found):
+        raise UsageError(f"{benchmark.name!r} has {len(found)} problems, not {benchmark.n!r}: leave the number out")
+    return found[: benchmark.n]
 
 
 def _procedural_python(benchmark: BenchmarkRef) -> list[Problem]:
@@ -69,9 +94,6 @@ def _openai_humaneval(benchmark: BenchmarkRef) -> list[Problem]:
             f"'openai_humaneval' has no set {benchmark.set!r}: its 164 problems are too few to be searched on and "
             "confirmed on; search on 'procedural_python'"
         )
-    rows = _humaneval_rows()
-    if benchmark.n is not None and benchmark.n > len(rows):
-        raise UsageError(f"'openai_humaneval' has {len(rows)} problems, not {benchmark.n!r}: leave the number out")
     return [
         code_problem(
             row["task_id"],
@@ -82,7 +104,7 @@ def _openai_humaneval(benchmark: BenchmarkRef) -> list[Problem]:
             solution=row["prompt"] + row["canonical_solution"],
             max_new_tokens=512,
         )
-        for row in rows[: benchmark.n]
+        for row in _humaneval_rows()
     ]
 
 
@@ -98,8 +120,7 @@ def _humaneval_rows() -> list[dict[str, str]]:
     return [json.loads(line) for line in gzip.decompress(packed).decode().splitlines() if line.strip()]
 
 
-_BENCHMARKS: dict[str, Callable[[BenchmarkRef], list[Problem]]] = {
+_PROCEDURAL: dict[str, Callable[[BenchmarkRef], list[Problem]]] = {
     "procedural_python": _procedural_python,
     "procedural_math": _procedural_math,
-    "openai_humaneval": _openai_humaneval,
 }

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hfagent.agent.records import Record
+from hfagent.agent.records import ProblemSet, Record
 
 
 class CodeCheck(Record):
@@ -91,6 +91,11 @@ def code_problem(
     """A problem whose answer is a function: what a model without a chat template continues begins the program."""
     check = CodeCheck(prefix=prefix, entry_point=entry_point, tests=tests)
     return Problem(id=name, prompt=prompt, prefix=prefix, check=check, solution=solution, max_new_tokens=max_new_tokens)
+
+
+def half_of(text: str) -> ProblemSet:
+    """The set of a problem where the same rows serve for both: by a hash of its text, so an equal one goes with it."""
+    return "search" if hashlib.sha256(" ".join(text.split()).encode()).digest()[0] % 2 else "confirm"
 
 
 def problems_hash(chosen: Sequence[Problem]) -> str:
