@@ -12,6 +12,10 @@
 #   "gguf>=0.17",
 #   "xllamacpp>=2026.10",
 # ]
+#
+# [tool.hfagent.with]
+# reasoning_gym = ["reasoning-gym>=0.1.25,<0.2"]
+# ifeval = ["langdetect>=1.0.9"]
 # ///
 """Evaluates a model, an adapter on it or a GGUF file on one benchmark: its answers, each judged by its problem's check.
 
@@ -23,12 +27,10 @@ With `--reference`, how another model did on the same problems, it ends as soon 
 """
 
 import argparse
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import re
 import sys
 import tempfile
@@ -45,37 +47,14 @@ from hfagent.agent.thresholds import ALPHA
 from hfagent.job_templates import gguf_generation
 from hfagent.job_templates.futility import FutilityWatch, parse_reference
 from hfagent.job_templates.generation import Decoding, generate
+from hfagent.job_templates.harness import digest, harness_parts
 from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision
 from hfagent.tools.benchmarks import names, problems
 from hfagent.tools.judging import Judge
 from hfagent.tools.llama_cpp import read_header, require_binding
-from hfagent.tools.problem import Problem, problems_hash
 
 SMOKE_PROBLEMS = 2
 SIGTERM_EXIT = 143
-# The files that decide what is asked, how it is answered and what counts as right.
-HARNESS_FILES = (
-    "agent/sequential.py",
-    "job_templates/evaluate.py",
-    "job_templates/generation.py",
-    "job_templates/lighteval_tasks.py",
-    "job_templates/roomy_cache.py",
-    "tools/answer_text.py",
-    "tools/benchmarks.py",
-    "tools/code_answer.py",
-    "tools/instruction_answer.py",
-    "tools/judging.py",
-    "tools/latex_answer.py",
-    "tools/number_answer.py",
-    "tools/problem.py",
-    "tools/sandbox.py",
-    "tools/sandbox_child.py",
-)
-HARNESS_PACKAGES = ("lighteval", "transformers", "torch", "peft", "vllm")
-CHECK_PACKAGES = {"latex": ("latex2sympy2_extended", "sympy"), "instructions": ("langdetect", "nltk")}
-"""Further ones that judge, by the kind of check."""
-GGUF_FILES, GGUF_PACKAGES = ("job_templates/gguf_generation.py", "tools/llama_cpp.py"), ("xllamacpp",)
-"""Further ones where llama.cpp answers."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -201,8 +180,7 @@ def evaluate(args: argparse.Namespace) -> None:
             )
         value = lighteval_tasks.run(model, metric, name=benchmark.name, problems=chosen, chat=chat, vllm=vllm)
 
-    parts = harness_parts(chosen, decoding, gguf=header is not None)
-    parts |= {"benchmark_revision": benchmark.revision}
+    parts = harness_parts(benchmark, chosen, decoding, gguf=header is not None)
     parts |= {"chat": chat, "chat_template": tokenizer.chat_template if chat else None, "sandbox": judge.sandbox}
     parts |= {**asdict(precision), "dtype": dtype, "backend": backend}
     (args.output_dir / "harness.json").write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
@@ -298,35 +276,6 @@ def load_model(args: argparse.Namespace, dtype: str, device: str) -> Any:
         # the matrix for each row: at 50 rows 3 s and 2.6 GB for every first token of the embedded model.
         model.get_output_embeddings().weight.requires_grad_()
     return model.eval()
-
-
-def harness_parts(chosen: Sequence[Problem], decoding: Decoding, *, gguf: bool) -> dict[str, Any]:
-    """What moves a score, weights and machine apart: sources, packages, decoding, problems."""
-    root = Path(__file__).resolve().parents[1]
-    files = HARNESS_FILES + (GGUF_FILES if gguf else ())
-    packages = HARNESS_PACKAGES + (GGUF_PACKAGES if gguf else ())
-    packages += tuple(name for kind in sorted({p.check.kind for p in chosen}) for name in CHECK_PACKAGES.get(kind, ()))
-    sources = {name: hashlib.sha256((root / name).read_bytes()).hexdigest()[:16] for name in files}
-    versions = {name: _version(name) for name in packages}
-    return {
-        "sources": sources,
-        "versions": versions,
-        "python": platform.python_version(),
-        "decoding": asdict(decoding),
-        "problems": problems_hash(chosen),
-    }
-
-
-def digest(parts: dict[str, Any]) -> str:
-    """16 hexadecimal digits that change with any part."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _save(model: Any, tokenizer: Any, folder: str) -> str:

@@ -52,7 +52,7 @@ def test_a_model_that_cannot_be_had_is_refused(tmp_path: Path, name: str, says: 
         ("../d/missing.jsonl", "no file or folder '../d/missing.jsonl'"),
         ("missing.csv", "no file or folder"),
         ("nobody/data", "the Hub does not answer"),
-        ("embedded:nothing", "embedded:procedural-python or embedded:procedural-math"),
+        ("embedded:nothing", "embedded:procedural-python or embedded:"),
     ],
 )
 def test_a_dataset_that_cannot_be_had_is_refused(name: str, says: str) -> None:

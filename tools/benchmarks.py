@@ -8,7 +8,7 @@ from importlib import resources
 
 from hfagent.agent.errors import PackageMissing, UsageError
 from hfagent.agent.records import BenchmarkRef
-from hfagent.tools import hub_benchmarks, procedural_math, procedural_python
+from hfagent.tools import hub_benchmarks, procedural_math, procedural_python, reasoning_gym_problems
 from hfagent.tools.hub_benchmarks import HUB_BENCHMARKS
 from hfagent.tools.problem import NumberCheck, Problem, code_problem
 
@@ -88,6 +88,10 @@ def _procedural_math(benchmark: BenchmarkRef) -> list[Problem]:
     ]
 
 
+def _reasoning_gym(benchmark: BenchmarkRef) -> list[Problem]:
+    return reasoning_gym_problems.problems(benchmark, benchmark.n or DEFAULT_N)
+
+
 def _openai_humaneval(benchmark: BenchmarkRef) -> list[Problem]:
     if benchmark.set != "confirm":
         raise UsageError(
@@ -123,4 +127,5 @@ def _humaneval_rows() -> list[dict[str, str]]:
 _PROCEDURAL: dict[str, Callable[[BenchmarkRef], list[Problem]]] = {
     "procedural_python": _procedural_python,
     "procedural_math": _procedural_math,
+    "reasoning_gym": _reasoning_gym,
 }

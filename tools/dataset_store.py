@@ -8,7 +8,7 @@ from typing import Any
 
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import DatasetRef
-from hfagent.tools import procedural_math, procedural_python
+from hfagent.tools import procedural_math, procedural_python, reasoning_gym_problems
 from hfagent.tools.dataset_files import write_text
 from hfagent.tools.dataset_read import looks_local
 
@@ -16,6 +16,7 @@ DEFAULT_ROWS = 1000
 EMBEDDED: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "embedded:procedural-python": procedural_python.train_rows,
     "embedded:procedural-math": procedural_math.train_rows,
+    "embedded:reasoning-gym": reasoning_gym_problems.train_rows,
 }
 """By number of rows and seed."""
 

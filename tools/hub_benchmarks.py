@@ -12,6 +12,7 @@ from hfagent.agent.records import BenchmarkRef, DatasetRef, ProblemSet
 from hfagent.tools.dataset_read import hub_revision, load_rows
 from hfagent.tools.number_answer import final_number
 from hfagent.tools.problem import (
+    BOXED,
     Instruction,
     InstructionsCheck,
     LatexCheck,
@@ -21,7 +22,6 @@ from hfagent.tools.problem import (
     half_of,
 )
 
-BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 Row = Mapping[str, Any]
 
 

@@ -9,6 +9,9 @@ from pydantic import Field
 
 from hfagent.agent.records import ProblemSet, Record
 
+BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
+"""What models for mathematics are mostly asked with."""
+
 
 class CodeCheck(Record):
     """The answer is a Python function that passes tests."""
