@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hfagent.agent import envelope
-from hfagent.agent.records import Export, JobSpec, RunSpec, Score, TrainConfig
+from hfagent.agent.records import BenchmarkRef, Export, JobSpec, RunSpec, Score, TrainConfig
 from hfagent.agent.state import State
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -108,11 +108,7 @@ def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
         args += ["--revision", plan.model.revision]
     if run.subject is not None:
         args += ["--adapter", str(state.runs[run.subject].result["adapter"])]
-    args += ["--benchmark", problems.name, "--set", problems.set, "--benchmark-seed", str(problems.seed)]
-    if problems.revision is not None:
-        args += ["--benchmark-revision", problems.revision]
-    if problems.n is not None:
-        args += ["--n", str(problems.n)]
+    args += problem_args(problems)
     for name, value in evaluation.model_dump(exclude_none=True).items():
         args += [f"--{name.replace('_', '-')}", str(value)]
     if plan.unsafe_exec:
@@ -124,6 +120,14 @@ def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
         if best is not None:
             args += ["--reference", reference(best.score, evaluation.num_samples), "--futility-goal", "any_gain"]
     return tuple(args)
+
+
+def problem_args(problems: BenchmarkRef) -> list[str]:
+    """What an evaluation asks."""
+    args = ["--benchmark", problems.name, "--set", problems.set, "--benchmark-seed", str(problems.seed)]
+    for name, value in (("file", problems.path), ("revision", problems.revision)):
+        args += [] if value is None else [f"--benchmark-{name}", value]
+    return args if problems.n is None else [*args, "--n", str(problems.n)]
 
 
 def export_args(state: State, run: RunSpec) -> tuple[str, ...]:

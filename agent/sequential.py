@@ -88,7 +88,7 @@ def look_key(model: ModelRef, benchmark: BenchmarkRef) -> LookKey:
     procedural = benchmark.name.startswith("procedural_") or benchmark.name == "reasoning_gym"
     return LookKey(
         model=model.id.rstrip("/").casefold(),
-        benchmark=benchmark.name,
+        benchmark=benchmark.path or benchmark.name,
         set=benchmark.set,
         seed=benchmark.seed if procedural else None,
     )

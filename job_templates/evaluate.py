@@ -64,8 +64,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--revision", default="main", help="its revision on the Hub")
     parser.add_argument("--adapter", type=Path, help="LoRA folder, merged into the model before the evaluation")
     parser.add_argument("--gguf", type=Path, help="answers come from this file; --model is the one it was made from")
-    parser.add_argument("--benchmark", required=True, choices=names())
-    parser.add_argument("--benchmark-revision", help="commit of the Hub dataset that its problems are rows of")
+    parser.add_argument("--benchmark", required=True, help=f"{', '.join(names())}, or any name for a file")
+    parser.add_argument("--benchmark-file", help="a file with problems of one's own")
+    parser.add_argument("--benchmark-revision", help="commit of the Hub dataset with its problems, or the file's hash")
     parser.add_argument("--set", required=True, choices=("search", "confirm"))
     parser.add_argument("--n", type=int, help="number of problems; all of a fixed benchmark without it")
     parser.add_argument("--benchmark-seed", type=int, default=0, help="seed of a procedural benchmark")
@@ -89,6 +90,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--alpha", type=float, default=ALPHA, help="significant: one-sided error rate")
     parser.add_argument("--smoke", action="store_true", help=f"only {SMOKE_PROBLEMS} problems")
     args = parser.parse_args(argv)
+    if args.benchmark_file is None and args.benchmark not in names():
+        parser.error(f"--benchmark {args.benchmark!r} is not known without a --benchmark-file: {', '.join(names())}")
     if args.num_samples > 1 and args.temperature == 0:
         parser.error(f"--num-samples {args.num_samples} needs a --temperature above 0: all samples would be equal")
     if args.gguf is not None and (args.adapter is not None or args.backend != "auto" or args.dtype != "auto"):
@@ -117,7 +120,12 @@ def evaluate(args: argparse.Namespace) -> None:
     started = time.monotonic()
     number = SMOKE_PROBLEMS if args.smoke else args.n
     benchmark = BenchmarkRef(
-        name=args.benchmark, set=args.set, n=number, seed=args.benchmark_seed, revision=args.benchmark_revision
+        name=args.benchmark,
+        set=args.set,
+        n=number,
+        seed=args.benchmark_seed,
+        revision=args.benchmark_revision,
+        path=args.benchmark_file,
     )
     chosen = problems(benchmark)
     watch = None
@@ -194,7 +202,7 @@ def evaluate(args: argparse.Namespace) -> None:
     outcomes = metric.fractions()
     emit_result(
         {
-            "benchmark": benchmark.model_dump(),
+            "benchmark": benchmark.model_dump(exclude={"path"}),  # which may be another one than the person's
             "metric": lighteval_tasks.METRIC,
             "value": value,
             "n": len(outcomes),

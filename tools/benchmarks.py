@@ -8,7 +8,7 @@ from importlib import resources
 
 from hfagent.agent.errors import PackageMissing, UsageError
 from hfagent.agent.records import BenchmarkRef
-from hfagent.tools import hub_benchmarks, procedural_math, procedural_python, reasoning_gym_problems
+from hfagent.tools import hub_benchmarks, own_benchmark, procedural_math, procedural_python, reasoning_gym_problems
 from hfagent.tools.hub_benchmarks import HUB_BENCHMARKS
 from hfagent.tools.problem import NumberCheck, Problem, code_problem
 
@@ -21,8 +21,8 @@ def names() -> tuple[str, ...]:
     return (*_PROCEDURAL, "openai_humaneval", *HUB_BENCHMARKS)
 
 
-def pinned(benchmark: BenchmarkRef, *, hub: bool) -> BenchmarkRef:
-    """With the commit that its rows are read at, where it is read from the Hub.
+def pinned(benchmark: BenchmarkRef, *, hub: bool) -> tuple[BenchmarkRef, str | None]:
+    """With the content fixed that a night is to be judged by, and what a person should know about it.
 
     Args:
         benchmark: the one that was asked for.
@@ -32,9 +32,12 @@ def pinned(benchmark: BenchmarkRef, *, hub: bool) -> BenchmarkRef:
         UsageError: its problems cannot be had here.
         PackageMissing: they could with a package that is not installed.
     """
-    if benchmark.name not in HUB_BENCHMARKS:
-        return benchmark
-    return hub_benchmarks.pinned(benchmark, hub=hub)
+    if benchmark.path is not None:
+        return own_benchmark.pinned(benchmark)
+    if benchmark.name in HUB_BENCHMARKS:
+        return hub_benchmarks.pinned(benchmark, hub=hub)
+    problems(benchmark.model_copy(update={"n": 1}))
+    return benchmark, None
 
 
 def problems(benchmark: BenchmarkRef) -> list[Problem]:
@@ -44,14 +47,18 @@ def problems(benchmark: BenchmarkRef) -> list[Problem]:
         UsageError: no such benchmark or set, fewer problems than asked for, or they cannot be read.
         PackageMissing: the benchmark's data comes with a package that is not installed.
     """
+    if benchmark.path is not None:
+        return _first(own_benchmark.problems(benchmark), benchmark)
     if benchmark.name in _PROCEDURAL:
         return _PROCEDURAL[benchmark.name](benchmark)
     if benchmark.name == "openai_humaneval":
-        found = _openai_humaneval(benchmark)
-    elif benchmark.name in HUB_BENCHMARKS:
-        found = hub_benchmarks.problems(benchmark)
-    else:
-        raise UsageError(f"unknown benchmark {benchmark.name!r}: there are {', '.join(names())}")
+        return _first(_openai_humaneval(benchmark), benchmark)
+    if benchmark.name in HUB_BENCHMARKS:
+        return _first(hub_benchmarks.problems(benchmark), benchmark)
+    raise UsageError(f"unknown benchmark {benchmark.name!r}: there are {', '.join(names())}")
+
+
+def _first(found: list[Problem], benchmark: BenchmarkRef) -> list[Problem]:
     if benchmark.n is not None and benchmark.n > len(found):
         raise UsageError(f"{benchmark.name!r} has {len(found)} problems, not {benchmark.n!r}: leave the number out")
     return found[: benchmark.n]

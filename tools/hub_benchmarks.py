@@ -39,8 +39,8 @@ class HubBenchmark:
     """Problems that a package holds, for where the Hub does not answer; of the set `confirm`."""
 
 
-def pinned(benchmark: BenchmarkRef, *, hub: bool) -> BenchmarkRef:
-    """With the commit that its rows are to be read at; without one where a package stands in for the Hub.
+def pinned(benchmark: BenchmarkRef, *, hub: bool) -> tuple[BenchmarkRef, str | None]:
+    """With the commit that its rows are to be read at; without one, and with a note, where a package stands in.
 
     Raises:
         DatasetError: the Hub does not answer or has no such dataset, and no package stands in.
@@ -48,16 +48,18 @@ def pinned(benchmark: BenchmarkRef, *, hub: bool) -> BenchmarkRef:
     """
     source = HUB_BENCHMARKS[benchmark.name]
     if benchmark.revision is not None:
-        return benchmark
+        return benchmark, None
     if hub:
-        return benchmark.model_copy(update={"revision": hub_revision(source.dataset)})
+        return benchmark.model_copy(update={"revision": hub_revision(source.dataset)}), None
     if source.offline is None or benchmark.set not in source.splits:
         raise DatasetError(
             f"the problems of {benchmark.name!r} are read from the Hub, {source.dataset}, which does not answer: "
             "check the network, or name a benchmark that needs none"
         )
     there = len(source.offline())
-    return benchmark.model_copy(update={"n": None if benchmark.n is None or benchmark.n > there else benchmark.n})
+    n = None if benchmark.n is None or benchmark.n > there else benchmark.n
+    note = f"the Hub does not answer: {n or there} problems of {benchmark.name} come from an installed package"
+    return benchmark.model_copy(update={"n": n}), note
 
 
 def problems(benchmark: BenchmarkRef) -> list[Problem]:

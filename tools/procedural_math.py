@@ -1,7 +1,7 @@
-"""Word problems of two or three steps drawn by a seed, each with a worked solution; the splits share no composition.
+"""Word problems of one to three steps drawn by a seed, each with a worked solution; the splits share no composition.
 
-A problem tells how many things somebody has at first, what then happens to them once or twice, and asks for a number
-that follows. Which split such an ordered composition belongs to is decided by a hash of its name, so a model that is
+A problem tells how many things somebody has at first and what then happens to them, and asks for a number that
+follows. Which split such an ordered composition belongs to is decided by a hash of its name, so a model that is
 trained on `train` has seen no composition of `search` or `confirm`. No answer is a number of its own prompt.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from hfagent.tools.procedural import Split, draw, split_of
 
-LARGEST = 400
+LARGEST = 200
 """No number of a problem or its solution is larger: it is about steps, not about long arithmetic."""
 ASK = "Show each calculation, then #### and the answer."
 
@@ -46,7 +46,7 @@ class WordProblem:
     answer: int
 
 
-FEW, SOME, MANY = range(2, 7), range(3, 16), range(8, 41)
+FEW, SOME, MANY = range(2, 6), range(2, 11), range(4, 21)
 
 STARTS = (
     Operation("has", ("{name} has {k} {things}.", "There are {k} {things} on {name}'s table."), (), k=MANY),
@@ -114,12 +114,12 @@ QUESTIONS = (
         ("{v} / {k}",),
         k=FEW,
     ),
-    Operation("rows", ("{She} puts them into rows of {k}. How many rows are there?",), ("{v} / {k}",), k=range(3, 11)),
+    Operation("rows", ("{She} puts them into rows of {k}. How many rows are there?",), ("{v} / {k}",), k=range(2, 6)),
     Operation(
         "missing",
         ("{She} wants to have {k} {things}. How many more does {name} need?",),
         ("{k} - {v}",),
-        k=range(30, 101),
+        k=range(10, 61),
     ),
     Operation(
         "fewer",
@@ -147,6 +147,8 @@ THINGS = (
     *("apples", "books", "buttons", "cards", "coins", "cookies", "eggs", "flowers", "marbles", "oranges", "pencils"),
     *("shells", "stamps", "stickers", "stones", "tickets", "toys", "cups", "candles", "ribbons"),
 )
+STEPS = (1, 2, 2, 3, 3)
+"""Calculations of a problem: one is what an untrained small model can do at all."""
 ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "+": operator.add,
     "-": operator.sub,
@@ -157,7 +159,7 @@ ARITHMETIC: dict[str, Callable[[int, int], int]] = {
 
 def problems(split: Split, n: int, seed: int) -> list[WordProblem]:
     """The first `n` problems of a split and a seed: a longer draw begins with the shorter one."""
-    return list(islice(draw(lambda rng: _make(rng.choice(compositions(split)), rng), split=split, seed=seed), n))
+    return list(islice(draw(lambda rng: _drawn(split, rng), split=split, seed=seed), n))
 
 
 def train_rows(n: int, seed: int) -> list[dict[str, Any]]:
@@ -171,18 +173,22 @@ def train_rows(n: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def _drawn(split: Split, rng: random.Random) -> WordProblem | None:
+    return _make(rng.choice(compositions(split, rng.choice(STEPS))), rng)
+
+
 @cache
-def compositions(split: Split) -> list[tuple[Operation, ...]]:
-    """All compositions of a split, of two or three calculations."""
+def compositions(split: Split, steps: int) -> list[tuple[Operation, ...]]:
+    """All compositions of a split that take so many calculations."""
     return [
         parts
         for parts in _all_compositions()
-        if 2 <= sum(len(part.steps) for part in parts) <= 3 and split_of(_name(parts)) == split
+        if sum(len(part.steps) for part in parts) == steps and split_of(_name(parts)) == split
     ]
 
 
 def _all_compositions() -> Iterator[tuple[Operation, ...]]:
-    changes: list[tuple[Operation, ...]] = [(change,) for change in CHANGES]
+    changes: list[tuple[Operation, ...]] = [(), *((change,) for change in CHANGES)]
     changes += [pair for pair in permutations(CHANGES, 2) if {part.name for part in pair} != UNDOING]
     for start, between, question in product(STARTS, changes, QUESTIONS):
         yield (start, *between, question)
