@@ -98,9 +98,20 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
     if here.hub and backend(goal, settings) == "hf":
         here = here.model_copy(update=_rented(settings, hints, flags, recipe))
     plan = make_plan(goal, hints=hints, flags=flags, recipe=recipe, settings=settings, here=here, capped=capped)
+    plan = _pinned(plan, hub=here.hub)
     require_model(plan.model, hub=here.hub)
     require_dataset(plan.dataset, hub=here.hub)
     return plan.model_copy(update={"token": secrets.token_hex(2)} | owner(plan, settings))
+
+
+def _pinned(plan: Plan, *, hub: bool) -> Plan:
+    """With benchmarks whose content is fixed, and notes about them."""
+    from hfagent.tools.benchmarks import pinned
+
+    found = {name: pinned(getattr(plan, name), hub=hub) for name in ("search", "confirm")}
+    notes = dict.fromkeys(note for _, note in found.values() if note is not None)
+    changes = {name: benchmark for name, (benchmark, _) in found.items()}
+    return plan.model_copy(update={**changes, "notes": (*plan.notes, *notes)})
 
 
 def owner(plan: Plan, settings: Settings) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class BenchmarkRef(Record):
     """Problems drawn; None means all of them."""
     seed: int = 0
     """Seed of a procedural benchmark's draw; ignored by a fixed one."""
+    revision: str | None = None
+    """Commit of the Hub dataset that the problems are rows of, or hash of the person's own file; None without."""
+    path: str | None = None
+    """The person's own file of problems; None for a benchmark that is known by its name."""
 
 
 class EvalConfig(Record):

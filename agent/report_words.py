@@ -13,7 +13,9 @@ EMBEDDED_MODELS = {"SmolLM2-135M-Instruct": "HuggingFaceTB/SmolLM2-135M-Instruct
 EMBEDDED_MODEL_WORDS = "4-bit weights, dequantised"
 EMBEDDED_DATASETS = {
     "procedural-python": "short Python-function tasks with hidden tests, written by a seeded generator of hfagent; "
-    "the training tasks share no composition of operations with the problems of either set"
+    "the training tasks share no composition of operations with the problems of either set",
+    "procedural-math": "word problems of two or three steps with worked solutions, written by a seeded generator of "
+    "hfagent; the training problems share no composition of steps with the problems of either set",
 }
 
 STAGE_WORDS = {

@@ -12,8 +12,12 @@
 #   "gguf>=0.17",
 #   "xllamacpp>=2026.10",
 # ]
+#
+# [tool.hfagent.with]
+# reasoning_gym = ["reasoning-gym>=0.1.25,<0.2"]
+# ifeval = ["langdetect>=1.0.9"]
 # ///
-"""Evaluates a model, an adapter on it or a GGUF file on one benchmark: answers by it, verdicts by running the tests.
+"""Evaluates a model, an adapter on it or a GGUF file on one benchmark: its answers, each judged by its problem's check.
 
 Closes with `RESULT {...}`: the fields of `hfagent.agent.records.Score` and how it was computed. Writes every sample
 to `details.jsonl` and what the harness hash stands for to `harness.json`.
@@ -23,12 +27,10 @@ With `--reference`, how another model did on the same problems, it ends as soon 
 """
 
 import argparse
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import re
 import sys
 import tempfile
@@ -45,26 +47,13 @@ from hfagent.agent.thresholds import ALPHA
 from hfagent.job_templates import gguf_generation
 from hfagent.job_templates.futility import FutilityWatch, parse_reference
 from hfagent.job_templates.generation import Decoding, generate
+from hfagent.job_templates.harness import digest, harness_parts
 from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision, say, stop
-from hfagent.tools.benchmarks import Problem, names, problems, problems_hash
+from hfagent.tools.benchmarks import names, problems
+from hfagent.tools.judging import Judge
 from hfagent.tools.llama_cpp import read_header, require_binding
-from hfagent.tools.sandbox import Sandbox
 
 SMOKE_PROBLEMS = 2
-# The files that decide what is asked, how it is answered and what counts as right.
-HARNESS_FILES = (
-    "agent/sequential.py",
-    "job_templates/evaluate.py",
-    "job_templates/generation.py",
-    "job_templates/lighteval_tasks.py",
-    "job_templates/roomy_cache.py",
-    "tools/benchmarks.py",
-    "tools/sandbox.py",
-    "tools/sandbox_child.py",
-)
-HARNESS_PACKAGES = ("lighteval", "transformers", "torch", "peft", "vllm")
-GGUF_FILES, GGUF_PACKAGES = ("job_templates/gguf_generation.py", "tools/llama_cpp.py"), ("xllamacpp",)
-"""Further ones where llama.cpp answers."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -74,7 +63,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--revision", default="main", help="its revision on the Hub")
     parser.add_argument("--adapter", type=Path, help="LoRA folder, merged into the model before the evaluation")
     parser.add_argument("--gguf", type=Path, help="answers come from this file; --model is the one it was made from")
-    parser.add_argument("--benchmark", required=True, choices=names())
+    parser.add_argument("--benchmark", required=True, help=f"{', '.join(names())}, or any name for a file")
+    parser.add_argument("--benchmark-file", help="a file with problems of one's own")
+    parser.add_argument("--benchmark-revision", help="commit of the Hub dataset with its problems, or the file's hash")
     parser.add_argument("--set", required=True, choices=("search", "confirm"))
     parser.add_argument("--n", type=int, help="number of problems; all of a fixed benchmark without it")
     parser.add_argument("--benchmark-seed", type=int, default=0, help="seed of a procedural benchmark")
@@ -98,6 +89,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--alpha", type=float, default=ALPHA, help="significant: one-sided error rate")
     parser.add_argument("--smoke", action="store_true", help=f"only {SMOKE_PROBLEMS} problems")
     args = parser.parse_args(argv)
+    if args.benchmark_file is None and args.benchmark not in names():
+        parser.error(f"--benchmark {args.benchmark!r} is not known without a --benchmark-file: {', '.join(names())}")
     if args.num_samples > 1 and args.temperature == 0:
         parser.error(f"--num-samples {args.num_samples} needs a --temperature above 0: all samples would be equal")
     if args.gguf is not None and (args.adapter is not None or args.backend != "auto" or args.dtype != "auto"):
@@ -125,7 +118,14 @@ def evaluate(args: argparse.Namespace) -> None:
     """All steps, from the arguments to the RESULT line."""
     started = time.monotonic()
     number = SMOKE_PROBLEMS if args.smoke else args.n
-    benchmark = BenchmarkRef(name=args.benchmark, set=args.set, n=number, seed=args.benchmark_seed)
+    benchmark = BenchmarkRef(
+        name=args.benchmark,
+        set=args.set,
+        n=number,
+        seed=args.benchmark_seed,
+        revision=args.benchmark_revision,
+        path=args.benchmark_file,
+    )
     chosen = problems(benchmark)
     watch = None
     if args.reference is not None:
@@ -136,9 +136,9 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.gguf is not None:
         require_binding()
         header = read_header(args.gguf)
-    sandbox = Sandbox.choose(unsafe=args.unsafe_exec)
+    judge = Judge([problem.check for problem in chosen], workers=os.cpu_count() or 1, unsafe=args.unsafe_exec)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    say(f"evaluate {len(chosen)} problems of {benchmark.name} ({benchmark.set}) in the sandbox {sandbox.name}")
+    say(f"evaluate {len(chosen)} problems of {benchmark.name} ({benchmark.set}); sandbox: {judge.sandbox}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if Path(args.model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched, so no request may be waited for
@@ -161,7 +161,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     from hfagent.job_templates import lighteval_tasks
 
-    metric = lighteval_tasks.PassFraction(chosen, sandbox, num_samples=args.num_samples, workers=os.cpu_count() or 1)
+    metric = lighteval_tasks.PassFraction(chosen, judge, num_samples=args.num_samples)
     with tempfile.TemporaryDirectory() as scratch:
         if header is not None:
             loaded = args.gguf
@@ -187,8 +187,8 @@ def evaluate(args: argparse.Namespace) -> None:
             )
         value = lighteval_tasks.run(model, metric, name=benchmark.name, problems=chosen, chat=chat, vllm=vllm)
 
-    parts = harness_parts(chosen, decoding, gguf=header is not None)
-    parts |= {"chat": chat, "chat_template": tokenizer.chat_template if chat else None, "sandbox": sandbox.name}
+    parts = harness_parts(benchmark, chosen, decoding, gguf=header is not None)
+    parts |= {"chat": chat, "chat_template": tokenizer.chat_template if chat else None, "sandbox": judge.sandbox}
     parts |= {**asdict(precision), "dtype": dtype, "backend": backend}
     (args.output_dir / "harness.json").write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
     metric.save(args.output_dir / "details.jsonl")
@@ -201,7 +201,7 @@ def evaluate(args: argparse.Namespace) -> None:
     outcomes = metric.fractions()
     emit_result(
         {
-            "benchmark": benchmark.model_dump(),
+            "benchmark": benchmark.model_dump(exclude={"path"}),  # which may be another one than the person's
             "metric": lighteval_tasks.METRIC,
             "value": value,
             "n": len(outcomes),
@@ -209,7 +209,7 @@ def evaluate(args: argparse.Namespace) -> None:
             "futility": found.numbers if found else None,
             "outcomes": outcomes,
             "harness": digest(parts),
-            "sandbox": sandbox.name,
+            "sandbox": judge.sandbox,
             "errors": metric.errors(),
             "device": precision.device,
             "hardware": precision.hardware,
@@ -283,34 +283,6 @@ def load_model(args: argparse.Namespace, dtype: str, device: str) -> Any:
         # the matrix for each row: at 50 rows 3 s and 2.6 GB for every first token of the embedded model.
         model.get_output_embeddings().weight.requires_grad_()
     return model.eval()
-
-
-def harness_parts(chosen: Sequence[Problem], decoding: Decoding, *, gguf: bool) -> dict[str, Any]:
-    """What moves a score, weights and machine apart: sources, packages, decoding, problems."""
-    root = Path(__file__).resolve().parents[1]
-    files = HARNESS_FILES + (GGUF_FILES if gguf else ())
-    packages = HARNESS_PACKAGES + (GGUF_PACKAGES if gguf else ())
-    sources = {name: hashlib.sha256((root / name).read_bytes()).hexdigest()[:16] for name in files}
-    versions = {name: _version(name) for name in packages}
-    return {
-        "sources": sources,
-        "versions": versions,
-        "python": platform.python_version(),
-        "decoding": asdict(decoding),
-        "problems": problems_hash(chosen),
-    }
-
-
-def digest(parts: dict[str, Any]) -> str:
-    """16 hexadecimal digits that change with any part."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _save(model: Any, tokenizer: Any, folder: str) -> str:

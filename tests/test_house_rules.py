@@ -16,7 +16,7 @@ PURE = (
     "jobs", "job_ends", "lines", "summary", "plan", "goal", "proposals", "rules", "runs", "findings",
     "integrity", "claim", "setback", "watch", "remedy",
     "space", "hypotheses", "rungs", "envelope", "remaining", "sequential", "surrogate",
-    "hardware", "memory", "placement", "night_jobs", "estimate_view",
+    "hardware", "memory", "placement", "night_jobs", "estimate_view", "plan_benchmarks",
 )  # fmt: skip
 IMPURE_MODULES = {"time", "random", "os", "subprocess", "socket", "threading", "requests", "tempfile", "shutil"}
 INNER = {"lighteval_tasks.py", "roomy_cache.py", "sft_trainer.py"}

@@ -17,6 +17,7 @@ from hfagent.agent.errors import JobError, PackageMissing, SettingsError
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import job_folder, job_supervisor
 from hfagent.tools.local_jobs import LocalJobRunner
+from hfagent.tools.script_command import requirements, script_command
 
 ONCE = "import sys\nwith open(sys.argv[1], 'a') as runs:\n    runs.write('run\\n')\nprint('RESULT {}')\n"
 FOREVER = "import time\ntime.sleep(600)\n"
@@ -337,6 +338,17 @@ def test_a_template_whose_packages_are_not_here_runs_under_uv(
     job = end_of(runner, runner.submit(make_spec(tmp_path, header("no-such-package>=2") + "print('RESULT {}')\n")))
     assert job.stage == "COMPLETED"
     assert runner.logs(job.id)[0] == "run --script"
+
+
+def test_an_argument_may_ask_for_further_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "job.py"
+    table = "#\n# [tool.hfagent.with]\n# sums = ['no-such-package>=2']\n# ///\n"
+    script.write_text(header("pydantic>=2").removesuffix("# ///\n") + table)
+    assert script_command(script, ("--task", "words"))[0] == sys.executable
+    assert requirements(script, ("--task", "sums")) == ["pydantic>=2", "no-such-package>=2"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PackageMissing, match="needs no-such-package>=2, which"):
+        script_command(script, ("--task", "sums"))
 
 
 def test_without_the_packages_and_uv_nothing_starts(

@@ -21,7 +21,7 @@ from hfagent.job_templates.runtime import RESULT_PREFIX
 from hfagent.tools.hub_calls import NO_ANSWER, NOT_THE_HUB, ask, explain, http_error, taken_for_sure_not
 from hfagent.tools.job_bucket import JobBucket
 from hfagent.tools.job_folder import last_result
-from hfagent.tools.script_command import header
+from hfagent.tools.script_command import requirements
 
 KEY, PROJECT, SPEC = "hfagent-key", "hfagent-project", "hfagent-spec"
 """Labels: the job's key, the plan's label, and a hash of the whole spec."""
@@ -107,7 +107,7 @@ class HfJobRunner:
                 self._api.run_uv_job,
                 "python",
                 script_args=["-m", f"{TEMPLATES}.remote", home, module],
-                dependencies=list(header(template).get("dependencies", ())),
+                dependencies=requirements(template, spec.args),
                 python=PYTHON,
                 env={"PYTHONPATH": code, ARGS: json.dumps(args), PLACED: json.dumps(placed), **self.environment},
                 secrets=self._secrets,

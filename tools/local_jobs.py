@@ -145,7 +145,7 @@ class LocalJobRunner:
         if Path(spec.template).name != spec.template or not template.is_file():
             known = ", ".join(sorted(path.name for path in self._templates.glob("[!_]*.py")))
             raise JobError(f"no job template {spec.template!r} in {str(self._templates)!r}: there are {known}")
-        return [*script_command(template), *spec.args, "--output-dir", str(self._root / spec.key / "out")]
+        return [*script_command(template, spec.args), *spec.args, "--output-dir", str(self._root / spec.key / "out")]
 
     def _environment(self, folder: Path) -> dict[str, str]:
         # The planner's keys stay with the planner; HF_TOKEN goes on, since jobs push to the Hub.
