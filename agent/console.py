@@ -19,6 +19,7 @@ from rich.theme import Theme
 from hfagent.agent import estimate, lines
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event
+from hfagent.agent.loading import kept_adapter
 from hfagent.agent.records import (
     BenchmarkRef,
     Plan,
@@ -264,9 +265,11 @@ def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
         ("report", _from_here(paths.report)),
     ]
     rows += [("pushed", url) for url in published(state).values()]
-    adapter = kept_adapter(state)
-    if adapter is not None:
-        shown = _from_here(Path(adapter))
+    kept = kept_adapter(state)
+    if kept is not None and kept.fetch is not None:
+        rows += [("model", f"the adapter of {kept.run}; the report tells how it is loaded"), ("fetch", kept.fetch)]
+    elif kept is not None:
+        shown = _from_here(Path(kept.folder))
         # The path has a line of its own, so that a narrow terminal does not break it; the lines are one statement.
         rows += [("model", shown), ("load", "AutoPeftModelForCausalLM.from_pretrained(  # from peft")]
         rows += [("", f'    "{shown}"'), ("", ")")]
@@ -316,10 +319,3 @@ def dataset_view(found: DatasetReport) -> Group:
     if any(check.verdict == "NEEDS_MAPPING" for check in found.methods.values()):
         notes.append(Text(f"NEEDS MAPPING: {MAPPED}", style="detail"))
     return Group(head, table, *notes)
-
-
-def kept_adapter(state: State) -> str | None:
-    """The folder of the kept run's adapter."""
-    run = state.kept
-    adapter = state.runs[run].result.get("adapter") if run is not None else None
-    return None if adapter is None else str(adapter)

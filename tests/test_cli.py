@@ -20,6 +20,7 @@ from hfagent.agent.clock import SystemClock
 from hfagent.agent.dataset_records import DatasetReport, MethodCheck
 from hfagent.agent.events import Event, JobIntended, to_line
 from hfagent.agent.ledger import open_ledger
+from hfagent.agent.loading import kept_adapter
 from hfagent.agent.records import (
     RunSpec,
 )
@@ -225,10 +226,11 @@ def test_what_runs_shows_the_time_until_now() -> None:
 def test_a_path_in_the_closing_block_is_never_broken(shell: Shell, tmp_path: Path) -> None:
     state = state_of(finished_night())
     closing = terminal.closing(state, Paths(tmp_path, "p"), state.updated_at, held=False)
-    adapter = terminal.kept_adapter(state)
+    kept = kept_adapter(state)
+    assert kept is not None
     code = [line[10:] for line in closing.splitlines() if line.startswith(("load", " "))]
     assert code[0].startswith("AutoPeftModelForCausalLM")
-    assert eval("\n".join(code), {"AutoPeftModelForCausalLM": Loader}) == adapter
+    assert eval("\n".join(code), {"AutoPeftModelForCausalLM": Loader}) == kept.folder
 
 
 class Loader:
