@@ -38,7 +38,7 @@ def test_an_adapter_in_the_bucket_is_fetched_and_loaded_on_the_base_that_is_here
     assert kept.code in text
     shown = closing(state, Paths(Path("r"), "p"), state.updated_at, held=False)
     assert kept.fetch in shown
-    assert LEFT not in shown
+    assert LEFT not in shown.replace(kept.fetch, "")
 
 
 def test_a_local_adapter_is_loaded_where_it_is() -> None:
