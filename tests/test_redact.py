@@ -15,7 +15,9 @@ HF = "hf_" + "aB3dE" * 7
 SK = "sk-proj-Ab12_cdEF-34ghIJ56klMN78"
 
 
-@pytest.mark.parametrize("secret", [HF, SK, "sk-ant-api03-Xy12Zz34Ab56Cd78Ef90"])
+@pytest.mark.parametrize(
+    "secret", [HF, SK, "sk-ant-api03-Xy12Zz34Ab56Cd78Ef90", "hf_oauth_eyJhbGciOiJI.eyJzdWIiOiJh_b-c"]
+)
 def test_tokens_are_known_by_their_shape(secret: str) -> None:
     assert redact(f"key {secret}, said the server") == "key ***, said the server"
 
