@@ -12,6 +12,7 @@ from hfagent.agent.planner_facts import Noted
 from hfagent.agent.redact import redact, redact_all
 
 HF = "hf_" + "aB3dE" * 7
+OAUTH = "hf_oauth_eyJhbGciOiJI.eyJzdWIiOiJh_b-c"
 SK = "sk-proj-Ab12_cdEF-34ghIJ56klMN78"
 
 
