@@ -6,16 +6,20 @@ The jobs are those of the emulator of the tests, in a process of its own. Linux 
 """
 
 import argparse
+import fcntl
 import json
 import os
 import platform
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +74,7 @@ def launch(root: str, number: int) -> None:
     ports = night_ports(settings)
     with open_ledger(settings.reports_dir / f"{PROJECT}.jsonl", ports.clock) as book:
         book.append(PlanMade(plan=plan, versions={}))
-        book.append(PlanConfirmed(by="benchmark"))
+        book.append(PlanConfirmed(by="--yes"))
         desk = JobDesk(book, ports)
         for at in range(number):
             run = RunSpec(name=f"r{at}", kind="evaluate", why="a benchmark", set="search")
@@ -82,15 +86,17 @@ def launch(root: str, number: int) -> None:
 
 
 def measured(number: int, seconds: float) -> dict[str, float]:
-    """Requests a look, megabytes, and percent of a core, of a process that goes on with the project."""
+    """Requests a look, megabytes, and percent of a core, of a process that goes on with the project on a terminal."""
     with tempfile.TemporaryDirectory() as root, started("serve", f"{root}/hub") as server:
         assert server.stdout is not None
         env = {**os.environ, **json.loads(server.stdout.readline())}
         command = [sys.executable, __file__, "launch", root, str(number)]
-        subprocess.run(command, env=env, check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(command, env=env, check=True)
         resume = [sys.executable, "-m", "hfagent", "resume", PROJECT]
-        with subprocess.Popen(resume, cwd=root, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as night:
+        with terminal() as screen, subprocess.Popen(resume, cwd=root, env=env, stdout=screen, stderr=screen) as night:
             time.sleep(SETTLED_S)
+            ledger = Path(root, "training_reports", f"{PROJECT}.jsonl").read_text(encoding="utf-8")
+            assert ledger.count('"kind":"job_started"') == number, "not all jobs are attached: raise SETTLED_S"
             used, asked, begun = processor_s(night.pid), requests(env), time.monotonic()
             time.sleep(seconds)
             took, paths = time.monotonic() - begun, requests(env)[len(asked) :]
@@ -113,6 +119,24 @@ def started(role: str, *args: str) -> Iterator["subprocess.Popen[str]"]:
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, __file__, role, *args], stdin=pipe, stdout=pipe, text=True) as process:
         yield process
+
+
+@contextmanager
+def terminal() -> Iterator[int]:
+    """A terminal that nobody looks at."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+
+    def read() -> None:
+        with suppress(OSError):  # the other end is closed
+            while os.read(ours, 1 << 16):
+                pass
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        yield theirs
+    finally:
+        os.close(theirs)
 
 
 def requests(env: Mapping[str, str]) -> list[str]:
@@ -146,8 +170,8 @@ def table(found: Mapping[str, float], args: argparse.Namespace) -> str:
         "# A night beside many jobs elsewhere",
         "",
         f"Made by `python benchmarks/cloud_load.py --jobs {args.jobs} --seconds {args.seconds:g}` at commit {commit}, "
-        f"on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}: `hfagent resume` with "
-        f"{args.jobs} running evaluations of one project on the emulator, over {found['looks']:.0f} looks. A training "
+        f"on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}: `hfagent resume` on a terminal, "
+        f"with {args.jobs} running evaluations of one project on the emulator, over {found['looks']:.0f} looks. A training "
         "asks its metrics server twice a look on top.",
         "",
         "| What | Measured | Limit |",
