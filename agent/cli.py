@@ -191,7 +191,7 @@ def publish(
     project: Project = None,
     push: Annotated[str | None, typer.Option(help="Repo of the merged model: user/name. Private.")] = None,
     gguf: Annotated[str | None, typer.Option(help="GGUF files to make, e.g. Q4_K_M,Q8_0.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="A new repo may be seen by all.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="The repo may be seen by all.")] = False,
     anyway: Annotated[bool, typer.Option("--publish-anyway", help="Also without a confirmed gain.")] = False,
     reports_dir: ReportsDir = None,
     state_dir: StateDir = None,

@@ -21,6 +21,7 @@ from hfagent.agent.records import (
     Export,
     Plan,
 )
+from hfagent.agent.redact import redact
 from hfagent.agent.report_release import export_text
 from hfagent.agent.settings import Settings
 from hfagent.agent.shipping import newest
@@ -168,7 +169,7 @@ def logs(name: str, project: str | None, settings: Settings, *, tail: int) -> in
             "another project is chosen with --project"
         ) from error
     for line in lines:
-        print(line)  # noqa: T201 - the result
+        print(redact(line))  # noqa: T201 - the result
     return 0
 
 
