@@ -9,6 +9,7 @@ HfagentError
 ├── LedgerError       (OSError)       the ledger cannot be read or written
 │   └── LedgerDamaged                 a line of it is not what was written
 ├── JobError          (RuntimeError)  a job could not be submitted or inspected
+│   ├── NoRoom                        a disk is full or read-only: nothing was started, and a person makes room
 │   ├── BackendAway                   the place where jobs run does not answer: nobody knows, and it may answer later
 │   └── AccountRefused                the account may not: only a person can mend it
 │       └── OutOfCredit               no money is left in the account; exit 3
@@ -69,6 +70,10 @@ class LedgerDamaged(LedgerError):
 
 class JobError(HfagentError, RuntimeError):
     """A job could not be submitted, found or inspected."""
+
+
+class NoRoom(JobError):
+    """A disk is full, or may not be written: nothing was started, and the project goes on once there is room."""
 
 
 class BackendAway(JobError):

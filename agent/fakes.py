@@ -29,6 +29,7 @@ class FakeClock:
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, 22, tzinfo=UTC)):
         self._now = start
+        self._passed = 0.0
 
     def now(self) -> datetime:
         """The clock's time."""
@@ -36,6 +37,15 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
+        self._now += timedelta(seconds=seconds)
+        self._passed += seconds
+
+    def monotonic(self) -> float:
+        """Seconds that passed."""
+        return self._passed
+
+    def jump(self, seconds: float) -> None:
+        """Be set to another time."""
         self._now += timedelta(seconds=seconds)
 
 

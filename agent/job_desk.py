@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from hfagent.agent import jobs
 from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayEnded, StrayFound, SubmitRetried
 from hfagent.agent.claim import noise
-from hfagent.agent.errors import AccountRefused, BackendAway, JobError
+from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NoRoom
 from hfagent.agent.events import (
     CancelRequested,
     EpochOpened,
@@ -214,8 +214,8 @@ class JobDesk:
         with self._asking():
             try:
                 self._record(job, self.ports.runner.submit(job))
-            except BackendAway:
-                raise  # nobody knows: the key stays alive and its money held
+            except (BackendAway, NoRoom):
+                raise  # the key stays alive and its money held: nobody knows, or it is asked again with more room
             except AccountRefused as error:
                 self.append(JobRejected(key=job.key, message=str(error)))
                 raise

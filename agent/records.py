@@ -256,7 +256,7 @@ class Job(Record):
             return self.billed_s
         if self.started_at is None or self.finished_at is None:
             return None
-        return (self.finished_at - self.started_at).total_seconds()
+        return max((self.finished_at - self.started_at).total_seconds(), 0.0)  # the clock may have been set back
 
 
 class MetricPoint(Record):

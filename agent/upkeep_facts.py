@@ -1,4 +1,4 @@
-"""What the ledger tells of itself."""
+"""What the ledger tells of itself, and of the machine that writes it."""
 
 from typing import Literal
 
@@ -16,4 +16,12 @@ class LineTorn(Record):
     bytes: int = Field(ge=1)
 
 
-UpkeepFact = LineTorn
+class ClockJumped(Record):
+    """The machine's clock was set, or the machine slept: times before and after are not of one clock."""
+
+    kind: Literal["clock_jumped"] = "clock_jumped"
+    seconds: float
+    """Forward; negative is back."""
+
+
+UpkeepFact = LineTorn | ClockJumped
