@@ -71,6 +71,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> State:
     return night(tmp_path_factory.mktemp("whole") / "night.jsonl", World(SKILL))
 
 
+def quiet() -> Console:
+    return Console(file=io.StringIO(), theme=THEME)
+
+
 def keep_settings(folder: Path) -> Settings:
     return Settings(reports_dir=folder, state_dir=folder / "state")
 
@@ -95,7 +99,7 @@ def test_a_disk_that_is_full_at_any_file_of_a_night(disk: Disk, undisturbed: Sta
     """Report, plots, requests: the disk is full at any of them."""
     settings, world, plan = keep_settings(disk.folder), World(SKILL), make_plan()
     disk.leave(pages)
-    console = Console(file=io.StringIO(), theme=THEME)
+    console = quiet()
     with pytest.raises((LedgerError, NoRoom, SettingsError), match="free the disk|mend it|choose another"):
         begin(plan, world.ports, settings, ask=None, console=console)
     assert not list(disk.folder.rglob("*.part"))
@@ -153,7 +157,7 @@ def test_a_read_only_folder_is_named_with_the_flag_before_anything_runs(disk: Di
     disk.remount("ro")
     world = World(SKILL)
     with pytest.raises(SettingsError, match="Read-only file system; choose another folder with --reports-dir"):
-        begin(make_plan(), world.ports, keep_settings(disk.folder), ask=None, console=Console(file=io.StringIO(), theme=THEME))
+        begin(make_plan(), world.ports, keep_settings(disk.folder), ask=None, console=quiet())
     assert world.runner.submits == []
 
 
@@ -180,7 +184,7 @@ def _night_with_a_store_that(fails: Callable[[], None], folder: Path, *, match: 
 
     ports = replace(world.ports, datasets=Store())
     with pytest.raises(NoRoom, match=match):
-        return begin(make_plan(), ports, keep_settings(folder), ask=None, console=Console(file=io.StringIO(), theme=THEME))
+        return begin(make_plan(), ports, keep_settings(folder), ask=None, console=quiet())
     return None
 
 
