@@ -59,7 +59,8 @@ def parse(path: str, data: bytes) -> Chain:
             prev = told.pop("prev", None)
             event = from_dict(told)
         except (ValueError, AttributeError, TypeError) as error:
-            raise LedgerDamaged(path, number, f"it is no event that this version knows: {_short(error)}") from error
+            why = f"it is no event that this version of hfagent knows: {_short(error)}"
+            raise LedgerDamaged(path, number, why) from error
         if event.seq != number:
             raise LedgerDamaged(path, number, _misplaced(lines, number, event.seq))
         if prev is None and unlinked == number - 1:

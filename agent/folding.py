@@ -120,7 +120,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return replace(state, decisions=(*state.decisions, Taken(event.at, about, decision)))
         case PlannerWoke() as fact:
             used = [n for n in (state.tokens, fact.input_tokens, fact.output_tokens) if n is not None]
-            return replace(state, wakes=state.wakes + 1, tokens=sum(used) if used else None)
+            cost = state.planner_micro_usd + (fact.cost_micro_usd or 0)
+            return replace(state, wakes=state.wakes + 1, tokens=sum(used) if used else None, planner_micro_usd=cost)
         case PlannerCalled() as fact:
             tokens = (state.tokens or 0) + fact.input_tokens + fact.output_tokens
             cost = state.planner_micro_usd + (fact.cost_micro_usd or 0)

@@ -321,7 +321,7 @@ class Claim(Record):
     reason: str
     run: str | None
     """The training run that it is about; None where none was kept."""
-    gain: float | None
+    gain: float | None = None
     """Published gain, in score units: corrected for being published only when significant; None without a claim."""
     look: int | None
     """How often this confirm set was looked at for this base model, this look included; None without a look."""

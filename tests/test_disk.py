@@ -100,7 +100,7 @@ def test_a_disk_that_is_full_at_any_file_of_a_night(disk: Disk, undisturbed: Sta
     settings, world, plan = keep_settings(disk.folder), World(SKILL), make_plan()
     disk.leave(pages)
     console = quiet()
-    with pytest.raises((LedgerError, NoRoom, SettingsError), match="free the disk|mend it|choose another"):
+    with pytest.raises((LedgerError, NoRoom, SettingsError), match=r"free the disk|mend it|choose another"):
         begin(plan, world.ports, settings, ask=None, console=console)
     assert not list(disk.folder.rglob("*.part"))
     assert not [path for path in disk.folder.rglob(".*.*") if path.name != ".ballast"]
