@@ -16,7 +16,7 @@ from hfagent import __version__
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS = (
     "run", "estimate", "resume", "status", "report", "logs", "cancel", "publish", "check", "rehearse", "doctor", "mcp",
-    "chat", "watch",
+    "chat", "watch", "verify",
 )  # fmt: skip
 
 
@@ -269,6 +269,14 @@ def doctor(
 
     settings = _settings(backend=backend, flavor=flavor)
     _exit(commands.doctor(settings, model=model, dataset=dataset, as_json=as_json))
+
+
+@app.command()
+def verify(project: Project = None, reports_dir: ReportsDir = None, as_json: AsJson = False) -> None:
+    """Check that a project's ledger holds what was written, line by line."""
+    from hfagent.agent import verify as verifying
+
+    _exit(verifying.verify(project, _settings(reports_dir=reports_dir), as_json=as_json))
 
 
 @app.command()

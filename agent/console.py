@@ -101,7 +101,7 @@ class Progress:
             run = state.runs[attempt.job.run]
             since = attempt.started_at or attempt.intended_at
             now = datetime.now(UTC)
-            waited = time_text((now - since).total_seconds())
+            waited = time_text(max((now - since).total_seconds(), 0.0))
             said = f"{now:%H:%M:%SZ} waiting run={run.spec.name} for={waited!r} {lines.progress(run, state)}"
             self._say(said.rstrip())
 
@@ -251,7 +251,7 @@ def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
     end = state.ended_at or now
     held_text = f", {money_text(state.held_micro_usd)} held" if state.held_micro_usd else ""
     rows += [
-        ("time", time_text((end - state.started_at).total_seconds())),
+        ("time", time_text(max((end - state.started_at).total_seconds(), 0.0))),
         ("cost", money_text(state.spent_micro_usd) + held_text),
         ("report", _from_here(paths.report)),
     ]

@@ -197,7 +197,8 @@ def test_a_resume_beside_a_working_process_is_refused_in_one_line(shell: Shell, 
     with open_ledger(finished, SystemClock()):
         code, out, err = shell("resume", "night")
     assert (code, out) == (2, "")
-    assert "another hfagent process works on the project 'night'" in err
+    assert f"another hfagent process (pid {os.getpid()}, since " in err
+    assert "works on the project 'night'" in err
 
 
 def test_sigterm_ends_like_ctrl_c_and_says_how_to_go_on(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
