@@ -51,6 +51,10 @@ PlannerOption = Annotated[
     str | None,
     typer.Option("--planner", help="Who plans: rules, openai:<model>, hf:<model>, or an OpenAI-compatible base url."),
 ]
+BackendOption = Annotated[
+    str | None,
+    typer.Option("--backend", help="Where jobs run: local, hf for Hugging Face Jobs, slurm or ray for a cluster."),
+]
 StateDir = Annotated[Path | None, typer.Option(help="Folder of jobs and data.")]
 
 
@@ -78,7 +82,7 @@ def run(
     split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
     method: Annotated[str | None, typer.Option(help="Training method: sft.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark of the confirm set, e.g. openai_humaneval.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="Time limit of the whole project.")] = None,
@@ -120,7 +124,7 @@ def estimate(
     goal: Annotated[str, typer.Argument(help="What to achieve, in a sentence.")],
     model: Annotated[str | None, typer.Option(help="Base model: Hub id or folder.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Training data: Hub id, file or folder.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
     max_trials: Annotated[int | None, typer.Option(help="Sets of hyperparameters to try.")] = None,
@@ -258,13 +262,13 @@ def rehearse(
 
 @app.command()
 def doctor(
-    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     model: Annotated[str | None, typer.Option(help="Base model that jobs on hf must find.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Training data that jobs on hf must find.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at this machine, or at the account for --backend hf: what works, what does not, and what to do about it."""
+    """Look at this machine, or at the account or cluster of --backend: what works, and what to do about the rest."""
     from hfagent.agent import commands
 
     settings = _settings(backend=backend, flavor=flavor)

@@ -217,9 +217,7 @@ def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> s
 
 
 def _output_text(plan: Plan) -> str:
-    told = (
-        f"report {plan.project}.md and a LoRA adapter, {'both local' if plan.backend == 'local' else 'in the bucket'}"
-    )
+    told = f"report {plan.project}.md and a LoRA adapter, {'in the bucket' if plan.backend == 'hf' else 'both local'}"
     asked = plan.export
     if asked is None:
         return told

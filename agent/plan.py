@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any
 
+from hfagent.agent.clusters import own_flavor
 from hfagent.agent.errors import PlanRejected
 from hfagent.agent.goal import GoalHints
 from hfagent.agent.goal_export import asked_export
@@ -14,7 +15,7 @@ from hfagent.agent.placement import Placement, place
 from hfagent.agent.plan_benchmarks import choose_benchmarks
 from hfagent.agent.recipes import Choices, Recipe
 from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal, TrainConfig
-from hfagent.agent.settings import Settings
+from hfagent.agent.settings import Backend, Settings
 from hfagent.agent.space import EFFECTIVE_BATCH, configure
 
 BUILT: tuple[Method, ...] = ("sft",)
@@ -72,7 +73,7 @@ class Surroundings(Record):
     vocab_size: int | None = None
 
 
-def backend(goal: str, settings: Settings) -> Literal["local", "hf"]:
+def backend(goal: str, settings: Settings) -> Backend:
     """Where jobs run: by the settings where they say it, else by the sentence."""
     asked = any(not denied(goal, match.start()) for match in re.finditer(ON_HF, goal, re.IGNORECASE))
     return "hf" if asked and "backend" not in settings.model_fields_set else settings.backend
@@ -142,6 +143,7 @@ def make_plan(
             train=train, evaluation=evaluation, named=settings.flavor, vocab_size=here.vocab_size,
         )  # fmt: skip
         train, evaluation = placed.train, placed.evaluation
+    flavor = own_flavor(settings, gpu=gpu) if placed is None else placed.flavor
     export = asked_export(
         goal, hints.export,
         push=flags.push, gguf=flags.gguf, public=flags.public, anyway=flags.publish_anyway,
@@ -163,8 +165,8 @@ def make_plan(
         gpu=here.gpu if placed is None else placed.flavor.gpu is not None,
         accelerator=None if placed is None else placed.flavor.gpu,
         state_dir=str(settings.state_dir),
-        flavor="local" if placed is None else placed.flavor.name,
-        price_micro_usd_per_hour=0 if placed is None else placed.flavor.price_micro_usd_per_hour,
+        flavor=flavor.name,
+        price_micro_usd_per_hour=flavor.price_micro_usd_per_hour,
         budget_micro_usd=settings.budget_micro_usd,
         max_hours=settings.max_hours,
         max_extensions=0 if flags.quick else 1 if embedded else 2,
@@ -249,11 +251,12 @@ def _check_built(goal: str, settings: Settings) -> None:
             raise PlanRejected(f"{what} is not available yet: leave it out of the goal")
     if any(denied(goal, match.start()) for match in re.finditer(r"\blora\b", goal, re.IGNORECASE)):
         raise PlanRejected(f"{NOT_LORA} is not available yet: leave it out of the goal")
-    if settings.backend == "local" and settings.flavor not in (None, "local"):
+    if settings.backend != "hf" and settings.flavor not in (None, settings.backend):
         known = not isinstance(fallback().named(settings.flavor), Refusal)
         hint = "; it can be rented: --backend hf" if known else ""
         raise PlanRejected(
-            f"unknown flavor {settings.flavor!r} for the backend 'local'; its only flavor is 'local'{hint}"
+            f"unknown flavor {settings.flavor!r} for the backend {settings.backend!r}; its only flavor is "
+            f"{settings.backend!r}{hint}"
         )
 
 

@@ -94,7 +94,7 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
     ledgers = settings.reports_dir.glob("*.jsonl") if settings.reports_dir.is_dir() else ()
     taken = tuple(path.stem for path in ledgers if is_confirmed(path))
     recipe = load(hints.task_area or "code")
-    here = Surroundings(hub=hub_answers(), gpu=wiring.has_gpu(), benchmarks=names(), taken=taken)
+    here = Surroundings(hub=hub_answers(), gpu=wiring.has_gpu(settings), benchmarks=names(), taken=taken)
     if here.hub and backend(goal, settings) == "hf":
         here = here.model_copy(update=_rented(settings, hints, flags, recipe))
     plan = make_plan(goal, hints=hints, flags=flags, recipe=recipe, settings=settings, here=here, capped=capped)

@@ -81,7 +81,7 @@ class Session:
             settings = self.settings.model_copy(update=_checked({k: v for k, v in limits.items() if v is not None}))
             made = plan_goal(goal, flags, settings)
             settings = as_planned(settings, made)
-            if made.backend == "hf":
+            if made.backend != "local":
                 preflight(settings, made)
             paths = Paths(settings.reports_dir, made.project)
             desk = self._enter(paths, settings, fresh=made)
