@@ -117,12 +117,18 @@ def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
 
 
 def _problem_args(state: State, problems: BenchmarkRef, evaluation: EvalConfig) -> list[str]:
-    args = ["--benchmark", problems.name, "--set", problems.set, "--benchmark-seed", str(problems.seed)]
-    if problems.n is not None:
-        args += ["--n", str(problems.n)]
+    args = problem_args(problems)
     for name, value in evaluation.model_dump(exclude_none=True).items():
         args += [f"--{name.replace('_', '-')}", str(value)]
     return [*args, *(["--unsafe-exec"] if state.plan.unsafe_exec else [])]
+
+
+def problem_args(problems: BenchmarkRef) -> list[str]:
+    """What an evaluation asks."""
+    args = ["--benchmark", problems.name, "--set", problems.set, "--benchmark-seed", str(problems.seed)]
+    for name, value in (("file", problems.path), ("revision", problems.revision)):
+        args += [] if value is None else [f"--benchmark-{name}", value]
+    return args if problems.n is None else [*args, "--n", str(problems.n)]
 
 
 def export_args(state: State, run: RunSpec) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from hfagent.agent import report
+from hfagent.agent import report, room
 from hfagent.agent.console import Progress
 from hfagent.agent.control import Request
 from hfagent.agent.desk import Desk
@@ -54,7 +54,10 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
         paths.mailbox(settings.state_dir).clear()
         try:
             book.append(PlanMade(plan=plan, versions=versions()))
-            with _followed(book, ports, paths, settings, console) as (desk, progress):
+            with (
+                room.needed(paths.project),
+                _followed(book, ports, paths, settings, console) as (desk, progress),
+            ):
                 if not _agreed(desk, ask, progress):
                     paths.abandon()
                     return None
@@ -66,12 +69,17 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
 
 
 def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) -> State:
-    """Take a project over where its ledger ends; jobs that still run are attached again."""
+    """Take a project over where its ledger ends; jobs that still run are attached again.
+
+    Of one that has ended, what outlived it is ended and counted.
+    """
     with (
+        room.needed(paths.project),
         open_ledger(paths.ledger, ports.clock) as book,
         _followed(book, ports, paths, settings, console) as (desk, progress),
     ):
         if desk.state.ended is not None:
+            desk.clear_up()
             return desk.state
         if not desk.state.confirmed:
             raise UsageError(f"the project {paths.project!r} was never confirmed: start it again")
@@ -97,12 +105,12 @@ def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, cons
         while True:
             if not desk.state.open_attempts:
                 job = desk.ship(what, since=since)
-                if job is None:
+                last = newest(desk.state)
+                refused_later = isinstance(job, Refusal) and last is not None and last.last.intended_at >= since
+                if job is None or refused_later:
+                    desk.settle()
                     return desk.state
                 if isinstance(job, Refusal):
-                    last = newest(desk.state)
-                    if last is not None and last.last.intended_at >= since:
-                        return desk.state
                     raise UsageError(f"{job.what}: {job.why}")
             while desk.state.open_attempts:
                 desk.wait(settings.look_s)

@@ -12,6 +12,7 @@ from hfagent.agent.goal_numbers import GoalNumbers
 from hfagent.agent.goal_words import denied
 from hfagent.agent.hardware import Table, fallback
 from hfagent.agent.placement import Placement, place
+from hfagent.agent.plan_benchmarks import choose_benchmarks
 from hfagent.agent.recipes import Choices, Recipe
 from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal, TrainConfig
 from hfagent.agent.settings import Backend, Settings
@@ -20,7 +21,6 @@ from hfagent.agent.space import EFFECTIVE_BATCH, configure
 BUILT: tuple[Method, ...] = ("sft",)
 """Methods that have a job template."""
 QUICK = {"max_rows": 100, "max_steps": 6}
-QUICK_PROBLEMS = 40
 DEFAULT_TRIALS = 8
 """Sets of hyperparameters that fit a night on one GPU."""
 NOT_LORA = "full fine-tuning (training is by LoRA)"
@@ -119,11 +119,13 @@ def make_plan(
     embedded = recipe.embedded if recipe.embedded and not (here.hub and gpu) else None
     wanted_model, wanted_dataset = flags.model or hints.model, flags.dataset or hints.dataset
     base = embedded or recipe
-    search, confirm = _benchmarks(flags.benchmark or hints.benchmark, base, settings, here, quick=flags.quick)
+    search, confirm = choose_benchmarks(
+        flags.benchmark or hints.benchmark, base, here.benchmarks, seed=settings.seed, quick=flags.quick
+    )
     if not here.hub and embedded is None and (wanted_model is None or wanted_dataset is None):
         raise PlanRejected(
             f"the {recipe.area} recipe takes {recipe.model.id!r} and {recipe.dataset.id!r} from the Hub, which does "
-            "not answer: name a local --model and --dataset, or use the code recipe, which works offline"
+            "not answer: name a local --model and --dataset, or work on code or math, which needs no network"
         )
     model = ModelRef(id=wanted_model) if wanted_model not in (None, base.model.id) else base.model
     dataset = _dataset(flags, wanted_dataset, base.dataset, recipe.dataset)
@@ -280,27 +282,6 @@ def _dataset(flags: Flags, wanted: str | None, default: DatasetRef, known: Datas
     base = next((ref for ref in (default, known) if wanted in (None, ref.id)), DatasetRef(id=str(wanted)))
     changes = {name: getattr(flags, name) for name in ("config", "split") if getattr(flags, name) is not None}
     return base.model_copy(update=changes)
-
-
-def _benchmarks(
-    wanted: str | None, base: Choices, settings: Settings, here: Surroundings, *, quick: bool
-) -> tuple[BenchmarkRef, BenchmarkRef]:
-    search, confirm = base.search, base.confirm
-    if search.name not in here.benchmarks:
-        raise PlanRejected(
-            f"the search set of this area, {search.name!r}, is not available yet; the area that works is code"
-        )
-    if wanted is not None:
-        confirm = confirm if wanted == confirm.name else BenchmarkRef(name=wanted, set="confirm")
-    for benchmark in (search, confirm):
-        if benchmark.name not in here.benchmarks:
-            raise PlanRejected(
-                f"the benchmark {benchmark.name!r} is not available here; there are {', '.join(here.benchmarks)}"
-            )
-    changes: dict[str, Any] = {"seed": settings.seed}
-    if quick:
-        changes["n"] = QUICK_PROBLEMS
-    return search.model_copy(update=changes), confirm.model_copy(update=changes)
 
 
 def _project(flags: Flags, model: str, dataset: DatasetRef, method: str, taken: Collection[str]) -> str:

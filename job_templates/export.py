@@ -24,17 +24,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hfagent.agent.errors import HfagentError, PackageMissing, UsageError
 from hfagent.job_templates.evaluate import check_folders
-from hfagent.job_templates.runtime import emit_result, on_sigterm
+from hfagent.job_templates.runtime import emit_result, on_sigterm, say, stop
 from hfagent.tools.gguf_export import read_config, whole_file, write_gguf
 from hfagent.tools.gguf_quantize import quantizations, require_quantizer
 from hfagent.tools.llama_cpp import LlamaFile, check_tokens, require_binding
 from hfagent.tools.merge import base_folder, merge
 
-SIGTERM_EXIT = 143
 QUESTION = "Write a Python function that adds two numbers."
 NEW_TOKENS = 32
 CONTEXT = 1024
@@ -66,7 +65,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; 0 done, 1 failed, 2 arguments that cannot be used."""
     args = parse_args(argv)
-    on_sigterm(_stop)
+    on_sigterm(stop)
     try:
         emit_result(export(args))
     except HfagentError as error:
@@ -94,7 +93,7 @@ def export(args: argparse.Namespace) -> dict[str, Any]:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     merged = None
     if args.adapter is not None:
-        merged = merge(args.model, args.adapter, args.output_dir / "merged", revision=args.revision, say=_say)
+        merged = merge(args.model, args.adapter, args.output_dir / "merged", revision=args.revision, say=say)
         folder = merged.folder
     files = [convert(folder, args.output_dir, name, args.name) for name in args.quantize]
     return {
@@ -128,7 +127,7 @@ def convert(folder: Path, output_dir: Path, quantization: str, name: str) -> dic
         with scratch.open("rb") as held:
             sha256 = hashlib.file_digest(held, "sha256").hexdigest()
     size = path.stat().st_size
-    _say(
+    say(
         f"{path.name}: {size:,} bytes, {written.bits_per_weight:.2f} bits a weight, "
         f"{answer.tokens_per_s:.0f} tokens/s, after {time.monotonic() - started:.0f} s"
     )
@@ -151,15 +150,6 @@ def _prompt(tokenizer: Any) -> list[int]:
         return list(tokenizer(QUESTION)["input_ids"])
     chat = [{"role": "user", "content": QUESTION}]
     return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _stop() -> NoReturn:
-    raise SystemExit(SIGTERM_EXIT)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ from typing import Any
 
 from hfagent.agent.errors import HfagentError, ModelNotFound, UsageError
 from hfagent.job_templates.pushing import push
-from hfagent.job_templates.runtime import emit_result, on_sigterm
-
-SIGTERM_EXIT = 143
+from hfagent.job_templates.runtime import emit_result, on_sigterm, stop
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,7 +42,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; 0 done, 1 failed, 2 arguments that cannot be used."""
     args = parse_args(argv)
-    on_sigterm(lambda: sys.exit(SIGTERM_EXIT))
+    on_sigterm(stop)
     try:
         emit_result(publish(args))
     except HfagentError as error:

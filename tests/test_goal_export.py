@@ -1,8 +1,11 @@
 """What a sentence wants done with the model at the end."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
+from nights import PLAN, Night, state_of
 from world import LOST, SKILL, World, claimed, ended, killed, night
 
 from hfagent.agent import ledger
@@ -11,7 +14,8 @@ from hfagent.agent.events import JobIntended
 from hfagent.agent.fakes import Ending
 from hfagent.agent.goal import parse_goal
 from hfagent.agent.goal_export import asked_export, read_export
-from hfagent.agent.records import Export
+from hfagent.agent.model_card import model_card
+from hfagent.agent.records import DatasetRef, Export, ModelRef, RunSpec
 from hfagent.agent.report import render
 from hfagent.agent.state import State
 
@@ -89,6 +93,8 @@ def test_a_confirmed_model_is_merged_judged_and_pushed_with_its_card(tmp_path: P
     files = Path(args["--gguf-card"]).read_text()
     assert "llama-server -hf ada/tuned-GGUF:Q8_0" in files
     assert "| 0.560 | +0.0 points" in files
+    (scored,) = ModelCard(files).data.eval_results or []
+    assert (scored.metric_name, scored.metric_value) == ("pass@1 (Q8_0)", 0.56)
     text = render(state)
     assert "https://hub/ada/tuned" in text
     assert 'AutoModelForCausalLM.from_pretrained("ada/tuned")' in text
@@ -132,6 +138,45 @@ def test_files_alone_are_made_and_judged(tmp_path: Path) -> None:
     state = a_night(tmp_path, World({**SKILL, **KEPT}), push=None, quantize=("Q8_0",))
     assert [run.spec.name for run in state.runs.values()][-2:] == ["export", "export-q8-0"]
     assert ended(state) == "finished"
+
+
+def card_of(**plan: Any) -> tuple[ModelCard, str]:
+    night = Night(PLAN.model_copy(update={"export": Export(push="ada/tuned"), **plan}))
+    night.prepare()
+    run = RunSpec(name="sft-01", kind="train", why="x", train=PLAN.train)
+    night.train(run, first_step=1, last_step=4, seconds=5, eval_loss=1.0)
+    night.decide("keep", "sft-01", "keep-any-gain", "better")
+    publish = RunSpec(name="publish", kind="publish", why="x", subject="sft-01", export=Export(push="ada/tuned"))
+    text = model_card(state_of(night.events), publish, "1.0")
+    return ModelCard(text), text
+
+
+def test_a_card_names_the_original_of_an_embedded_model() -> None:
+    card, text = card_of()
+    assert card.data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert card.data.datasets is None
+    assert "embedded:" not in text
+
+
+def test_a_card_tells_nothing_of_this_machines_folders_and_servers() -> None:
+    model, rows = "/home/ada/private/tiny", "work/rows.jsonl"
+    goal = f"fine-tune {model} on {rows} to improve code"
+    server = {"trackio_url": "http://10.0.0.7:7860", "namespace": "ada"}
+    card, text = card_of(model=ModelRef(id=model), dataset=DatasetRef(id=rows), goal=goal, **server)
+    assert card.data.base_model is None
+    assert card.data.datasets is None
+    assert "fine-tune tiny on rows.jsonl to improve code" in text
+    assert not [secret for secret in ("/home/ada", "work/", "10.0.0.7") if secret in text]
+
+
+def test_a_folder_whose_name_looks_like_a_repo_is_none() -> None:
+    card, _ = card_of(model=ModelRef(id="models/tiny"), dataset=DatasetRef(id="work/rows"))
+    assert (card.data.base_model, card.data.datasets) == (None, None)
+
+
+def test_the_metrics_of_a_space_are_linked() -> None:
+    space = {"trackio_url": "https://ada-trackio.hf.space", "trackio_space": "ada/trackio", "namespace": "ada"}
+    assert "[Metrics in Trackio](https://ada-trackio.hf.space/?project=" in card_of(**space)[1]
 
 
 def test_nothing_is_pushed_that_the_verdict_does_not_carry(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ class Ended(Record):
     started_at: datetime | None
     """None where it never began."""
     finished_at: datetime
+    running_s: float | None = None
+    """What passed, whatever the clock was set to meanwhile; None where the supervisor was killed."""
 
 
 def create(folder: Path, spec: JobSpec, *, package: Path) -> None:
@@ -132,8 +134,9 @@ def ended_job(folder: Path, prefix: str, ended: Ended) -> Job:
         ended = ended.model_copy(update={"stage": "ERROR", "message": "ended without a RESULT line"})
     if result is None:
         result = _left_behind(folder / "out")
-    unbilled = {"billed_s": 0.0} if ended.started_at is None else {}
-    return open_job(folder, prefix).model_copy(update={**dict(ended), **unbilled, "result": result})
+    told = dict(ended)
+    told["billed_s"] = told.pop("running_s") if ended.started_at is not None else 0.0
+    return open_job(folder, prefix).model_copy(update={**told, "result": result})
 
 
 def is_over(folder: Path) -> bool:

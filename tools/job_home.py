@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hfagent
-from hfagent.agent.errors import JobError
+from hfagent.agent.errors import JobError, NoRoom
 from hfagent.agent.records import JobSpec
 from hfagent.tools import job_folder
 from hfagent.tools.script_command import script_command
 
 _LOG_TAIL_BYTES = 1 << 20
+MEND = "make room or make it writable, then `hfagent resume`"
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -43,13 +44,13 @@ class JobHome:
         """The folder of a job, made where it is missing.
 
         Raises:
-            JobError: it cannot be made.
+            NoRoom: it cannot be made.
         """
         folder = self.root / spec.key
         try:
             job_folder.create(folder, spec, package=self._package)
         except OSError as error:
-            raise JobError(f"the job folder {str(folder)!r} cannot be made: {error}") from error
+            raise NoRoom(f"the job folder {str(folder)!r} cannot be made: {error.strerror}; {MEND}") from error
         return folder
 
     def require_same(self, spec: JobSpec) -> None:
@@ -80,7 +81,7 @@ class JobHome:
         if Path(spec.template).name != spec.template or not template.is_file():
             known = ", ".join(sorted(path.name for path in self._templates.glob("[!_]*.py")))
             raise JobError(f"no job template {spec.template!r} in {str(self._templates)!r}: there are {known}")
-        return [*script_command(template), *spec.args, "--output-dir", str(self.root / spec.key / "out")]
+        return [*script_command(template, spec.args), *spec.args, "--output-dir", str(self.root / spec.key / "out")]
 
     def environment(self, folder: Path) -> dict[str, str]:
         """The variables of a job: this process's, and those that each job gets."""

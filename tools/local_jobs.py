@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfagent.agent.errors import JobError, SettingsError
+from hfagent.agent.errors import JobError, NoRoom, SettingsError
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import job_folder, job_supervisor
-from hfagent.tools.job_home import JobHome, last_lines
+from hfagent.tools.job_home import MEND, JobHome, last_lines
 
 _START_TIMEOUT_S = 60.0  # 0.05 s on an idle machine
 _POLL_S = 0.1
@@ -47,6 +47,7 @@ class LocalJobRunner:
 
         Raises:
             SettingsError: the flavor is not `local`.
+            NoRoom: its folder cannot be written; nothing was started.
             PackageMissing: neither this Python nor uv can run the template; nothing was started.
             JobError: it did not start, or the key belongs to another spec.
         """
@@ -133,4 +134,6 @@ class LocalJobRunner:
             ) from error
         if done.returncode != 0:
             problem = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-            raise JobError(f"job {spec.key!r} could not be started: {problem or f'exit code {done.returncode}'}")
+            if problem:
+                raise NoRoom(f"job {spec.key!r} could not be started: {problem}; {MEND}")
+            raise JobError(f"job {spec.key!r} could not be started: exit code {done.returncode}")
