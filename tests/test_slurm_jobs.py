@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fake_slurm import AWAY, FakeSlurm
 
-from hfagent.agent.errors import AccountRefused, BackendAway, HfagentError, JobError, SettingsError
+from hfagent.agent.errors import AccountRefused, BackendAway, HfagentError, JobError, NoRoom, NothingSent, SettingsError
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import cluster_folder, slurm_commands, slurm_states
 from hfagent.tools.cluster_jobs import ClusterJobRunner
@@ -165,6 +165,25 @@ def test_a_submit_that_hangs_is_given_up_and_looked_for(
     with pytest.raises(BackendAway, match="sbatch took more than"):
         runner.submit(make_spec(tmp_path))
     assert runner.find("night-r1-a1") is not None
+
+
+def test_without_its_tools_and_without_room_nothing_was_sent(
+    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        with pytest.raises(NothingSent, match="sbatch cannot be run"):
+            runner.submit(spec)
+    folder = tmp_path / "jobs" / spec.key
+    (folder / "start.json").unlink()
+    (folder / "start.json.new").unlink(missing_ok=True)
+    (folder / "start.json.new").mkdir()
+    with pytest.raises(NoRoom, match="could not be prepared"):
+        runner.submit(spec)
+    (folder / "start.json.new").rmdir()
+    assert runner.submit(spec).stage == "SCHEDULING"
+    assert len(slurm.jobs) == 1
 
 
 def test_a_submit_that_never_arrived_leaves_nothing_and_may_be_repeated(

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hfagent.agent.errors import AccountRefused, BackendAway, JobError
+from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent
 
 ASK_S = 30.0
 SUBMIT_S = 60.0
@@ -41,7 +41,8 @@ def call(command: Sequence[str], *, given: str = "", timeout_s: float = ASK_S) -
     """Run a command of Slurm's.
 
     Raises:
-        BackendAway: it cannot be run, or gives no answer in time.
+        NothingSent: it cannot be run.
+        BackendAway: it gives no answer in time.
     """
     try:
         done = subprocess.run(
@@ -51,7 +52,7 @@ def call(command: Sequence[str], *, given: str = "", timeout_s: float = ASK_S) -
     except subprocess.TimeoutExpired as error:
         raise BackendAway(f"Slurm does not answer: {command[0]} took more than {timeout_s:.0f} s") from error
     except OSError as error:
-        raise BackendAway(f"{command[0]} cannot be run: {error.strerror or error}") from error
+        raise NothingSent(f"{command[0]} cannot be run: {error.strerror or error}") from error
     return Said(done.returncode, done.stdout, done.stderr)
 
 
