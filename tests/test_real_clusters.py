@@ -1,6 +1,9 @@
 """A real Slurm and a real Ray of one node, where `scripts/slurm-here` and `scripts/ray-here` have started them."""
 
 import os
+import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -8,12 +11,16 @@ from pathlib import Path
 import pytest
 from clusters import ray_address, use_slurm
 
+import hfagent
+from hfagent.agent import ledger
+from hfagent.agent.folding import fold
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import slurm_commands
 from hfagent.tools.cluster_jobs import ClusterJobRunner, Queue
 from hfagent.tools.ray_jobs import RayQueue
 from hfagent.tools.slurm_jobs import SlurmQueue, Wants
 
+HERE = Path(__file__).parent
 NUMBER, SLOTS = 20, 2
 ONCE = (
     "import sys, time\nout = open(sys.argv[1], 'a')\nbegan = time.time()\ntime.sleep(0.3)\n"
@@ -75,6 +82,32 @@ def test_twenty_jobs_pass_through_two_slots_each_once(slurm: SlurmQueue, tmp_pat
     changes = sorted([(float(row[1]), 1) for row in rows] + [(float(row[2]), -1) for row in rows])
     at_once = [sum(change for _, change in changes[: end + 1]) for end in range(len(changes))]
     assert max(at_once) == SLOTS
+
+
+@pytest.mark.slow
+def test_every_key_runs_once_on_slurm_whenever_the_launcher_is_killed(slurm: SlurmQueue, tmp_path: Path) -> None:
+    draw, kills, path = random.Random(1), 0, tmp_path / "n.jsonl"
+    make_runner(slurm, tmp_path, ONCE)
+    script = ONCE.replace("sys.argv[1]", repr(str(tmp_path / "runs"))).replace("sys.argv[2]", "sys.argv[-1]")
+    (tmp_path / "templates" / "evaluate.py").write_text(script)
+    folders = (Path(hfagent.__file__).parent.parent, HERE, HERE.parent)
+    env = os.environ | {"PYTHONPATH": ":".join(map(str, folders))}
+    place = f"slurm:{tmp_path}"
+    command = [sys.executable, str(HERE / "launcher.py"), str(path), "1", str(NUMBER), "2", place]
+    for _ in range(100):
+        with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
+            try:
+                assert process.wait(timeout=draw.uniform(1.0, 4.0)) == 0
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+    state = fold(ledger.read(path))
+    assert state is not None
+    assert kills > 0
+    ran = [line.split()[0] for line in (tmp_path / "runs").read_text().splitlines()]
+    assert sorted(ran) == sorted(str(tmp_path / "jobs" / f"night-r{n}-a1" / "out") for n in range(1, NUMBER + 1))
+    assert {run.last.stage for run in state.runs.values()} == {"COMPLETED"}
 
 
 def test_slurm_shows_the_key_and_the_folder_and_requeues_nothing(slurm: SlurmQueue, tmp_path: Path) -> None:

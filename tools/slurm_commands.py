@@ -11,8 +11,13 @@ from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingS
 ASK_S = 30.0
 SUBMIT_S = 60.0
 """After so long a command is ended; Slurm itself waits 10 s for each of its messages."""
-PASSED_ON = ("SLURM_CONF", "SLURM_JWT")
-"""Of Slurm's variables. The others shape tables, or belong to a job that hfagent runs in."""
+PASSED_ON = frozenset(
+    {
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "KRB5CCNAME", "LD_LIBRARY_PATH", "SLURM_CONF",
+        "SLURM_JWT", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_CONSTRAINT",
+    }
+)  # fmt: skip
+"""Slurm's other variables shape tables, make arrays of jobs, or belong to a job that hfagent runs in."""
 UNSURE = re.compile(
     "unable to contact|timed out|zero bytes|connection|communication|temporarily unable|try again|standby|"
     "resource temporarily|plugin initialization|munge|credential",
@@ -76,7 +81,7 @@ def submit(command: Sequence[str], script: str) -> str:
         AccountRefused, JobError: it has not.
     """
     said = call(command, given=script, timeout_s=SUBMIT_S)
-    number = said.out.strip().partition(";")[0]  # a cluster's name may follow
+    number = said.out.strip().rpartition("\n")[2].partition(";")[0]  # a site's words may come before, its name after
     if said.code == 0 and number.isdecimal():
         return number
     if said.code <= 0 or UNSURE.search(said.error):
@@ -88,6 +93,4 @@ def submit(command: Sequence[str], script: str) -> str:
 
 def environment() -> dict[str, str]:
     """The variables that the commands see: none that holds a secret, for sbatch hands all of them to the job."""
-    names = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "KRB5CCNAME", "LD_LIBRARY_PATH", *PASSED_ON}
-    kept = {name: value for name, value in os.environ.items() if name in names or name.startswith("SBATCH_")}
-    return kept | {"LC_ALL": "C"}
+    return {name: value for name, value in os.environ.items() if name in PASSED_ON} | {"LC_ALL": "C"}
