@@ -260,10 +260,11 @@ def test_while_slurm_is_away_what_runs_is_seen_and_what_waits_is_not_known(
     runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path
 ) -> None:
     runner = make_runner(tmp_path, late_s=30.0, lost_s=120.0)
-    running = runner.submit(make_spec(tmp_path, FOREVER))
-    waiting = runner.submit(make_spec(tmp_path, FOREVER, key="night-r2-a1"))
+    script = "print('on', flush=True)\n" + FOREVER
+    running = runner.submit(make_spec(tmp_path, script))
+    waiting = runner.submit(make_spec(tmp_path, script, key="night-r2-a1"))
     process = slurm.start(1)
-    until(lambda: runner.inspect(running.id).stage == "RUNNING")
+    until(lambda: runner.inspect(running.id).stage == "RUNNING" and runner.logs(running.id))
     slurm.break_tool("squeue", AWAY)
     time.sleep(0.05)
     with pytest.raises(BackendAway, match="connect failure"):
