@@ -12,7 +12,7 @@ from rich.text import Text
 from hfagent.agent import chat_views as views
 from hfagent.agent import planning, wiring
 from hfagent.agent.chat_words import Intent, read_intent
-from hfagent.agent.console import dataset_view, export_text, plan_text
+from hfagent.agent.console import dataset_view, export_text, from_here, plan_text
 from hfagent.agent.control import MAX_TEXT, Ask, Request
 from hfagent.agent.errors import HfagentError, UsageError
 from hfagent.agent.folding import fold
@@ -232,7 +232,7 @@ class Chat:
         made = planning.derive(DatasetRef(id=source), intent.columns, self.settings)
         self._dataset = made.path
         self._print(f"{made.rows} rows, columns {', '.join(made.before)} -> {', '.join(made.after)}")
-        self._print(f"written to {_from_here(Path(made.path))}, how it was made to {_from_here(Path(made.recipe))}")
+        self._print(f"written to {from_here(Path(made.path))}, how it was made to {from_here(Path(made.recipe))}")
         found = planning.check_data(DatasetRef(id=made.path), self.settings)
         self.console.print(dataset_view(found))
 
@@ -290,7 +290,3 @@ class Chat:
 
     def _print(self, text: str) -> None:
         self.console.print(Text(text))
-
-
-def _from_here(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

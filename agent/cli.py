@@ -73,10 +73,15 @@ def root(
 def run(
     goal: Annotated[str, typer.Argument(help="What to achieve, in a sentence.")],
     model: Annotated[str | None, typer.Option(help="Base model: Hub id or folder.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Training data: Hub id, file or folder.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Training data: Hub id, file or folder; one for each stage with commas.")
+    ] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of the dataset.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
-    method: Annotated[str | None, typer.Option(help="Training method: sft.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Training method: sft, dpo, grpo or kto; several with commas run one after the other."),
+    ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark of the confirm set, e.g. openai_humaneval.")] = None,
     backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
@@ -128,12 +133,12 @@ def estimate(
     as_json: AsJson = False,
 ) -> None:
     """Say what a goal would need, take and cost, and on which hardware; launches nothing."""
-    from hfagent.agent import commands
+    from hfagent.agent import questions
     from hfagent.agent.plan import Flags
 
     settings = _settings(backend=backend, flavor=flavor, budget_usd=budget_usd, max_trials=max_trials)
     flags = Flags(model=model, dataset=dataset, quick=quick)
-    _exit(commands.estimate_goal(goal, flags, settings, as_json=as_json))
+    _exit(questions.estimate_goal(goal, flags, settings, as_json=as_json))
 
 
 @app.command()
@@ -229,10 +234,10 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Judge a dataset for each training method, before any money is spent."""
-    from hfagent.agent import commands
+    from hfagent.agent import questions
 
     settings = _settings()
-    _exit(commands.check(dataset, settings, method=method, config=config, split=split, model=model,
+    _exit(questions.check(dataset, settings, method=method, config=config, split=split, model=model,
                          max_length=max_length, as_json=as_json))  # fmt: skip
 
 
@@ -251,9 +256,9 @@ def rehearse(
     as_json: AsJson = False,
 ) -> None:
     """Simulate whole nights by the real rules, and count what their claims are worth."""
-    from hfagent.agent import commands
+    from hfagent.agent import questions
 
-    _exit(commands.rehearse(goal, scenario=scenario, nights=nights, seed=seed, planner=planner, as_json=as_json))
+    _exit(questions.rehearse(goal, scenario=scenario, nights=nights, seed=seed, planner=planner, as_json=as_json))
 
 
 @app.command()

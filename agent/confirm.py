@@ -35,6 +35,18 @@ def ask(plan: Plan, stdin: TextIO, out: TextIO, *, context: int | None = None) -
         out.write(f"{answer!r} is no answer: y starts, n or nothing ends, edit changes the plan\n")
 
 
+def yes(stdin: TextIO, out: TextIO) -> bool:
+    """Ask for a yes until the answer is one or a no; nothing is a no."""
+    while True:
+        answer = _line("submit? [y/N] ", stdin, out)
+        match (answer or "n").lower():
+            case "y" | "yes":
+                return True
+            case "n" | "no":
+                return False
+        out.write(f"{answer!r} is no answer: y starts, n or nothing ends\n")
+
+
 def _edit(plan: Plan, stdin: TextIO, out: TextIO, *, longest: int) -> Plan:
     """Read `name=value` lines until an empty one; a line that does not fit says why and changes nothing."""
     for name in EDITABLE:

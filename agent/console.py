@@ -1,5 +1,6 @@
 """What a terminal shows: one live table on a terminal, one line an event elsewhere. Progress goes to stderr."""
 
+import json
 import sys
 import time
 from collections import deque
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -178,6 +179,11 @@ def stdout_console() -> Console:
     return Console(highlight=False, markup=False, theme=THEME, width=width)
 
 
+def print_json(value: dict[str, Any]) -> None:
+    """A result for a program: one object on stdout."""
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))  # noqa: T201 - the result
+
+
 def export_text(run: Run) -> str:
     """Where an exported model is, and how it is used."""
     if not run.done:
@@ -261,12 +267,12 @@ def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
     rows += [
         ("time", time_text((end - state.started_at).total_seconds())),
         ("cost", money_text(state.spent_micro_usd) + held_text),
-        ("report", _from_here(paths.report)),
+        ("report", from_here(paths.report)),
     ]
     rows += [("pushed", url) for url in published(state).values()]
     adapter = kept_adapter(state)
     if adapter is not None:
-        shown = _from_here(Path(adapter))
+        shown = from_here(Path(adapter))
         # The path has a line of its own, so that a narrow terminal does not break it; the lines are one statement.
         rows += [("model", shown), ("load", "AutoPeftModelForCausalLM.from_pretrained(  # from peft")]
         rows += [("", f'    "{shown}"'), ("", ")")]
@@ -275,7 +281,7 @@ def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
 
 
-def _from_here(path: Path) -> str:
+def from_here(path: Path) -> str:
     """The path as a person in this folder would type it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

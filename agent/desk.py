@@ -55,15 +55,18 @@ class Desk(JobDesk):
         plan = self.state.plan
         if self.state.dataset is not None:
             return self.refuse(Refusal(what="check the dataset", why="already checked"))
+        base = plan.model if plan.stage is None else plan.stage.base
+        tokenizer = str(self.ports.models.prepare(base))
         if self.state.model_path is None:
-            model = str(self.ports.models.prepare(plan.model))
-            self.append(ModelPrepared(path=model, vocab_size=_vocab_size(Path(model))))
+            # What an earlier stage left is where its jobs put it, which may be no place of this machine.
+            model = tokenizer if plan.model.id == base.id else plan.model.id
+            self.append(ModelPrepared(path=model, vocab_size=_vocab_size(Path(tokenizer))))
         if self.state.data_path is None:
             path = self.ports.datasets.prepare(plan.dataset, rows=plan.train.max_rows, seed=plan.train.seed)
             self.append(DataPrepared(path=str(path)))
         report = self.ports.checker.check(
             plan.dataset.model_copy(update={"id": self.state.data_path}),
-            model=plan.model.model_copy(update={"id": self.state.model_path}),
+            model=base.model_copy(update={"id": tokenizer}),
             max_length=plan.train.max_length,
         )
         report = report.model_copy(update={"dataset": plan.dataset.id})
@@ -159,7 +162,7 @@ class Desk(JobDesk):
         self.append(Decided(about=run, decision=decision))
         return decision
 
-    def export(self, export: Export, *, again: bool = False) -> Refusal | JobSpec:
+    def export(self, export: Export, *, again: bool = False, verdict: str | None = None) -> Refusal | JobSpec:
         """Start the job that merges, converts and pushes the kept model, its card written first."""
         run = export_run(self.state, export, again=again)
         refusal = policy.check_launch(self.state, run, self.now)
@@ -169,7 +172,8 @@ class Desk(JobDesk):
             for gguf in (False, True) if export.quantize else (False,):
                 path = jobs.card_path(self.state, run, gguf=gguf)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(model_card(self.state, export, __version__, gguf=gguf), encoding="utf-8")
+                card = model_card(self.state, export, __version__, gguf=gguf, verdict=verdict)
+                path.write_text(card, encoding="utf-8")
         return self.launch(run)
 
     def publish(self) -> Refusal | JobSpec:

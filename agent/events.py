@@ -12,6 +12,7 @@ from hfagent.agent.backend_facts import BackendFact, BackendFound, BackendLost, 
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.findings import Flag, Response
 from hfagent.agent.integrity import ContaminationReport
+from hfagent.agent.pipeline_facts import PipelineFact
 from hfagent.agent.planner_facts import (
     ApprovalAsked,
     Approved,
@@ -52,7 +53,7 @@ class PlanConfirmed(Record):
     """Somebody said yes: from here on jobs may start."""
 
     kind: Literal["plan_confirmed"] = "plan_confirmed"
-    by: Literal["--yes", "terminal", "agent"]
+    by: Literal["--yes", "terminal", "agent", "pipeline"]
 
 
 class Resumed(Record):
@@ -302,6 +303,7 @@ Fact = Annotated[
     | PlannerFact
     | CancelRequested
     | BackendFact
+    | PipelineFact
     | ProjectEnded
     | Crashed,
     Field(discriminator="kind"),

@@ -14,7 +14,7 @@ GGUF_TABLE = "<!-- files -->"
 TASKS = {"procedural_python": "procedural Python functions", "openai_humaneval": "HumanEval", "gsm8k": "GSM8K"}
 
 
-def model_card(state: State, export: Export, version: str, *, gguf: bool = False) -> str:
+def model_card(state: State, export: Export, version: str, *, gguf: bool = False, verdict: str | None = None) -> str:
     """README.md of the repo.
 
     Args:
@@ -22,6 +22,7 @@ def model_card(state: State, export: Export, version: str, *, gguf: bool = False
         export: what is published, and where.
         version: of hfagent.
         gguf: the card of the repo with the GGUF files.
+        verdict: what is said of the model instead of the project's own verdict: that of its pipeline.
     """
     run = state.runs[str(state.kept)]
     title = str(export.push).rpartition("/")[2] + ("-GGUF" if gguf else "")
@@ -29,7 +30,7 @@ def model_card(state: State, export: Export, version: str, *, gguf: bool = False
         _front_matter(state, run, title, export, gguf=gguf),
         f"# {title}",
         _what(state, run),
-        _verdict(state),
+        verdict or _verdict(state),
         _files(export) if gguf else _load(str(export.push)),
         _results(state, run),
         _parameters(state, run),
@@ -42,7 +43,8 @@ def _front_matter(state: State, run: Run, title: str, export: Export, *, gguf: b
     from huggingface_hub import EvalResult, ModelCardData
 
     plan = state.plan
-    hub = [name for name in (plan.model.id, plan.dataset.id) if _on_hub(name)]
+    base = plan.model if plan.stage is None else plan.stage.base
+    hub = [name for name in (base.id, plan.dataset.id) if _on_hub(name)]
     results = []
     confirm = state.scored(run.spec.name, "confirm")
     if confirm is not None and confirm.score is not None:
@@ -58,7 +60,7 @@ def _front_matter(state: State, run: Run, title: str, export: Export, *, gguf: b
             )
         )
     data: dict[str, Any] = {
-        "base_model": str(export.push) if gguf else plan.model.id if plan.model.id in hub else None,
+        "base_model": str(export.push) if gguf else base.id if base.id in hub else None,
         "datasets": [plan.dataset.id] if plan.dataset.id in hub else None,
         "library_name": "gguf" if gguf else "transformers",
         "pipeline_tag": "text-generation",
@@ -75,6 +77,14 @@ def _on_hub(name: str) -> bool:
 
 def _what(state: State, run: Run) -> str:
     plan = state.plan
+    if plan.stage is not None:
+        stage = plan.stage
+        story = "".join(f"\n- {line}" for line in stage.before)
+        return (
+            f"`{stage.base.id}`, trained in {stage.of} stages for the goal: *{plan.goal}*. The last that was kept is "
+            f"stage {stage.number}, {plan.method.upper()} (LoRA, merged) on `{plan.dataset.id}`; its results and "
+            f"parameters are below, against the model that it began with.{chr(10) if story else ''}{story}"
+        )
     return (
         f"`{plan.model.id}`, trained with {plan.method.upper()} (LoRA, merged) on `{plan.dataset.id}` for the goal: "
         f"*{plan.goal}*"

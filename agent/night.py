@@ -22,7 +22,7 @@ from hfagent.agent.records import Export, Plan, Refusal
 from hfagent.agent.runs import Run
 from hfagent.agent.settings import Settings
 from hfagent.agent.state import State
-from hfagent.agent.wiring import Paths, versions
+from hfagent.agent.wiring import Paths, mailbox_of, versions
 
 Ask = Callable[[State], Plan | bool]
 """Shown the state after the dataset check: True to go on, False to end, or a changed plan."""
@@ -78,8 +78,18 @@ def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) 
         return _run(desk, settings, paths, progress, resumed_by=os.getpid())
 
 
-def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console) -> Run:
+def export(
+    paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console, verdict: str | None = None
+) -> Run:
     """Export the kept model of a project that has ended; returns once its job has ended.
+
+    Args:
+        paths: of the project.
+        ports: the outside world.
+        settings: folders and times.
+        what: is made of the model.
+        console: for progress.
+        verdict: what the card says of the model; None takes the project's own words.
 
     Raises:
         UsageError: the project has not ended, or policy refuses.
@@ -91,7 +101,7 @@ def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, cons
         if desk.state.ended is None:
             raise UsageError(f"the project {paths.project!r} has not ended: `hfagent resume {paths.project}`")
         if not desk.state.open_attempts:
-            refused = desk.export(what, again=True)
+            refused = desk.export(what, again=True, verdict=verdict)
             if isinstance(refused, Refusal):
                 raise UsageError(f"{refused.what}: {refused.why}")
         while desk.state.open_attempts:
@@ -147,7 +157,7 @@ def _agreed(desk: Desk, ask: Ask | None, progress: Progress) -> bool:
         rule_planner(desk).wake()
         _refuse_incompatible(desk.state)
         if ask is None:
-            desk.append(PlanConfirmed(by="--yes"))
+            desk.append(PlanConfirmed(by="--yes" if desk.state.plan.stage is None else "pipeline"))
             return True
         with progress.paused():
             answer = ask(desk.state)
@@ -170,7 +180,7 @@ def _refuse_incompatible(state: State) -> None:
 
 
 def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, resumed_by: int | None) -> State:
-    mailbox = paths.mailbox(settings.state_dir)
+    mailbox = mailbox_of(paths, settings, desk.state.plan)
     try:
         return run_night(
             desk,

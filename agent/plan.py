@@ -87,6 +87,7 @@ def model_id(hints: GoalHints, flags: Flags, recipe: Recipe, *, gpu: bool) -> st
 def make_plan(
     goal: str,
     *,
+    method: Method,
     hints: GoalHints,
     flags: Flags,
     recipe: Recipe,
@@ -98,7 +99,8 @@ def make_plan(
 
     Args:
         goal: the sentence.
-        hints: what it says.
+        method: of the training, see `stages.asked_methods`.
+        hints: what the sentence says.
         flags: what the command line says.
         recipe: what is taken where both are silent.
         settings: limits, folders, and where jobs run where the sentence does not say it.
@@ -108,7 +110,6 @@ def make_plan(
     Raises:
         PlanRejected: something asked for cannot be done here; the message says what can.
     """
-    method = _method(flags, hints)
     settings, limit_notes = _with_wishes(settings, hints.numbers, hints.flavor)
     settings = settings.model_copy(update={"backend": backend(goal, settings)})
     _check_built(goal, settings)
@@ -178,21 +179,6 @@ def make_plan(
             *(_gpu_notes(goal, here) if placed is None else placed.notes),
         ),
     )
-
-
-def _method(flags: Flags, hints: GoalHints) -> Method:
-    stages = (flags.method.lower(),) if flags.method else hints.stages
-    if len(stages) > 1:
-        raise PlanRejected(
-            f"stages ({' then '.join(stages)}) are not available yet: ask for {' or '.join(BUILT)} alone"
-        )
-    method = stages[0] if stages else "sft"
-    if not flags.method and method in hints.excluded:
-        raise PlanRejected(f"the goal rules out {method!r}, and no other method is available yet")
-    for built in BUILT:
-        if method == built:
-            return built
-    raise PlanRejected(f"the method {method!r} is not available yet; there is {', '.join(BUILT)}")
 
 
 def _gpu_notes(goal: str, here: Surroundings) -> tuple[str, ...]:

@@ -130,6 +130,21 @@ class RunSpec(Record):
     """Exports: what is made of the subject's model."""
 
 
+class StageOf(Record):
+    """Where a project stands in a pipeline: several trainings one after the other, each on the model of the last."""
+
+    pipeline: str
+    """Its project."""
+    number: int = Field(ge=1)
+    of: int = Field(ge=2)
+    base: ModelRef
+    """The model that the pipeline began with, whose tokenizer all stages share."""
+    before: tuple[str, ...] = ()
+    """What came of each earlier stage, in a sentence."""
+    export: Export | None = None
+    """What is made of the last model at the end; money and time for it are kept free in each stage."""
+
+
 class Plan(Record):
     """What will be done for a goal, complete before anything is launched."""
 
@@ -176,6 +191,7 @@ class Plan(Record):
     """Generated code may run without a sandbox."""
     notes: tuple[str, ...] = ()
     """What a person should know before saying yes, e.g. that embedded data replaces the recipe's."""
+    stage: StageOf | None = None
 
     def decoding(self, problems: ProblemSet) -> EvalConfig:
         """How answers are generated on a set.

@@ -24,7 +24,7 @@ from hfagent.agent.ports import Ports
 from hfagent.agent.records import Plan, Refusal
 from hfagent.agent.settings import Settings
 from hfagent.agent.summary import summary
-from hfagent.agent.wiring import Paths, as_planned, find_project, preflight, versions
+from hfagent.agent.wiring import Paths, as_planned, find_project, mailbox_of, preflight, versions
 
 
 class HandedOver(NamedTuple):
@@ -65,7 +65,7 @@ class Session:
         with self._lock:
             desk, paths = self._held()
             if desk.state.confirmed and desk.state.ended is None:
-                look(desk, paths.mailbox(self._begun(desk).state_dir))
+                look(desk, mailbox_of(paths, self._begun(desk), desk.state.plan))
             yield desk
 
     def plan(self, goal: str, flags: Flags, **limits: Any) -> dict[str, Any]:
@@ -238,7 +238,7 @@ class Session:
                     return
                 desk, paths = self._open
                 try:
-                    look(desk, paths.mailbox(self._begun(desk).state_dir))
+                    look(desk, mailbox_of(paths, self._begun(desk), desk.state.plan))
                 except Exception as error:  # noqa: BLE001 - told at the next call; the next look may succeed
                     self._trouble = error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfagent.agent.clock import SystemClock
-from hfagent.agent.control import FolderMailbox
+from hfagent.agent.control import FolderMailbox, Mailbox, StageMailbox
 from hfagent.agent.errors import PackageMissing, SettingsError, UsageError
 from hfagent.agent.ports import JobRunner, Ports, Tracker
 from hfagent.agent.records import Plan
@@ -47,6 +47,14 @@ class Paths:
     def mailbox(self, state_dir: Path) -> FolderMailbox:
         """What is asked of the process that holds the ledger."""
         return FolderMailbox(state_dir / "control" / self.project)
+
+
+def mailbox_of(paths: Paths, settings: Settings, plan: Plan) -> Mailbox:
+    """What is asked of a project, or of the pipeline that it is a stage of."""
+    own = paths.mailbox(settings.state_dir)
+    if plan.stage is None:
+        return own
+    return StageMailbox(own, Paths(paths.reports, plan.stage.pipeline).mailbox(settings.state_dir))
 
 
 def night_ports(settings: Settings) -> Ports:

@@ -10,6 +10,7 @@ from hfagent.agent.plan import OVERNIGHT_HOURS, Flags, Surroundings, make_plan
 from hfagent.agent.recipes import load as load_recipe
 from hfagent.agent.records import BenchmarkRef, DatasetRef, Plan
 from hfagent.agent.settings import load
+from hfagent.agent.stages import asked_methods
 
 BENCHMARKS = ("procedural_python", "openai_humaneval")
 OFFLINE = Surroundings(hub=False, gpu=False, benchmarks=BENCHMARKS)
@@ -30,6 +31,7 @@ def plan(
     hints = parse_goal(goal)
     return make_plan(
         goal,
+        method=asked_methods(Flags(**flags), hints)[0],
         hints=hints,
         flags=Flags(**flags),
         recipe=load_recipe(hints.task_area or "code"),
