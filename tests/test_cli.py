@@ -279,7 +279,7 @@ def test_check_judges_a_file_for_every_method(shell: Shell, tmp_path: Path) -> N
     code, out, _ = shell("check", "data.jsonl", "--json")
     shown = json.loads(out)
     assert (code, shown["dataset"], shown["rows"]) == (0, "data.jsonl", 5)
-    assert set(shown["methods"]) == {"sft", "dpo", "grpo", "kto"}
+    assert set(shown["methods"]) == {"sft", "dpo", "grpo", "kto", "reward"}
     assert shown["methods"]["sft"]["verdict"] == "NEEDS_MAPPING"
     assert set(shown["methods"]["sft"]) == {"verdict", "reason", "mapping", "warnings"}
     only = json.loads(shell("check", "data.jsonl", "--json", "--method", "SFT")[1])

@@ -23,6 +23,7 @@ NEEDS: dict[Method, str] = {
     "dpo": "chosen and rejected",
     "kto": "prompt, completion and a label of true or false, or chosen and rejected",
     "grpo": "a prompt",
+    "reward": "chosen and rejected",
 }
 CHAT_ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
 """Roles that chat templates know; for any other the template decides whether it fails or writes the name out."""
