@@ -151,9 +151,9 @@ def logs(name: str, project: str | None, settings: Settings, *, tail: int) -> in
     except JobError as error:
         if name in runs:
             raise
-        known = ", ".join(runs) or "none yet"
+        names = ", ".join(runs) or "none yet"
         raise UsageError(
-            f"no run and no job {name!r} in the project {paths.project!r}: its runs are {known}; "
+            f"no run and no job {name!r} in the project {paths.project!r}: its runs are {names}; "
             "another project is chosen with --project"
         ) from error
     for line in lines:
@@ -213,7 +213,7 @@ def _pipeline_agreed(state: PipelineState) -> bool:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    sys.stderr.write(f"{text}\n")
 
 
 def _show(plan: Plan | Pipeline, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from hfagent.agent.errors import LedgerError, SettingsError, UsageError
-from hfagent.agent.events import Event, Fact, PlanConfirmed, from_dict, to_line
+from hfagent.agent.events import Event, Fact, PlanConfirmed, PlanMade, from_dict, to_line
 from hfagent.agent.ports import Clock
 from hfagent.agent.redact import holds_secret, redact_all
 
@@ -150,6 +150,17 @@ def _lock(file: IO[bytes]) -> None:
 def is_confirmed(path: Path) -> bool:
     """Whether the project was ever started: one that was not may be replaced."""
     return any(isinstance(event.fact, PlanConfirmed) for event in read(path))
+
+
+def pipeline_of(path: Path) -> str | None:
+    """The pipeline that a ledger's project is a stage of, by its first line; None where it is none."""
+    try:
+        with path.open("rb") as file:
+            fact = from_dict(json.loads(file.readline())).fact
+    except (OSError, ValueError, ValidationError):
+        return None
+    stage = fact.plan.stage if isinstance(fact, PlanMade) else None
+    return None if stage is None else stage.pipeline
 
 
 def _parse(path: Path, data: bytes) -> list[Event]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rich.table import Table
 
@@ -11,7 +11,7 @@ from hfagent.agent import pipeline_report, pipeline_views, report, summary
 from hfagent.agent.errors import UsageError
 from hfagent.agent.events import Event
 from hfagent.agent.folding import fold
-from hfagent.agent.ledger import read
+from hfagent.agent.ledger import is_held, read
 from hfagent.agent.pipeline_state import PipelineState
 from hfagent.agent.pipeline_state import fold as fold_pipeline
 from hfagent.agent.records import Plan
@@ -132,6 +132,13 @@ class PipelineProject:
         """How it ended."""
         return None if self.state.ended is None else self.state.ended.state
 
+    def heading(self, *, held: bool) -> str:
+        """Where it stands, in a line; the words for its claim once it is made."""
+        claim = self.state.claim
+        end = "" if self.state.ended is None else f": {self.state.ended.reason}"
+        said = "" if claim is None else f"; {claim.label.replace('_', ' ')}: {claim.reason}"
+        return f"{self.paths.project}  {self.phase(held=held)}{end}{said}"
+
     def phase(self, *, held: bool) -> str:
         """See `pipeline_views.phase`."""
         return pipeline_views.phase(self.state, held=held)
@@ -185,3 +192,28 @@ def _project(paths: Paths, events: list[Event]) -> NightProject | PipelineProjec
         return PipelineProject(paths, pipeline)
     state = fold(events)
     return None if state is None else NightProject(paths, state)
+
+
+class Watched(NamedTuple):
+    """What a screen shows of a project."""
+
+    state: State
+    """The night, or the pipeline's newest stage."""
+    paths: Paths
+    """Of that night."""
+    pipeline: str | None
+    """A line about the pipeline; None where it is a night alone."""
+
+
+def watched(paths: Paths) -> Watched | None:
+    """What a screen shows; None before there is a plan.
+
+    Raises:
+        LedgerError: a ledger cannot be read.
+    """
+    found = _project(paths, read(paths.ledger))
+    state = None if found is None else found.live
+    if found is None or state is None:
+        return None
+    lead = found.heading(held=is_held(paths.ledger)) if isinstance(found, PipelineProject) else None
+    return Watched(state, Paths(paths.reports, state.plan.project), lead)

@@ -106,28 +106,40 @@ class World:
         special = self.endings(spec)
         if special is not None:
             return special
+        args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
         if spec.kind == "evaluate":
-            return Ending(running_s=self.evaluation_s(spec.run), result=self._score(spec))
+            return Ending(running_s=self.evaluation_s(spec.run), result=self._score(spec, args))
+        if spec.kind == "export":
+            return Ending(running_s=30, result=self._exported(args))
         steps = 3 if spec.kind == "smoke" else 20 * (1 + spec.run.count("-x"))
         slope = -0.05 if self.falling else 0.0
         self.tracker.rows[spec.project, spec.run] = [
             MetricPoint(step=i, values={"train/loss": 2.0 + slope * i + 0.001 * (-1) ** i, "train/learning_rate": 1e-3})
             for i in range(1, steps + 1)
         ]
+        model = args["--model"] if args["--model"].startswith("/merged/") else self.trains
         result = {
             "adapter": f"/models/{spec.run}",
             "stable_checkpoint": f"/models/{spec.run}/ck",
             "steps": steps,
-            "base_model": self.trains,
-            "adapter_base_model": self.trains,
+            "base_model": model,
+            "adapter_base_model": model,
             "base_fingerprint": "b",
             "weight_change": 0.1,
         }
         return Ending(running_s=60, result=result)
 
-    def _score(self, spec: JobSpec) -> dict[str, Any]:
-        args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
-        subject = args["--adapter"].rpartition("/")[2] if "--adapter" in args else "baseline"
+    @staticmethod
+    def _exported(args: dict[str, str]) -> dict[str, Any]:
+        subject, repo = args["--adapter"].rpartition("/")[2], args.get("--push")
+        files = [{"path": f"/gguf/{name}.gguf", "size_bytes": 1, "quantization": name}
+                 for name in args.get("--quantize", "").split(",") if name]  # fmt: skip
+        pushed = {repo: {"url": f"https://hub.example/{repo}"}} if repo else {}
+        return {"merged": f"/merged/{subject}", "files": files, "pushed": pushed}
+
+    def _score(self, spec: JobSpec, args: dict[str, str]) -> dict[str, Any]:
+        model = args["--model"].rpartition("/")[2] if args["--model"].startswith("/merged/") else "baseline"
+        subject = args["--adapter"].rpartition("/")[2] if "--adapter" in args else model
         problems = args["--set"]
         outcomes = fake_outcomes(N, self.skill[subject], salt=problems)
         if args["--seed"] != "0":  # the repeated baseline
