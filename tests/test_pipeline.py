@@ -261,11 +261,12 @@ def test_a_pipeline_killed_before_anybody_agreed_leaves_nothing_to_go_on_with(tm
     assert len(state.carried) == 2
 
 
-@pytest.mark.parametrize("lives", [3, 4, 5, 7])
+@pytest.mark.parametrize("lives", [6, 7, 8, 9, 11])
 def test_a_pipeline_killed_after_every_few_events_goes_on_to_the_same_end(
     tmp_path: Path, undisturbed: list[Any], lives: int
 ) -> None:
-    """Each process dies after so many events; two of them tell of its resume, the pipeline's and the stage's."""
+    """Each process dies after so many events: two tell of its resume, and a stage begins anew before its yes, the
+    fifth."""
     there = World(SKILL)
     with pytest.raises(KilledError):
         begin(tmp_path, there, exporting(tmp_path), console=DyingConsole(4))
@@ -277,7 +278,7 @@ def test_a_pipeline_killed_after_every_few_events_goes_on_to_the_same_end(
             deaths += 1
         else:
             break
-    assert deaths > 15
+    assert deaths > 10
     assert told(state) == undisturbed
     assert len(there.runner.submits) == len(set(there.runner.submits))
     assert facts(tmp_path).count("stage_begun") == 2
