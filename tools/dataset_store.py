@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import DatasetRef
+from hfagent.agent.train_config import METHODS
 from hfagent.tools.dataset_files import write_text
 from hfagent.tools.dataset_read import looks_local
 from hfagent.tools.procedural_python import train_rows
@@ -23,8 +24,10 @@ class LocalDatasetStore:
     def prepare(self, dataset: DatasetRef, *, rows: int | None, seed: int) -> str:
         """The path of an embedded dataset's file, the absolute path of a local one, or the Hub id.
 
+        The configs of the embedded dataset are the methods: the same tasks in the columns of each.
+
         Raises:
-            DatasetError: an unknown embedded dataset, no such file, or the folder cannot be written.
+            DatasetError: an unknown embedded dataset or config, no such file, or the folder cannot be written.
         """
         if not dataset.id.startswith("embedded:"):
             path = Path(dataset.id).expanduser()
@@ -35,8 +38,11 @@ class LocalDatasetStore:
             return dataset.id
         if dataset.id != EMBEDDED:
             raise DatasetError(f"unknown embedded dataset {dataset.id!r}; there is {EMBEDDED!r}")
-        count = rows or DEFAULT_ROWS
-        target = self._folder.resolve() / f"procedural-python-{count}-seed{seed}.jsonl"
+        method = dataset.config or "sft"
+        if method not in METHODS:
+            raise DatasetError(f"{EMBEDDED!r} has no config {method!r}: its configs are {', '.join(METHODS)}")
+        count, kind = rows or DEFAULT_ROWS, "" if method == "sft" else f"-{method}"
+        target = self._folder.resolve() / f"procedural-python{kind}-{count}-seed{seed}.jsonl"
         if not target.exists():
-            write_text(target, "".join(f"{json.dumps(row)}\n" for row in train_rows(count, seed)))
+            write_text(target, "".join(f"{json.dumps(row)}\n" for row in train_rows(count, seed, method)))
         return str(target)
