@@ -6,8 +6,7 @@ from pydantic import ValidationError
 
 from hfagent.agent.goal_numbers import MAX_LENGTH
 from hfagent.agent.records import Plan, TrainConfig
-
-EDITABLE = tuple(name for name in TrainConfig.model_fields if name != "method")
+from hfagent.agent.train_config import method_fields
 
 
 def ask(plan: Plan, stdin: TextIO, out: TextIO, *, context: int | None = None) -> Plan | bool:
@@ -49,12 +48,13 @@ def yes(stdin: TextIO, out: TextIO) -> bool:
 
 def _edit(plan: Plan, stdin: TextIO, out: TextIO, *, longest: int) -> Plan:
     """Read `name=value` lines until an empty one; a line that does not fit says why and changes nothing."""
-    for name in EDITABLE:
+    editable = tuple(name for name in TrainConfig.model_fields if name in method_fields(plan.method) - {"method"})
+    for name in editable:
         out.write(f"  {name}={_shown(getattr(plan.train, name))}\n")
     out.write("name=value changes one, an empty line ends\n")
     while text := _line("edit> ", stdin, out):
         name, equals, value = (part.strip() for part in text.partition("="))
-        if name not in EDITABLE or not equals:
+        if name not in editable or not equals:
             out.write(f"{text!r} changes nothing: write name=value with one of the names above\n")
             continue
         try:

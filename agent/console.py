@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
-from hfagent.agent import estimate, lines
+from hfagent.agent import data_rules, estimate, lines
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event
 from hfagent.agent.records import (
@@ -252,6 +252,8 @@ def _dataset_text(plan: Plan, dataset: DatasetReport | None) -> str:
     check = dataset.methods[plan.method]
     rows = "unknown number of" if dataset.rows is None else dataset.rows
     applied = f" ({MAPPED})" if check.verdict == "NEEDS_MAPPING" else ""
+    if data_rules.to_make(plan, dataset):
+        applied = " (the model makes its own first, of its answers to the prompts)"
     return f"{name}, {rows} rows, {check.verdict.replace('_', ' ')}: {check.reason}{applied}"
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from hfagent import __version__
-from hfagent.agent import hypotheses, jobs, policy, rules, thresholds
+from hfagent.agent import data_rules, hypotheses, jobs, policy, rules, thresholds
 from hfagent.agent.claim import claim
 from hfagent.agent.control import Request
 from hfagent.agent.dataset_records import DatasetReport
@@ -65,7 +65,7 @@ class Desk(JobDesk):
             path = self.ports.datasets.prepare(plan.dataset, rows=plan.train.max_rows, seed=plan.train.seed)
             self.append(DataPrepared(path=str(path)))
         report = self.ports.checker.check(
-            plan.dataset.model_copy(update={"id": self.state.data_path}),
+            self.state.data,
             model=base.model_copy(update={"id": tokenizer}),
             max_length=plan.train.max_length,
         )
@@ -76,15 +76,15 @@ class Desk(JobDesk):
     def check_contamination(self) -> ContaminationReport | Refusal:
         """Compare the training rows with every benchmark problem; the plan may have such rows left out."""
         plan = self.state.plan
-        refusal = policy.check_firewall(self.state)
+        refusal = data_rules.check_firewall(self.state)
         if refusal is not None:
             return self.refuse(refusal)
-        data = plan.dataset.model_copy(update={"id": self.state.data_path or plan.dataset.id})
+        data = self.state.data
         report = self.ports.firewall.check(
             data, name=plan.dataset.id, benchmarks=(plan.search, plan.confirm), max_rows=plan.train.max_rows
         )
         self.append(ContaminationChecked(report=report))  # before the copy, which holds no evidence any more
-        if policy.uncleaned(self.state):
+        if data_rules.uncleaned(self.state):
             copy = self.ports.firewall.clean(data, report, max_rows=plan.train.max_rows)
             self.append(DataPrepared(path=copy.id, cleaned=True))
         return report

@@ -81,6 +81,8 @@ class DataPrepared(Record):
     """What the train template's `--dataset` takes."""
     cleaned: bool = False
     """Whether it is a copy without the rows that hold benchmark problems: one file, so without config and split."""
+    made: bool = False
+    """Whether the model that is trained has made it, from the prompts of the plan's dataset."""
 
 
 class DatasetChecked(Record):

@@ -82,6 +82,9 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return replace(state, confirmed=True)
         case ModelPrepared(path=path, vocab_size=vocab_size):
             return replace(state, model_path=path, vocab_size=vocab_size)
+        case DataPrepared(path=path, made=True):
+            # What was found is about the prompts: the data that was made of them is checked anew.
+            return replace(state, data_path=path, data_made=True, source=state.dataset, dataset=None)
         case DataPrepared(path=path, cleaned=cleaned):
             return replace(state, data_path=path, data_cleaned=cleaned)
         case ContaminationChecked(report=contamination):

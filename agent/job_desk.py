@@ -15,6 +15,7 @@ from hfagent.agent.claim import noise
 from hfagent.agent.errors import AccountRefused, BackendAway, JobError
 from hfagent.agent.events import (
     CancelRequested,
+    DataPrepared,
     EpochOpened,
     Event,
     Fact,
@@ -95,6 +96,8 @@ class JobDesk:
         for run in self.state.runs.values():
             if run.spec.kind == "evaluate" and run.done and run.score is None:
                 self._record_score(run.spec, _score(run.result))
+            if run.spec.kind == "generate" and run.done and not self.state.data_made:
+                self.append(DataPrepared(path=str(run.result["dataset"]), made=True))
         self._measure_noise()
 
     def wait(self, timeout_s: float) -> None:
@@ -269,6 +272,8 @@ class JobDesk:
             ended = ended.model_copy(
                 update={"stage": "ERROR", "message": f"the evaluation's result is unusable: {flaw}"}
             )
+        if run.spec.kind == "generate" and job.stage == "COMPLETED" and not (job.result or {}).get("dataset"):
+            ended = ended.model_copy(update={"stage": "ERROR", "message": "the result names no dataset"})
         if run.spec.kind == "train" and job.stage == "COMPLETED" and (flaw := self._mistrained(job)):
             ended = ended.model_copy(update={"stage": "ERROR", "message": f"the trained model is unusable: {flaw}"})
         self.append(ended)

@@ -3,14 +3,15 @@
 from datetime import datetime
 from pathlib import Path
 
-from hfagent.agent import envelope
-from hfagent.agent.records import Export, JobSpec, RunSpec, Score, TrainConfig
+from hfagent.agent import data_rules, envelope
+from hfagent.agent.records import Export, JobSpec, Method, RunSpec, Score, TrainConfig
 from hfagent.agent.state import State
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 TEMPLATES = {
     "train": "train_{method}.py",
     "smoke": "train_{method}.py",
+    "generate": "make_data.py",
     "evaluate": "evaluate.py",
     "export": "export.py",
 }
@@ -24,6 +25,8 @@ def job_spec(state: State, run: RunSpec, now: datetime) -> JobSpec:
         args = evaluate_args(state, run)
     elif run.kind == "export":
         args = export_args(state, run)
+    elif run.kind == "generate":
+        args = data_args(state)
     else:
         args = train_args(state, run, attempt)
     return JobSpec(
@@ -50,12 +53,11 @@ def train_args(state: State, run: RunSpec, attempt: int) -> tuple[str, ...]:
     args = ["--model", _model_path(state)]
     if plan.model.revision:
         args += ["--revision", plan.model.revision]
-    split = "train" if state.data_cleaned else plan.dataset.split
-    args += ["--dataset", state.data_path or plan.dataset.id, "--split", split]
-    if plan.dataset.config and not state.data_cleaned:
-        args += ["--config", plan.dataset.config]
-    if state.dataset and (mapping := state.dataset.methods[plan.method].mapping):
-        args += ["--mapping", mapping.model_dump_json(exclude_defaults=True)]
+    args += ["--dataset", *_data_args(state, plan.method)]
+    if train.method == "grpo":
+        if train.reward_funcs is None and state.dataset is not None and (reward := data_rules.judges(state.dataset)):
+            train = train.model_copy(update={"reward_funcs": reward})
+        args += ["--unsafe-exec"] if plan.unsafe_exec else []
     args += hyperparameter_args(train)
     args += ["--project", plan.label, "--run-name", tracker_run(run, attempt)]
     checkpoint = run.resume_from
@@ -67,6 +69,33 @@ def train_args(state: State, run: RunSpec, attempt: int) -> tuple[str, ...]:
     if run.kind == "smoke":
         args += ["--smoke"]
     return tuple(args)
+
+
+def data_args(state: State) -> tuple[str, ...]:
+    """Arguments of the template that makes training data: the embedded tasks, or the prompts of the plan's dataset."""
+    plan = state.plan
+    how = plan.generation
+    if how is None:
+        raise ValueError(f"the plan {plan.project!r} has no generation: no training data is made")
+    args = ["--model", _model_path(state)]
+    if plan.model.revision:
+        args += ["--revision", plan.model.revision]
+    args += ["--method", plan.method, "--prompts"]
+    args += [plan.dataset.id] if plan.dataset.embedded else _data_args(state, "grpo")
+    args += ["--n", str(min(how.n, plan.train.max_rows or how.n)), "--num-samples", str(how.num_samples)]
+    args += ["--temperature", str(how.temperature), "--seed", str(plan.train.seed)]
+    args += ["--batch-size", str(plan.evaluation.batch_size)]
+    return (*args, *(["--unsafe-exec"] if plan.unsafe_exec else []))
+
+
+def _data_args(state: State, method: Method) -> list[str]:
+    data = state.data
+    args = [data.id, "--split", data.split]
+    if data.config:
+        args += ["--config", data.config]
+    if state.dataset and (mapping := state.dataset.methods[method].mapping):
+        args += ["--mapping", mapping.model_dump_json(exclude_defaults=True)]
+    return args
 
 
 def _left_behind(state: State, run: RunSpec) -> str | None:

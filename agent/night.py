@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from hfagent.agent import report
+from hfagent.agent import data_rules, report
 from hfagent.agent.console import Progress
 from hfagent.agent.control import Request
 from hfagent.agent.desk import Desk
@@ -170,13 +170,8 @@ def _agreed(desk: Desk, ask: Ask | None, progress: Progress) -> bool:
 
 
 def _refuse_incompatible(state: State) -> None:
-    plan = state.plan
-    check = state.dataset.methods[plan.method] if state.dataset is not None else None
-    if check is not None and check.verdict == "INCOMPATIBLE":
-        raise DatasetError(
-            f"the dataset {plan.dataset.id!r} cannot train with {plan.method}: {check.reason}; "
-            f"see `hfagent check {plan.dataset.id}`"
-        )
+    if (why := data_rules.flaw(state)) is not None:
+        raise DatasetError(why)
 
 
 def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, resumed_by: int | None) -> State:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from hfagent.agent import night, pipeline_report, pipeline_rules
+from hfagent.agent.data_rules import data_flaw
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.errors import DatasetError, HfagentError, LedgerError, ReportError, UsageError
 from hfagent.agent.events import (
@@ -65,12 +66,8 @@ class PipelineDesk:
         for number, plan in enumerate(self.state.pipeline.stages, start=1):
             report = self._checked(plan)
             self.append(DatasetChecked(report=report))
-            check = report.methods[plan.method]
-            if check.verdict == "INCOMPATIBLE":
-                raise DatasetError(
-                    f"the dataset {plan.dataset.id!r} cannot train with {plan.method}, stage {number}: {check.reason}; "
-                    f"name one dataset for each stage, with commas, or see `hfagent check {plan.dataset.id}`"
-                )
+            if (why := data_flaw(plan, report)) is not None:
+                raise DatasetError(f"stage {number}: {why}; --dataset takes one dataset for each stage, with commas")
 
     def work(self) -> PipelineState:
         """Do what is due until nothing is.
@@ -122,7 +119,7 @@ class PipelineDesk:
         path = self._ports.datasets.prepare(plan.dataset, rows=plan.train.max_rows, seed=plan.train.seed)
         model = self._ports.models.prepare(plan.model)
         report = self._ports.checker.check(
-            plan.dataset.model_copy(update={"id": str(path)}),
+            plan.dataset.prepared(str(path)),
             model=plan.model.model_copy(update={"id": str(model)}),
             max_length=plan.train.max_length,
         )

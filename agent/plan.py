@@ -10,15 +10,15 @@ from hfagent.agent.goal_export import asked_export
 from hfagent.agent.goal_numbers import GoalNumbers
 from hfagent.agent.goal_words import denied
 from hfagent.agent.hardware import Table, fallback
+from hfagent.agent.method_defaults import generation
 from hfagent.agent.placement import Placement, place
+from hfagent.agent.plan_training import training
 from hfagent.agent.recipes import Choices, Recipe
-from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal, TrainConfig
+from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal
 from hfagent.agent.settings import Settings
-from hfagent.agent.space import EFFECTIVE_BATCH, configure
 
-BUILT: tuple[Method, ...] = ("sft",)
-"""Methods that have a job template."""
-QUICK = {"max_rows": 100, "max_steps": 6}
+BUILT: tuple[Method, ...] = ("sft", "dpo", "grpo", "kto")
+"""Methods that make a model to be evaluated, and have a job template."""
 QUICK_PROBLEMS = 40
 DEFAULT_TRIALS = 8
 """Sets of hyperparameters that fit a night on one GPU."""
@@ -126,16 +126,16 @@ def make_plan(
             "not answer: name a local --model and --dataset, or use the code recipe, which works offline"
         )
     model = ModelRef(id=wanted_model) if wanted_model not in (None, base.model.id) else base.model
-    dataset = _dataset(flags, wanted_dataset, base.dataset)
-    changes: dict[str, Any] = {"method": method, "seed": settings.seed}
-    if embedded is not None:
-        changes |= _own_parts(recipe, embedded, model, dataset)
-    train = _as_said(base.train.model_copy(update=changes), hints.numbers)
-    train = train.model_copy(update=QUICK) if flags.quick else train
+    dataset = _dataset(flags, wanted_dataset, base.dataset, method)
+    if rented is not None:
+        model = model.model_copy(update={"parameters": here.parameters or model.parameters})
+    train = training(
+        recipe, method, model, dataset, hints.numbers,
+        embedded=embedded, seed=settings.seed, quick=flags.quick,
+    )  # fmt: skip
     evaluation = base.evaluation.model_copy(update={"seed": settings.seed})
     placed: Placement | None = None
     if rented is not None:
-        model = model.model_copy(update={"parameters": here.parameters or model.parameters})
         placed = place(
             rented, model.parameters, method,
             train=train, evaluation=evaluation, named=settings.flavor, vocab_size=here.vocab_size,
@@ -171,6 +171,7 @@ def make_plan(
         target_delta=None if settings.target_points is None else settings.target_points / 100,
         contaminated_rows=settings.contaminated_rows,
         export=export,
+        generation=generation(embedded=embedded is not None and dataset.id == embedded.dataset.id),
         approve_runs=settings.approve_runs,
         unsafe_exec=settings.unsafe_exec,
         notes=(
@@ -206,27 +207,6 @@ def _with_wishes(settings: Settings, numbers: GoalNumbers, flavor: str | None) -
     return settings.model_copy(update=new), tuple(notes)
 
 
-def _as_said(train: TrainConfig, numbers: GoalNumbers) -> TrainConfig:
-    """The hyperparameters with those that the sentence says."""
-    names = ("max_rows", "num_train_epochs", "max_steps", "learning_rate", "max_length", "lora_r")
-    changes = {name: getattr(numbers, name) for name in names} | {EFFECTIVE_BATCH: numbers.batch_size}
-    return configure(train, {name: value for name, value in changes.items() if value is not None})
-
-
-def _own_parts(recipe: Recipe, embedded: Choices, model: ModelRef, dataset: DatasetRef) -> dict[str, Any]:
-    """Hyperparameters that suit the embedded model or data alone give way to the recipe's for a person's own."""
-    changes: dict[str, Any] = {}
-    if dataset.id != embedded.dataset.id:
-        changes |= {
-            "max_rows": None,
-            "max_length": recipe.train.max_length,
-            "eval_fraction": recipe.train.eval_fraction,
-        }
-    if model.id != embedded.model.id:
-        changes |= {"learning_rate": recipe.train.learning_rate}
-    return changes
-
-
 def _check_built(goal: str, settings: Settings) -> None:
     for what, pattern in UNBUILT.items():
         if any(not denied(goal, match.start()) for match in re.finditer(pattern, goal, re.IGNORECASE)):
@@ -256,13 +236,15 @@ def _check_rented(settings: Settings, here: Surroundings, *, capped: bool) -> No
         )
 
 
-def _dataset(flags: Flags, wanted: str | None, default: DatasetRef) -> DatasetRef:
+def _dataset(flags: Flags, wanted: str | None, default: DatasetRef, method: Method) -> DatasetRef:
     if wanted is None or wanted == default.id:
         if default.id.startswith("embedded:") and (flags.config or flags.split):
             raise PlanRejected(
                 f"--config and --split do not fit {default.id!r}: name the --dataset that they belong to"
             )
         changes = {name: getattr(flags, name) for name in ("config", "split") if getattr(flags, name) is not None}
+        if default.id.startswith("embedded:") and method != "sft":
+            changes["config"] = "grpo"  # the tasks with their tests: a model's own answers become the other columns
         return default.model_copy(update=changes)
     return DatasetRef(id=wanted, config=flags.config, split=flags.split or "train")
 

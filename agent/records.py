@@ -39,6 +39,15 @@ class DatasetRef(Record):
     config: str | None = None
     split: str = "train"
 
+    @property
+    def embedded(self) -> bool:
+        """Whether it is written here: then it is one file, and its config is in the file's name."""
+        return self.id.startswith("embedded:")
+
+    def prepared(self, path: str) -> "DatasetRef":
+        """The dataset where it can be read."""
+        return DatasetRef(id=path) if self.embedded else self.model_copy(update={"id": path})
+
 
 class BenchmarkRef(Record):
     """Problems to be solved: a benchmark's name, which set of it, and how many."""
@@ -72,6 +81,16 @@ class Export(Record):
     public: bool = False
     anyway: bool = False
     """Pushed also without a confirmed gain; the card says so."""
+
+
+class Generation(Record):
+    """How a model makes its own training data (`make_data.py`)."""
+
+    n: int = Field(ge=1)
+    """Prompts."""
+    num_samples: int = Field(ge=1)
+    """Completions of a prompt."""
+    temperature: float = Field(gt=0)
 
 
 class RunSpec(Record):
@@ -155,6 +174,8 @@ class Plan(Record):
     """What becomes of training rows that hold benchmark problems: left out, or nothing is trained."""
     export: Export | None = None
     """What becomes of the kept model at the end; None leaves the adapter."""
+    generation: Generation | None = None
+    """How training data are made where the dataset has none for the method; None makes none."""
     approve_runs: bool = False
     """Each training run waits for a person's yes."""
     unsafe_exec: bool = False

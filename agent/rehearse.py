@@ -169,8 +169,8 @@ def simulated_plan(goal: str, scenario: Scenario) -> Plan:
     named = {recipe.search.name, recipe.confirm.name, *([hints.benchmark] if hints.benchmark else [])}
     here = Surroundings(hub=True, gpu=True, benchmarks=tuple(sorted(named)))
     method, *more = asked_methods(Flags(), hints)
-    if more:
-        raise PlanRejected(f"{' then '.join((method, *more))}: nights are rehearsed one method at a time")
+    if more or method != "sft":
+        raise PlanRejected(f"a rehearsal of {' then '.join((method, *more))} is not available yet: rehearse sft alone")
     plan = make_plan(goal, method=method, hints=hints, flags=Flags(), recipe=recipe, settings=Settings(), here=here)
     night = scenario.night
     return plan.model_copy(

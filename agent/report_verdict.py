@@ -3,7 +3,21 @@
 import json
 
 from hfagent.agent import report_facts as facts
-from hfagent.agent.markdown import NONE, code, dollars, duration, fenced, link, path, plain, prose, table, times, utc, value
+from hfagent.agent.markdown import (
+    NONE,
+    code,
+    dollars,
+    duration,
+    fenced,
+    link,
+    path,
+    plain,
+    prose,
+    table,
+    times,
+    utc,
+    value,
+)
 from hfagent.agent.report_words import STAGE_WORDS, points, score
 from hfagent.agent.runs import Comparison
 from hfagent.agent.state import State

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from hfagent.agent import estimate, pipeline, policy, report, rules
+from hfagent.agent import data_rules, estimate, pipeline, policy, report, rules
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import ReportError, UsageError
 from hfagent.agent.events import Event, PlanConfirmed, PlanMade, Resumed
@@ -128,9 +128,8 @@ class Session:
             desk, _ = self._held()
             if desk.state.confirmed:
                 raise UsageError(f"the project {desk.state.plan.project!r} is confirmed already")
-            check = desk.state.dataset.methods[desk.state.plan.method] if desk.state.dataset is not None else None
-            if check is None or check.verdict == "INCOMPATIBLE":
-                raise UsageError(f"the dataset cannot train: {check.reason if check else 'it is not checked'}")
+            if desk.state.dataset is None or (why := data_rules.flaw(desk.state)) is not None:
+                raise UsageError("the dataset is not checked" if desk.state.dataset is None else str(why))
             desk.append(PlanConfirmed(by="agent"))
             self._watch()
             return self.status()

@@ -41,6 +41,8 @@ from hfagent.agent.state import State
 
 SKILL = {"baseline": 0.1, "sft-01": 0.4, "sft-01-x1": 0.6, "sft-01-x2": 0.6}
 N = 200
+MADE = "/made/data"
+"""Where the data lie that a model made."""
 LOST = Ending(running_s=5, stage="ERROR", exit_code=None, message="the machine is gone")
 DIVERGED = Ending(running_s=5, stage="ERROR", exit_code=1, message="training diverged: NaN loss")
 FAILED = Ending(running_s=5, stage="ERROR", exit_code=1, message="No space left on device")
@@ -109,6 +111,10 @@ class World:
         args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
         if spec.kind == "evaluate":
             return Ending(running_s=self.evaluation_s(spec.run), result=self._score(spec, args))
+        if spec.kind == "generate":
+            made = {"dataset": MADE, "prompts": 200, "samples": 800, "passed": 90, "rows": 120, "equal": 80,
+                    "from_solutions": 60, "mean_reward": 0.11, "recipe": "/made/recipe.json"}  # fmt: skip
+            return Ending(running_s=90, result=made)
         if spec.kind == "export":
             return Ending(running_s=30, result=self._exported(args))
         steps = 3 if spec.kind == "smoke" else 20 * (1 + spec.run.count("-x"))
