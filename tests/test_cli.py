@@ -98,7 +98,7 @@ def test_dry_run_as_json_holds_plan_time_and_cost(shell: Shell) -> None:
         ((GOAL, "--yes", "--flavor", "a10g-large"), "unknown flavor 'a10g-large'"),
         ((GOAL, "--yes", "--backend", "moon"), "--backend"),
         ((GOAL, "--yes", "--budget-usd", "-1"), "--budget-usd"),
-        ((GOAL, "--yes", "--method", "dpo"), "'dpo' is not available yet"),
+        ((GOAL, "--yes", "--method", "reward"), "'reward' is not available yet"),
         ((GOAL, "--yes", "--benchmark", "nope"), "'nope' is not available"),
         ((GOAL, "--yes", "--dataset", "missing.jsonl"), "missing.jsonl"),
         ((GOAL, "--yes", "--model", "./nomodel"), "'./nomodel'"),

@@ -17,6 +17,8 @@ PURE = (
     "integrity", "claim", "setback", "watch", "remedy",
     "space", "hypotheses", "rungs", "envelope", "remaining", "sequential", "surrogate",
     "hardware", "memory", "placement", "night_jobs", "estimate_view",
+    "stages", "pipeline_facts", "pipeline_state", "pipeline_rules", "pipeline_lines", "pipeline_report", "data_rules",
+    "plan_training",
 )  # fmt: skip
 IMPURE_MODULES = {"time", "random", "os", "subprocess", "socket", "threading", "requests", "tempfile", "shutil"}
 INNER = {"lighteval_tasks.py", "roomy_cache.py", "sft_trainer.py"}

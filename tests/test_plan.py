@@ -105,9 +105,7 @@ def test_a_project_is_named_after_model_data_and_method_and_numbered_when_taken(
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("'dpo' is not available yet", {"goal": "improve code with DPO"}),
-        ("stages", {"goal": "improve code with SFT then DPO"}),
-        ("ask for sft alone", {"goal": "improve code, first SFT, then DPO"}),
+        ("'reward' is not available yet", {"method": "reward"}),
         ("rules out 'sft'", {"goal": "improve code, but do not use SFT"}),
         ("unknown flavor 'a10g-large'", {"settings": {"flavor": "a10g-large"}}),
         ("unknown flavor 'a100-large'", {"goal": "train on an a100-large GPU to improve code"}),
