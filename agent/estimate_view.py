@@ -72,25 +72,31 @@ def prices_text(table: Table) -> str:
     return f"{source}, {table.as_of.isoformat()}"
 
 
-def as_json(found: Sequence[Estimate]) -> dict[str, Any]:
+def as_json(found: Estimate) -> dict[str, Any]:
+    """One object."""
+    return found.model_dump(mode="json")
+
+
+def stages_json(found: Sequence[Estimate]) -> dict[str, Any]:
     """One object: the estimate, or those of all stages with their sums."""
     if len(found) == 1:
-        return found[0].model_dump(mode="json")
+        return as_json(found[0])
     sums = {name: sum(getattr(stage, name) for stage in found) for name in SUMMED}
-    return {"stages": [stage.model_dump(mode="json") for stage in found], **sums}
+    return {"stages": [as_json(stage) for stage in found], **sums}
 
 
-def text(found: Sequence[Estimate]) -> str:
+def stages_text(found: Sequence[Estimate]) -> str:
     """For a terminal; of several stages one after the other, and the sum."""
     if len(found) == 1:
-        return _text(found[0])
-    parts = [f"stage {n} of {len(found)}: {stage.plan.method}\n{_text(stage)}" for n, stage in enumerate(found, 1)]
+        return text(found[0])
+    parts = [f"stage {n} of {len(found)}: {stage.plan.method}\n{text(stage)}" for n, stage in enumerate(found, 1)]
     expected, worst = sum(e.expected_micro_usd for e in found), sum(e.reserved_micro_usd for e in found)
     seconds = duration(sum(e.expected_s for e in found))
     return "\n\n".join([*parts, f"all stages: {seconds}, {dollars(expected)} expected, {dollars(worst)} at worst"])
 
 
-def _text(found: Estimate) -> str:
+def text(found: Estimate) -> str:
+    """For a terminal."""
     plan = found.plan
     lines = [*_heading(found), ""]
     rows = [(job.name, str(job.count), *_times(job.expected_s, job.timeout_s), *_costs(job)) for job in found.jobs]

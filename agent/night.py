@@ -41,11 +41,7 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
     Returns:
         The final state; None when the answer was no, and then nothing is left behind.
     """
-    if plan.backend != ports.runner.name:
-        raise UsageError(
-            f"the plan's jobs are to run on {plan.backend!r}, and the runner that is wired is {ports.runner.name!r}: "
-            f"use --backend {ports.runner.name}"
-        )
+    check_runner(plan, ports)
     paths = Paths(settings.reports_dir, plan.project)
     with open_ledger(paths.ledger, ports.clock) as book:
         if _confirmed(book):
@@ -63,6 +59,19 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
             if not _confirmed(book):
                 paths.abandon()
             raise
+
+
+def check_runner(plan: Plan, ports: Ports) -> None:
+    """Look whether the plan's jobs would run where it says.
+
+    Raises:
+        UsageError: they would not.
+    """
+    if plan.backend != ports.runner.name:
+        raise UsageError(
+            f"the plan's jobs are to run on {plan.backend!r}, and the runner that is wired is {ports.runner.name!r}: "
+            f"use --backend {ports.runner.name}"
+        )
 
 
 def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) -> State:

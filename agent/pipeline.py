@@ -45,6 +45,7 @@ def begin(
         DatasetError: the data of a stage cannot train with its method.
     """
     paths = Paths(settings.reports_dir, pipeline.project)
+    night.check_runner(pipeline.stages[0], ports)
     with _offered(pipeline, paths, ports, settings, console) as desk:
         if ask is not None and not ask(desk.state):
             paths.abandon()

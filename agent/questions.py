@@ -14,9 +14,9 @@ def estimate_goal(goal: str, flags: Flags, settings: Settings, *, as_json: bool)
 
     found = planning.estimate_goal(goal, flags, settings)
     if as_json:
-        print_json(estimate_view.as_json(found))
+        print_json(estimate_view.stages_json(found))
     else:
-        print(estimate_view.text(found))  # noqa: T201 - the result
+        print(estimate_view.stages_text(found))  # noqa: T201 - the result
     return 0
 
 
