@@ -16,7 +16,7 @@ from hfagent import __version__
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS = (
     "run", "estimate", "resume", "status", "report", "logs", "cancel", "publish", "check", "rehearse", "doctor", "mcp",
-    "chat", "watch",
+    "chat", "watch", "verify",
 )  # fmt: skip
 
 
@@ -51,6 +51,10 @@ PlannerOption = Annotated[
     str | None,
     typer.Option("--planner", help="Who plans: rules, openai:<model>, hf:<model>, or an OpenAI-compatible base url."),
 ]
+BackendOption = Annotated[
+    str | None,
+    typer.Option("--backend", help="Where jobs run: local, hf for Hugging Face Jobs, slurm or ray for a cluster."),
+]
 StateDir = Annotated[Path | None, typer.Option(help="Folder of jobs and data.")]
 
 
@@ -83,7 +87,7 @@ def run(
         typer.Option(help="Training method: sft, dpo, grpo or kto; several with commas run one after the other."),
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark of the confirm set, e.g. openai_humaneval.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="Time limit of the whole project.")] = None,
@@ -125,7 +129,7 @@ def estimate(
     goal: Annotated[str, typer.Argument(help="What to achieve, in a sentence.")],
     model: Annotated[str | None, typer.Option(help="Base model: Hub id or folder.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Training data: Hub id, file or folder.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
     max_trials: Annotated[int | None, typer.Option(help="Sets of hyperparameters to try.")] = None,
@@ -196,7 +200,7 @@ def publish(
     project: Project = None,
     push: Annotated[str | None, typer.Option(help="Repo of the merged model: user/name. Private.")] = None,
     gguf: Annotated[str | None, typer.Option(help="GGUF files to make, e.g. Q4_K_M,Q8_0.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="A new repo may be seen by all.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="The repo may be seen by all.")] = False,
     anyway: Annotated[bool, typer.Option("--publish-anyway", help="Also without a confirmed gain.")] = False,
     reports_dir: ReportsDir = None,
     state_dir: StateDir = None,
@@ -263,17 +267,25 @@ def rehearse(
 
 @app.command()
 def doctor(
-    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     model: Annotated[str | None, typer.Option(help="Base model that jobs on hf must find.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Training data that jobs on hf must find.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at this machine, or at the account for --backend hf: what works, what does not, and what to do about it."""
+    """Look at this machine, or at the account or cluster of --backend: what works, and what to do about the rest."""
     from hfagent.agent import commands
 
     settings = _settings(backend=backend, flavor=flavor)
     _exit(commands.doctor(settings, model=model, dataset=dataset, as_json=as_json))
+
+
+@app.command()
+def verify(project: Project = None, reports_dir: ReportsDir = None, as_json: AsJson = False) -> None:
+    """Check that a project's ledger holds what was written, line by line."""
+    from hfagent.agent import verify as verifying
+
+    _exit(verifying.verify(project, _settings(reports_dir=reports_dir), as_json=as_json))
 
 
 @app.command()

@@ -1,10 +1,8 @@
 """What each command does. Every function returns the exit code and prints its result on stdout."""
 
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from hfagent.agent import console as terminal
@@ -18,17 +16,16 @@ from hfagent.agent.pipeline_views import expected_s, pipeline_text
 from hfagent.agent.plan import Flags
 from hfagent.agent.project import PipelineProject, known
 from hfagent.agent.records import Export, Plan
+from hfagent.agent.redact import redact
+from hfagent.agent.report_release import export_text
 from hfagent.agent.settings import Settings
+from hfagent.agent.shipping import newest
+from hfagent.agent.signals import Terminated, exit_code, terminable
 from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths
 
-EXIT = {"finished": 0, "running": 0, "waiting": 0, "failed": 1, "stopped": 3, "interrupted": 130, "terminated": 143}
-"""The last two as a shell reports SIGINT and SIGTERM: 128 + the signal."""
+EXIT = {"finished": 0, "running": 0, "waiting": 0, "failed": 1, "stopped": 3}
 IMAGE = re.compile(r"^!\[(.*)\]\((.*)\)$", re.MULTILINE)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, e.g. of `timeout` or of a machine that shuts down: the night ends as by Ctrl-C."""
 
 
 def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: bool) -> int:
@@ -74,13 +71,14 @@ def publish(project: str | None, export: Export, settings: Settings, *, as_json:
     settings = wiring.as_planned(settings, found.plan)
     wiring.preflight(settings)
     make = pipeline.export if isinstance(found, PipelineProject) else night.export
-    run = make(paths, wiring.night_ports(settings), settings, export, console=terminal.stderr_console())
-    result = {**run.result, "run": run.spec.name, "stage": run.last.stage, "message": run.last.message}
-    if as_json:
+    state = make(paths, wiring.night_ports(settings), settings, export, console=terminal.stderr_console())
+    run = newest(state)
+    if as_json and run is not None:
+        result = {**run.result, "run": run.spec.name, "stage": run.last.stage, "message": run.last.message}
         print_json(result)
     else:
-        print(terminal.export_text(run))  # noqa: T201 - the result
-    return int(not run.done)
+        print(export_text(state))  # noqa: T201 - the result
+    return int(run is None or not run.done)
 
 
 def resume(project: str | None, settings: Settings, *, as_json: bool) -> int:
@@ -157,7 +155,7 @@ def logs(name: str, project: str | None, settings: Settings, *, tail: int) -> in
             "another project is chosen with --project"
         ) from error
     for line in lines:
-        print(line)  # noqa: T201 - the result
+        print(redact(line))  # noqa: T201 - the result
     return 0
 
 
@@ -169,7 +167,9 @@ def cancel(project: str | None, settings: Settings) -> int:
     found = known(paths := wiring.find_project(settings.reports_dir, project))
     settings = wiring.as_planned(settings, found.plan)
     if found.over is not None:
-        raise UsageError(f"the project {paths.project!r} is already {found.over}")
+        outlived = found.live is not None and found.live.outlived
+        more = f"; `hfagent resume {paths.project}` ends the jobs that still run" if outlived else ""
+        raise UsageError(f"the project {paths.project!r} is already {found.over}{more}")
     request = Request(ask="stop", text="on request, by hfagent cancel")
     ask = pipeline.ask if isinstance(found, PipelineProject) else night.ask
     elsewhere = ask(paths, wiring.night_ports(settings), settings, request)
@@ -236,7 +236,7 @@ def _show(plan: Plan | Pipeline, *, as_json: bool) -> None:
 
 def _worked(night: Callable[[], object], paths: Paths, *, as_json: bool) -> int:
     """Run a night and print what came of it, also when it was interrupted or crashed."""
-    with _terminable():
+    with terminable():
         return _closed(night, paths, as_json=as_json)
 
 
@@ -253,7 +253,7 @@ def _closed(night: Callable[[], object], paths: Paths, *, as_json: bool) -> int:
             console.print(f"or stop it with `hfagent cancel {paths.project}`")
             if as_json:
                 _close(paths, as_json=True)
-        return EXIT[said]
+        return exit_code(signaled)
     except HfagentError as error:
         # Held by another process now: the error is about this attempt, and that process tells how the project stands.
         if not paths.ledger.exists() or is_held(paths.ledger):
@@ -265,21 +265,6 @@ def _closed(night: Callable[[], object], paths: Paths, *, as_json: bool) -> int:
         console.print("nothing was started")
         return 0
     return _close(paths, as_json=as_json)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Make SIGTERM an exception, once: `timeout` sends it twice, to the process and to its group."""
-
-    def terminate(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _close(paths: Paths, *, as_json: bool) -> int:

@@ -38,6 +38,13 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_JUDGED_BY = re.compile(
+    r"(?:benchmarks?|evaluat\w+|measur\w+|judg\w+|scor\w+|test(?:ed|ing|s)?)"
+    r"(?:\s+(?:it|them|the|model|models|results?|on|with|by|against|using|file|is|in))*:?\s+[\"'`*]*$",
+    re.IGNORECASE,
+)
+"""What stands before a file of problems that a model is judged by."""
+_AS_BENCHMARK = re.compile(rf"{_QUOTE}\s+(?:as\s+)?(?:(?:the|a|my|our)\s+)?benchmark", re.IGNORECASE)
 _OTHER_FILES = re.compile(r"\.(?:md|txt|py|html|png|log|toml|ya?ml)$", re.IGNORECASE)
 
 _NOUNS: dict[Role, str] = {
@@ -80,7 +87,10 @@ def _read(match: re.Match[str]) -> tuple[str, Role | None] | None:
         return (last, "dataset") if re.search(r"[\d_]", last) else None
     if match["link"] or _OTHER_FILES.search(token) or {part.lower() for part in token.split("/")} <= PLAIN_PAIRS:
         return None
-    return token, "dataset" if re.search(rf"\.(?:{_SUFFIX})$", token, re.IGNORECASE) else None
+    if not re.search(rf"\.(?:{_SUFFIX})$", token, re.IGNORECASE):
+        return token, None
+    judged = _JUDGED_BY.search(match.string[: match.start()]) or _AS_BENCHMARK.match(match.string[match.end() :])
+    return token, "benchmark" if judged else "dataset"
 
 
 def _role(text: str, start: int, end: int, name: str) -> Role:

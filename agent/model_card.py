@@ -1,37 +1,42 @@
 """The card of a published model: what it is, how much better, by which evidence, and how to load it. Pure."""
 
-from typing import Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 from hfagent.agent.claim import claim
-from hfagent.agent.records import Claim, Export
+from hfagent.agent.records import Claim, Export, RunSpec
+from hfagent.agent.release import file_check
+from hfagent.agent.report_release import files_table
+from hfagent.agent.report_words import EMBEDDED_MODEL_WORDS, hub_dataset, hub_model
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.trackio_links import run_link
 from hfagent.agent.view import verdict_text
 
-GGUF_TABLE = "<!-- files -->"
-"""Where the export job puts the table of the GGUF files, which only it knows."""
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
 TASKS = {"procedural_python": "procedural Python functions", "openai_humaneval": "HumanEval", "gsm8k": "GSM8K"}
 
 
-def model_card(state: State, export: Export, version: str, *, gguf: bool = False, verdict: str | None = None) -> str:
+def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = False) -> str:
     """README.md of the repo.
 
     Args:
-        state: of the project; a run was kept.
-        export: what is published, and where.
+        state: of the project; a run was kept, and exported.
+        publish: the run that pushes.
         version: of hfagent.
         gguf: the card of the repo with the GGUF files.
         verdict: what is said of the model instead of the project's own verdict: that of its pipeline.
     """
-    run = state.runs[str(state.kept)]
+    run, export = state.runs[str(state.kept)], publish.export or Export()
     title = str(export.push).rpartition("/")[2] + ("-GGUF" if gguf else "")
     parts = [
-        _front_matter(state, run, title, export, gguf=gguf),
+        _front_matter(state, run, title, publish, gguf=gguf),
         f"# {title}",
-        _what(state, run),
-        verdict or _verdict(state),
-        _files(export) if gguf else _load(str(export.push)),
+        _what(state),
+        export.judged or _verdict(state),
+        _files(state, publish, export) if gguf else _load(str(export.push)),
         _results(state, run),
         _parameters(state, run),
         _provenance(state, run, version),
@@ -39,56 +44,67 @@ def model_card(state: State, export: Export, version: str, *, gguf: bool = False
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(state: State, run: Run, title: str, export: Export, *, gguf: bool) -> str:
-    from huggingface_hub import EvalResult, ModelCardData
+def _front_matter(state: State, run: Run, title: str, publish: RunSpec, *, gguf: bool) -> str:
+    from huggingface_hub import ModelCardData
 
-    plan = state.plan
-    base = plan.model if plan.stage is None else plan.stage.base
-    hub = [name for name in (base.id, plan.dataset.id) if _on_hub(name)]
-    results = []
-    confirm = state.scored(run.spec.name, "confirm")
-    if confirm is not None and confirm.score is not None:
-        name = confirm.score.benchmark.name
-        results.append(
-            EvalResult(
-                task_type="text-generation",
-                dataset_type=name,
-                dataset_name=TASKS.get(name, name),
-                metric_type=confirm.score.metric,
-                metric_value=round(confirm.score.value, 4),
-                metric_name=confirm.score.metric,
-            )
-        )
+    method, dataset, export = state.plan.method, hub_dataset(state), publish.export or Export()
     data: dict[str, Any] = {
-        "base_model": str(export.push) if gguf else base.id if base.id in hub else None,
-        "datasets": [plan.dataset.id] if plan.dataset.id in hub else None,
+        "base_model": str(export.push) if gguf else hub_model(state),
+        "datasets": None if dataset is None else [dataset],
         "library_name": "gguf" if gguf else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["hfagent", "trl", plan.method, *(["gguf", "llama.cpp"] if gguf else ["trackio"])],
+        "tags": ["hfagent", "trl", method, *(["gguf", "llama.cpp"] if gguf else ["trackio"])],
         "model_name": title,
-        "eval_results": results or None,
+        "eval_results": _eval_results(state, run, publish if gguf else None) or None,
     }
     return f"---\n{ModelCardData(**data).to_yaml()}\n---"
 
 
-def _on_hub(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~", "embedded:"))
+def _eval_results(state: State, run: Run, files: RunSpec | None) -> "list[EvalResult]":
+    """The score on the confirm set: of the model, or of each file of a push that was judged."""
+    from huggingface_hub import EvalResult
+
+    confirm = state.scored(run.spec.name, "confirm")
+    if confirm is None or confirm.score is None:
+        return []
+    name, metric = confirm.score.benchmark.name, confirm.score.metric
+    scores = {metric: confirm.score.value}
+    if files is not None:
+        asked = files.export.quantize if files.export is not None else ()
+        checks = [file_check(state, str(files.exported), quantization) for quantization in asked]
+        scores = {f"{metric} ({check.quantization})": check.score for check in checks if check is not None}
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=name,
+            dataset_name=TASKS.get(name, name),
+            metric_type=metric,
+            metric_value=round(value, 4),
+            metric_name=label,
+        )
+        for label, value in scores.items()
+    ]
 
 
-def _what(state: State, run: Run) -> str:
+def _what(state: State) -> str:
+    """What was trained on what; of folders and files of this machine the last part of their names alone."""
     plan = state.plan
+    model, dataset = hub_model(state) or _name(plan.model.id), hub_dataset(state) or _name(plan.dataset.id)
+    goal = plan.goal.replace(plan.model.id, model).replace(plan.dataset.id, dataset)
+    base = plan.model if plan.stage is None else plan.stage.base
+    copied = f" ({EMBEDDED_MODEL_WORDS})" if base.id.startswith("embedded:") else ""
     if plan.stage is not None:
-        stage = plan.stage
-        story = "".join(f"\n- {line}" for line in stage.before)
+        story = "".join(f"\n- {line}" for line in plan.stage.before)
         return (
-            f"`{stage.base.id}`, trained in {stage.of} stages for the goal: *{plan.goal}*. The last that was kept is "
-            f"stage {stage.number}, {plan.method.upper()} (LoRA, merged) on `{plan.dataset.id}`; its results and "
+            f"`{model}`{copied}, trained in {plan.stage.of} stages for the goal: *{goal}*. The last that was kept is "
+            f"stage {plan.stage.number}, {plan.method.upper()} (LoRA, merged) on `{dataset}`: its results and "
             f"parameters are below, against the model that it began with.{chr(10) if story else ''}{story}"
         )
-    return (
-        f"`{plan.model.id}`, trained with {plan.method.upper()} (LoRA, merged) on `{plan.dataset.id}` for the goal: "
-        f"*{plan.goal}*"
-    )
+    return f"`{model}`{copied}, trained with {plan.method.upper()} (LoRA, merged) on `{dataset}` for the goal: *{goal}*"
+
+
+def _name(path: str) -> str:
+    return PurePath(path.removeprefix("embedded:")).name
 
 
 def _verdict(state: State) -> str:
@@ -111,8 +127,9 @@ def _load(repo: str) -> str:
     )
 
 
-def _files(export: Export) -> str:
-    return f"{GGUF_TABLE}\n\n```\nllama-server -hf {export.push}-GGUF:{export.quantize[0]}\n```"
+def _files(state: State, publish: RunSpec, export: Export) -> str:
+    table = "\n".join(files_table(state, state.runs[str(publish.exported)], only=export.quantize))
+    return f"{table}\n\n```\nllama-server -hf {export.push}-GGUF:{export.quantize[0]}\n```"
 
 
 def _results(state: State, run: Run) -> str:
@@ -146,7 +163,7 @@ def _provenance(state: State, run: Run, version: str) -> str:
         lines.append(f"- Base model at revision `{plan.model.revision}`.")
     if confirm is not None and confirm.score is not None:
         lines.append(f"- Evaluated by the harness `{confirm.score.harness}` in the sandbox {confirm.score.sandbox}.")
-    if plan.trackio_url is not None:
+    if plan.trackio_space is not None:  # the address of a server of one's own is nobody else's business
         project = str(run.result.get("trackio_project", plan.label))
         lines.append(f"- [Metrics in Trackio]({run_link(plan, project, str(run.result.get('trackio_run', '')))}).")
     used = ", ".join(f"{name} {number}" for name, number in sorted(state.versions.items()))

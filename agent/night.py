@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from rich.console import Console
 
-from hfagent.agent import data_rules, report
+from hfagent.agent import data_rules, report, room
 from hfagent.agent.console import Progress
 from hfagent.agent.control import Request
 from hfagent.agent.desk import Desk
@@ -19,8 +20,8 @@ from hfagent.agent.planner import rule_planner
 from hfagent.agent.planners import planner_for
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Export, Plan, Refusal
-from hfagent.agent.runs import Run
 from hfagent.agent.settings import Settings
+from hfagent.agent.shipping import newest
 from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths, mailbox_of, versions
 
@@ -50,7 +51,10 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
         paths.mailbox(settings.state_dir).clear()
         try:
             book.append(PlanMade(plan=plan, versions=versions()))
-            with _followed(book, ports, paths, settings, console) as (desk, progress):
+            with (
+                room.needed(paths.project),
+                _followed(book, ports, paths, settings, console) as (desk, progress),
+            ):
                 if not _agreed(desk, ask, progress):
                     paths.abandon()
                     return None
@@ -75,12 +79,17 @@ def check_runner(plan: Plan, ports: Ports) -> None:
 
 
 def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) -> State:
-    """Take a project over where its ledger ends; jobs that still run are attached again."""
+    """Take a project over where its ledger ends; jobs that still run are attached again.
+
+    Of one that has ended, what outlived it is ended and counted.
+    """
     with (
+        room.needed(paths.project),
         open_ledger(paths.ledger, ports.clock) as book,
         _followed(book, ports, paths, settings, console) as (desk, progress),
     ):
         if desk.state.ended is not None:
+            desk.clear_up()
             return desk.state
         if not desk.state.confirmed:
             raise UsageError(f"the project {paths.project!r} was never confirmed: start it again")
@@ -88,9 +97,9 @@ def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) 
 
 
 def export(
-    paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console, verdict: str | None = None
-) -> Run:
-    """Export the kept model of a project that has ended; returns once its job has ended.
+    paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console, since: datetime | None = None
+) -> State:
+    """Export the kept model of a project that has ended: merged, converted, each file judged, pushed.
 
     Args:
         paths: of the project.
@@ -98,7 +107,10 @@ def export(
         settings: folders and times.
         what: is made of the model.
         console: for progress.
-        verdict: what the card says of the model; None takes the project's own words.
+        since: when it was asked for, where an earlier process may have begun it; None is now.
+
+    Returns:
+        The state after the last of its jobs; one that failed is the last run.
 
     Raises:
         UsageError: the project has not ended, or policy refuses.
@@ -109,17 +121,22 @@ def export(
     ):
         if desk.state.ended is None:
             raise UsageError(f"the project {paths.project!r} has not ended: `hfagent resume {paths.project}`")
-        if not desk.state.open_attempts:
-            refused = desk.export(what, again=True, verdict=verdict)
-            if isinstance(refused, Refusal):
-                raise UsageError(f"{refused.what}: {refused.why}")
-        while desk.state.open_attempts:
-            desk.wait(settings.look_s)
-            desk.reconcile()
-            desk.observe()
-            progress.tick(desk.state)
-        exported = [run for run in desk.state.runs.values() if run.spec.kind == "export"]
-        return max(exported, key=lambda run: run.last.intended_at)
+        since = since or desk.now
+        while True:
+            if not desk.state.open_attempts:
+                job = desk.ship(what, since=since)
+                last = newest(desk.state)
+                refused_later = isinstance(job, Refusal) and last is not None and last.last.intended_at >= since
+                if job is None or refused_later:
+                    desk.settle()
+                    return desk.state
+                if isinstance(job, Refusal):
+                    raise UsageError(f"{job.what}: {job.why}")
+            while desk.state.open_attempts:
+                desk.wait(settings.look_s)
+                desk.reconcile()
+                desk.observe()
+                progress.tick(desk.state)
 
 
 def _confirmed(book: Ledger) -> bool:

@@ -17,8 +17,8 @@ from hfagent.agent.pipeline_report import final_sentence
 from hfagent.agent.pipeline_state import PipelineState, fold
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Export, Refusal
-from hfagent.agent.runs import Run
 from hfagent.agent.settings import Settings
+from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths, versions
 
 Ask = Callable[[PipelineState], bool]
@@ -68,7 +68,7 @@ def confirm(paths: Paths, ports: Ports, settings: Settings) -> None:
 
 
 def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) -> PipelineState:
-    """Take a pipeline over where its ledger ends.
+    """Take a pipeline over where its ledger ends; of one that has ended, what outlived it is ended and counted.
 
     Raises:
         UsageError: it was never confirmed.
@@ -76,6 +76,7 @@ def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) 
     with open_ledger(paths.ledger, ports.clock) as book:
         desk = PipelineDesk(book, ports, settings, console)
         if desk.state.ended is not None:
+            desk.clear_up()
             return desk.state
         if not desk.state.confirmed:
             raise UsageError(f"the project {paths.project!r} was never confirmed: start it again")
@@ -106,8 +107,8 @@ def ask(paths: Paths, ports: Ports, settings: Settings, request: Request) -> Ref
     return False
 
 
-def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console) -> Run:
-    """Export the last good model of a pipeline that has ended; returns once its job has ended.
+def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console) -> State:
+    """Export the last good model of a pipeline that has ended; see `night.export`, whose state is that of the stage.
 
     Raises:
         UsageError: it has not ended, no stage was kept, or policy refuses.
@@ -118,8 +119,10 @@ def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, cons
     if not state.carried:
         raise UsageError(f"no stage of {paths.project!r} was kept: there is no model to export")
     stage = Paths(paths.reports, state.carried[-1][0].plan.project)
-    asked = pipeline_rules.allowed(what, state.claim)
-    return night.export(stage, ports, settings, asked, console=console, verdict=final_sentence(state))
+    asked = pipeline_rules.allowed(what, state.claim, final_sentence(state))
+    if isinstance(asked, str):
+        raise UsageError(asked)
+    return night.export(stage, ports, settings, asked, console=console)
 
 
 @contextmanager

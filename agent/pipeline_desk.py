@@ -95,6 +95,14 @@ class PipelineDesk:
         self.append(ProjectEnded(state="stopped", reason=f"{reason}; {kept}"))
         self._mailbox.clear()
 
+    def clear_up(self) -> None:
+        """End the jobs that outlived the stages."""
+        for stage in self.state.begun:
+            known = self._known(stage)
+            if known is not None and known.ended is not None and known.outlived:
+                paths = Paths(self._settings.reports_dir, stage.plan.project)
+                night.resume(paths, self._ports, self._settings, console=self._console)
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     @property
@@ -209,18 +217,20 @@ class PipelineDesk:
         self.append(LookTaken(run=name, look=look.number, alpha=look.alpha))
 
     def _publish(self, stage: Stage, export: Export) -> None:
-        """Once, for the last good model; an export that an earlier process began is waited for and not made again."""
+        """Once, for the last good model; jobs that an earlier process began are waited for and not started again."""
+        assert self.state.claim is not None
         paths = Paths(self._settings.reports_dir, stage.plan.project)
-        before = fold(read(paths.ledger))
-        runs = [] if before is None else [run for run in before.runs.values() if run.spec.export == export]
-        ended = next((run for run in reversed(runs) if not run.last.open), None)
-        if ended is None:
-            try:
-                ended = night.export(
-                    paths, self._ports, self._settings, export,
-                    console=self._console, verdict=pipeline_report.final_sentence(self.state),
-                )  # fmt: skip
-            except UsageError as error:
-                self.append(ModelExported(number=stage.number, run=None, done=False, message=str(error)))
-                return
-        self.append(pipeline_rules.exported(stage.number, ended))
+        asked = pipeline_rules.allowed(export, self.state.claim, pipeline_report.final_sentence(self.state))
+        ended = next((ended for done, ended in self.state.closed if done.number == stage.number), None)
+        try:
+            if isinstance(asked, str):
+                raise UsageError(asked)
+            # Nothing was exported before the claim.
+            state = night.export(
+                paths, self._ports, self._settings, asked, console=self._console, since=self.state.claimed_at
+            )
+        except UsageError as error:
+            self.append(ModelExported(number=stage.number, run=None, done=False, message=str(error)))
+            return
+        before = None if ended is None else ended.spent_micro_usd
+        self.append(pipeline_rules.exported(stage.number, state, asked, before))

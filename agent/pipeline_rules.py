@@ -11,9 +11,9 @@ from hfagent.agent.events import LookTaken, ProjectEnded
 from hfagent.agent.pipeline_facts import ModelExported, Pipeline, StageEnded
 from hfagent.agent.pipeline_state import PipelineState, Stage
 from hfagent.agent.records import Claim, Export, Plan, Score, StageOf
-from hfagent.agent.runs import Run
+from hfagent.agent.shipping import newest
 from hfagent.agent.state import State
-from hfagent.agent.summary import headline
+from hfagent.agent.summary import headline, published
 from hfagent.agent.verdict import Verdict
 
 
@@ -71,7 +71,7 @@ def due(state: PipelineState, now: datetime, *, stop: str | None = None) -> Due:
         return Judge()
     asked = state.pipeline.export
     if asked is not None and state.carried and state.exported is None and stop is None:
-        return Publish(state.carried[-1][0], allowed(asked, state.claim))
+        return Publish(state.carried[-1][0], asked)
     return End(_end(state, stop, short))
 
 
@@ -153,22 +153,47 @@ def outcome(number: int, state: State) -> StageEnded:
     )
 
 
-def allowed(export: Export, claim: Claim) -> Export:
-    """The export as the pipeline's claim allows it: that of the stage is about another base model."""
-    return export.model_copy(update={"anyway": export.anyway or claim.label == "confirmed_better"})
+def allowed(export: Export, claim: Claim, sentence: str) -> Export | str:
+    """The export by the pipeline's claim, or why it may not be: that of the stage is about another base model.
+
+    Args:
+        export: as it is asked for.
+        claim: of the pipeline.
+        sentence: what is said of the model.
+    """
+    if claim.label == "confirmed_better" or export.push is None:
+        return export.model_copy(update={"judged": sentence})
+    if export.anyway:
+        return export.model_copy(update={"judged": f"**Published without a confirmed gain.** {sentence}"})
+    return (
+        f"the gain over the original base model is not confirmed ({claim.label.replace('_', ' ')}: {claim.reason}), "
+        "and nothing is published that the claim does not carry; --publish-anyway publishes it with a card that says so"
+    )
 
 
-def exported(number: int, run: Run) -> ModelExported:
-    """What became of the export of a stage's model; its job has ended."""
-    result = run.result if run.done else {}
+def exported(number: int, state: State, asked: Export, before: int | None) -> ModelExported:
+    """What became of the release of a stage's model; its jobs have ended.
+
+    Args:
+        number: of the stage.
+        state: of its project, afterwards.
+        asked: what was to be made.
+        before: what the stage had cost until then; None where nobody knows.
+    """
+    last = newest(state)
+    made = [run for run in state.runs.values() if run.spec.kind == "export" and run.done]
+    files = made[-1].result.get("files", ()) if made else ()
+    spent, pushed = state.spent_micro_usd, published(state)
+    done = last is not None and last.done and (asked.push is None or asked.push in pushed)
+    refused = state.refusals[-1].why if state.refusals else None
     return ModelExported(
         number=number,
-        run=run.spec.name,
-        done=run.done,
-        message=run.last.message,
-        pushed={str(repo): str(where.get("url", "")) for repo, where in result.get("pushed", {}).items()},
-        files=tuple(str(file["path"]) for file in result.get("files", ())),
-        spent_micro_usd=run.last.cost_micro_usd,
+        run=None if last is None else last.spec.name,
+        done=done,
+        message=None if done else (last.last.message if last is not None and not last.done else None) or refused,
+        pushed=pushed,
+        files=tuple(str(file["path"]) for file in files),
+        spent_micro_usd=None if spent is None or before is None else spent - before,
     )
 
 

@@ -47,6 +47,7 @@ class PipelineState:
     verdict: Verdict | None = None
     """The last good model against the original base model, on the confirm set."""
     claim: Claim | None = None
+    claimed_at: datetime | None = None
     exported: ModelExported | None = None
     crash: str | None = None
     """What ended the last process; None once the pipeline was resumed."""
@@ -130,7 +131,7 @@ def apply(state: PipelineState | None, event: Event) -> PipelineState | None:  #
         case Compared(verdict=verdict):
             return replace(state, verdict=verdict)
         case Claimed(claim=claim):
-            return replace(state, claim=claim)
+            return replace(state, claim=claim, claimed_at=event.at)
         case ModelExported():
             return replace(state, exported=fact)
         case Resumed():

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Collection
-from typing import Any, Literal
 
+from hfagent.agent.clusters import own_flavor
 from hfagent.agent.errors import PlanRejected
 from hfagent.agent.goal import GoalHints
 from hfagent.agent.goal_export import asked_export
@@ -12,14 +12,14 @@ from hfagent.agent.goal_words import denied
 from hfagent.agent.hardware import Table, fallback
 from hfagent.agent.method_defaults import generation
 from hfagent.agent.placement import Placement, place
+from hfagent.agent.plan_benchmarks import choose_benchmarks
 from hfagent.agent.plan_training import training
-from hfagent.agent.recipes import Choices, Recipe
+from hfagent.agent.recipes import Recipe
 from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal
-from hfagent.agent.settings import Settings
+from hfagent.agent.settings import Backend, Settings
 
 BUILT: tuple[Method, ...] = ("sft", "dpo", "grpo", "kto")
 """Methods that make a model to be evaluated, and have a job template."""
-QUICK_PROBLEMS = 40
 DEFAULT_TRIALS = 8
 """Sets of hyperparameters that fit a night on one GPU."""
 NOT_LORA = "full fine-tuning (training is by LoRA)"
@@ -72,7 +72,7 @@ class Surroundings(Record):
     vocab_size: int | None = None
 
 
-def backend(goal: str, settings: Settings) -> Literal["local", "hf"]:
+def backend(goal: str, settings: Settings) -> Backend:
     """Where jobs run: by the settings where they say it, else by the sentence."""
     asked = any(not denied(goal, match.start()) for match in re.finditer(ON_HF, goal, re.IGNORECASE))
     return "hf" if asked and "backend" not in settings.model_fields_set else settings.backend
@@ -119,14 +119,16 @@ def make_plan(
     embedded = recipe.embedded if recipe.embedded and not (here.hub and gpu) else None
     wanted_model, wanted_dataset = flags.model or hints.model, flags.dataset or hints.dataset
     base = embedded or recipe
-    search, confirm = _benchmarks(flags.benchmark or hints.benchmark, base, settings, here, quick=flags.quick)
+    search, confirm = choose_benchmarks(
+        flags.benchmark or hints.benchmark, base, here.benchmarks, seed=settings.seed, quick=flags.quick
+    )
     if not here.hub and embedded is None and (wanted_model is None or wanted_dataset is None):
         raise PlanRejected(
             f"the {recipe.area} recipe takes {recipe.model.id!r} and {recipe.dataset.id!r} from the Hub, which does "
-            "not answer: name a local --model and --dataset, or use the code recipe, which works offline"
+            "not answer: name a local --model and --dataset, or work on code or math, which needs no network"
         )
     model = ModelRef(id=wanted_model) if wanted_model not in (None, base.model.id) else base.model
-    dataset = _dataset(flags, wanted_dataset, base.dataset, method)
+    dataset = _dataset(flags, wanted_dataset, base.dataset, recipe.dataset, method)
     if rented is not None:
         model = model.model_copy(update={"parameters": here.parameters or model.parameters})
     train = training(
@@ -141,6 +143,7 @@ def make_plan(
             train=train, evaluation=evaluation, named=settings.flavor, vocab_size=here.vocab_size,
         )  # fmt: skip
         train, evaluation = placed.train, placed.evaluation
+    flavor = own_flavor(settings, gpu=gpu) if placed is None else placed.flavor
     export = asked_export(
         goal, hints.export,
         push=flags.push, gguf=flags.gguf, public=flags.public, anyway=flags.publish_anyway,
@@ -162,8 +165,8 @@ def make_plan(
         gpu=here.gpu if placed is None else placed.flavor.gpu is not None,
         accelerator=None if placed is None else placed.flavor.gpu,
         state_dir=str(settings.state_dir),
-        flavor="local" if placed is None else placed.flavor.name,
-        price_micro_usd_per_hour=0 if placed is None else placed.flavor.price_micro_usd_per_hour,
+        flavor=flavor.name,
+        price_micro_usd_per_hour=flavor.price_micro_usd_per_hour,
         budget_micro_usd=settings.budget_micro_usd,
         max_hours=settings.max_hours,
         max_extensions=0 if flags.quick else 1 if embedded else 2,
@@ -213,11 +216,12 @@ def _check_built(goal: str, settings: Settings) -> None:
             raise PlanRejected(f"{what} is not available yet: leave it out of the goal")
     if any(denied(goal, match.start()) for match in re.finditer(r"\blora\b", goal, re.IGNORECASE)):
         raise PlanRejected(f"{NOT_LORA} is not available yet: leave it out of the goal")
-    if settings.backend == "local" and settings.flavor not in (None, "local"):
+    if settings.backend != "hf" and settings.flavor not in (None, settings.backend):
         known = not isinstance(fallback().named(settings.flavor), Refusal)
         hint = "; it can be rented: --backend hf" if known else ""
         raise PlanRejected(
-            f"unknown flavor {settings.flavor!r} for the backend 'local'; its only flavor is 'local'{hint}"
+            f"unknown flavor {settings.flavor!r} for the backend {settings.backend!r}; its only flavor is "
+            f"{settings.backend!r}{hint}"
         )
 
 
@@ -236,38 +240,15 @@ def _check_rented(settings: Settings, here: Surroundings, *, capped: bool) -> No
         )
 
 
-def _dataset(flags: Flags, wanted: str | None, default: DatasetRef, method: Method) -> DatasetRef:
-    if wanted is None or wanted == default.id:
-        if default.id.startswith("embedded:") and (flags.config or flags.split):
-            raise PlanRejected(
-                f"--config and --split do not fit {default.id!r}: name the --dataset that they belong to"
-            )
-        changes = {name: getattr(flags, name) for name in ("config", "split") if getattr(flags, name) is not None}
-        if default.id.startswith("embedded:") and method != "sft":
-            changes["config"] = "grpo"  # the tasks with their tests: a model's own answers become the other columns
-        return default.model_copy(update=changes)
-    return DatasetRef(id=wanted, config=flags.config, split=flags.split or "train")
-
-
-def _benchmarks(
-    wanted: str | None, base: Choices, settings: Settings, here: Surroundings, *, quick: bool
-) -> tuple[BenchmarkRef, BenchmarkRef]:
-    search, confirm = base.search, base.confirm
-    if search.name not in here.benchmarks:
-        raise PlanRejected(
-            f"the search set of this area, {search.name!r}, is not available yet; the area that works is code"
-        )
-    if wanted is not None:
-        confirm = confirm if wanted == confirm.name else BenchmarkRef(name=wanted, set="confirm")
-    for benchmark in (search, confirm):
-        if benchmark.name not in here.benchmarks:
-            raise PlanRejected(
-                f"the benchmark {benchmark.name!r} is not available here; there are {', '.join(here.benchmarks)}"
-            )
-    changes: dict[str, Any] = {"seed": settings.seed}
-    if quick:
-        changes["n"] = QUICK_PROBLEMS
-    return search.model_copy(update=changes), confirm.model_copy(update=changes)
+def _dataset(flags: Flags, wanted: str | None, default: DatasetRef, known: DatasetRef, method: Method) -> DatasetRef:
+    """The dataset that is asked for, else the default; config and split of a known one where nobody names them."""
+    if wanted in (None, default.id) and default.id.startswith("embedded:") and (flags.config or flags.split):
+        raise PlanRejected(f"--config and --split do not fit {default.id!r}: name the --dataset that they belong to")
+    base = next((ref for ref in (default, known) if wanted in (None, ref.id)), DatasetRef(id=str(wanted)))
+    changes = {name: getattr(flags, name) for name in ("config", "split") if getattr(flags, name) is not None}
+    if base.embedded and method != "sft":
+        changes["config"] = "grpo"  # the tasks with their tests: a model's own answers become the other columns
+    return base.model_copy(update=changes)
 
 
 def _project(flags: Flags, model: str, dataset: DatasetRef, method: str, taken: Collection[str]) -> str:

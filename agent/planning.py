@@ -98,26 +98,39 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
     ledgers = settings.reports_dir.glob("*.jsonl") if settings.reports_dir.is_dir() else ()
     taken = tuple(path.stem for path in ledgers if is_confirmed(path))
     recipe = load(hints.task_area or "code")
-    here = Surroundings(hub=hub_answers(), gpu=wiring.has_gpu(), benchmarks=names(), taken=taken)
+    here = Surroundings(hub=hub_answers(), gpu=wiring.has_gpu(settings), benchmarks=names(), taken=taken)
     if here.hub and backend(goal, settings) == "hf":
         here = here.model_copy(update=_rented(settings, hints, flags, recipe))
     methods = asked_methods(flags, hints)
     single = len(methods) == 1
     plans = [
-        make_plan(
-            goal, method=method, hints=hints, flags=said, recipe=recipe, settings=settings, here=here, capped=capped
+        _pinned(
+            make_plan(
+                goal, method=method, hints=hints, flags=said, recipe=recipe, settings=settings, here=here, capped=capped
+            ),
+            hub=here.hub,
         )
         for method, said in zip(methods, [flags] if single else stage_flags(flags, methods), strict=True)
     ]
     require_model(plans[0].model, hub=here.hub)
     for dataset in dict.fromkeys(plan.dataset for plan in plans):
         require_dataset(dataset, hub=here.hub)
-    own = {"token": secrets.token_hex(2)} | _owner(plans[0], settings)
+    own = {"token": secrets.token_hex(2)} | owner(plans[0], settings)
     plans = [plan.model_copy(update=own) for plan in plans]
     return plans[0] if single else make_pipeline(goal, plans, flags, taken)
 
 
-def _owner(plan: Plan, settings: Settings) -> dict[str, Any]:
+def _pinned(plan: Plan, *, hub: bool) -> Plan:
+    """With benchmarks whose content is fixed, and notes about them."""
+    from hfagent.tools.benchmarks import pinned
+
+    found = {name: pinned(getattr(plan, name), hub=hub) for name in ("search", "confirm")}
+    notes = dict.fromkeys(note for _, note in found.values() if note is not None)
+    changes = {name: benchmark for name, (benchmark, _) in found.items()}
+    return plan.model_copy(update={**changes, "notes": (*plan.notes, *notes)})
+
+
+def owner(plan: Plan, settings: Settings) -> dict[str, Any]:
     """Whose the jobs are and where their metrics go, as fields of the plan; asked of the Hub once a night."""
     if plan.backend != "hf":
         return {}
@@ -125,11 +138,15 @@ def _owner(plan: Plan, settings: Settings) -> dict[str, Any]:
 
     if found_token(settings) is None:  # shown, estimated, and refused once it is to start
         return {}
-    from hfagent.agent.hf_wiring import metrics_url
+    from hfagent.agent.hf_wiring import metrics_space, metrics_url
     from hfagent.tools.hf_account import account
 
     namespace = account(settings).namespace
-    return {"namespace": namespace, "trackio_url": metrics_url(settings, namespace)}
+    return {
+        "namespace": namespace,
+        "trackio_url": metrics_url(settings, namespace),
+        "trackio_space": metrics_space(settings, namespace),
+    }
 
 
 def _rented(settings: Settings, hints: GoalHints, flags: Flags, recipe: Recipe) -> dict[str, Any]:

@@ -7,57 +7,23 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hfagent.agent.record import Record as Record
+from hfagent.agent.refs import BenchmarkRef as BenchmarkRef
+from hfagent.agent.refs import DatasetRef as DatasetRef
+from hfagent.agent.refs import ModelRef as ModelRef
+from hfagent.agent.refs import ProblemSet as ProblemSet
 from hfagent.agent.train_config import Method as Method
 from hfagent.agent.train_config import TrainConfig as TrainConfig
 
-RunKind = Literal["train", "evaluate", "smoke", "export", "generate"]
+RunKind = Literal["train", "evaluate", "smoke", "export", "verify", "publish", "generate"]
 """`generate` has the current model write its own training data, by `make_data.py`."""
+RELEASES: frozenset[RunKind] = frozenset({"export", "verify", "publish"})
+"""Kinds of what becomes of a kept model."""
 JobStage = Literal["SCHEDULING", "RUNNING", "COMPLETED", "CANCELED", "ERROR", "DELETED"]
 """Names of `huggingface_hub.JobStage`; the last four are terminal."""
 TaskArea = Literal["code", "math", "instruction-following"]
-ProblemSet = Literal["search", "confirm"]
 Action = Literal["extend", "change", "keep", "discard", "stop"]
 
 TERMINAL_STAGES: frozenset[JobStage] = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
-
-
-class ModelRef(Record):
-    """A base model: a Hub id, a local folder, or an embedded one."""
-
-    id: str
-    """`org/name`, a path, or `embedded:<name>`."""
-    revision: str | None = None
-    parameters: int | None = None
-    """Number of weights; None while unknown."""
-
-
-class DatasetRef(Record):
-    """A dataset: a Hub id, a local file or folder, or an embedded one."""
-
-    id: str
-    """`org/name`, a path, or `embedded:<name>`."""
-    config: str | None = None
-    split: str = "train"
-
-    @property
-    def embedded(self) -> bool:
-        """Whether it is written here: then it is one file, and its config is in the file's name."""
-        return self.id.startswith("embedded:")
-
-    def prepared(self, path: str) -> "DatasetRef":
-        """The dataset where it can be read."""
-        return DatasetRef(id=path) if self.embedded else self.model_copy(update={"id": path})
-
-
-class BenchmarkRef(Record):
-    """Problems to be solved: a benchmark's name, which set of it, and how many."""
-
-    name: str
-    set: ProblemSet
-    n: int | None = Field(default=None, ge=1)
-    """Problems drawn; None means all of them."""
-    seed: int = 0
-    """Seed of a procedural benchmark's draw; ignored by a fixed one."""
 
 
 class EvalConfig(Record):
@@ -81,6 +47,8 @@ class Export(Record):
     public: bool = False
     anyway: bool = False
     """Pushed also without a confirmed gain; the card says so."""
+    judged: str | None = None
+    """What the card says of the model, where the claim of a pipeline lets it be pushed and not the project's own."""
 
 
 class Generation(Record):
@@ -116,7 +84,11 @@ class RunSpec(Record):
     train: TrainConfig | None = None
     """Training and smoke: the hyperparameters asked for."""
     export: Export | None = None
-    """Exports: what is made of the subject's model."""
+    """Releases (export, verify, publish): what is made of the subject's model."""
+    exported: str | None = None
+    """Verify and publish: the export run that made the files."""
+    quantization: str | None = None
+    """Verify: the file that is asked the problems of the confirm set."""
 
 
 class StageOf(Record):
@@ -159,6 +131,8 @@ class Plan(Record):
     """Who owns the jobs and repos on the Hub; None for local jobs."""
     trackio_url: str | None = None
     """Server or Space that has the metrics; None for the local store."""
+    trackio_space: str | None = None
+    """The Space, `user/name`; None where they are elsewhere."""
     state_dir: str | None = None
     """Where local jobs keep their files; a resume from elsewhere must find them."""
     price_micro_usd_per_hour: int = Field(ge=0)
@@ -259,7 +233,7 @@ class Job(Record):
             return self.billed_s
         if self.started_at is None or self.finished_at is None:
             return None
-        return (self.finished_at - self.started_at).total_seconds()
+        return max((self.finished_at - self.started_at).total_seconds(), 0.0)  # the clock may have been set back
 
 
 class MetricPoint(Record):
@@ -324,7 +298,7 @@ class Claim(Record):
     reason: str
     run: str | None
     """The training run that it is about; None where none was kept."""
-    gain: float | None
+    gain: float | None = None
     """Published gain, in score units: corrected for being published only when significant; None without a claim."""
     look: int | None
     """How often this confirm set was looked at for this base model, this look included; None without a look."""

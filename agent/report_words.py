@@ -13,7 +13,9 @@ EMBEDDED_MODELS = {"SmolLM2-135M-Instruct": "HuggingFaceTB/SmolLM2-135M-Instruct
 EMBEDDED_MODEL_WORDS = "4-bit weights, dequantised"
 EMBEDDED_DATASETS = {
     "procedural-python": "short Python-function tasks with hidden tests, written by a seeded generator of hfagent; "
-    "the training tasks share no composition of operations with the problems of either set"
+    "the training tasks share no composition of operations with the problems of either set",
+    "procedural-math": "word problems of two or three steps with worked solutions, written by a seeded generator of "
+    "hfagent; the training problems share no composition of steps with the problems of either set",
 }
 
 STAGE_WORDS = {
@@ -28,6 +30,26 @@ STAGE_WORDS = {
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DATA_FILE = re.compile(r"\.(jsonl?|parquet|csv|gguf|safetensors)$")
+
+
+def hub_model(state: State) -> str | None:
+    """The base model's id on the Hub, that of the original for an embedded one; None where it is a folder.
+
+    Of a stage it is the model that its pipeline began with.
+    """
+    stage = state.plan.stage
+    if stage is not None and state.plan.model.id != stage.base.id:
+        on_hub = stage.base.id if _on_hub(stage.base.id, None) else None
+        return EMBEDDED_MODELS.get(stage.base.id.removeprefix("embedded:"), on_hub)
+    model = state.plan.model.id
+    original = EMBEDDED_MODELS.get(model.removeprefix("embedded:")) if model.startswith("embedded:") else None
+    return original or (model if _on_hub(model, state.model_path) else None)
+
+
+def hub_dataset(state: State) -> str | None:
+    """The dataset's id on the Hub; None where it is embedded, a file or a folder."""
+    data = state.plan.dataset.id
+    return data if _on_hub(data, state.data_source) else None
 
 
 def base_model(state: State) -> str:
@@ -55,7 +77,7 @@ def model_words(model: ModelRef, *, prepared: str | None = None) -> str:
 
 def dataset(state: State) -> str:
     """The dataset with its config and split, linked where it is on the Hub."""
-    return data_words(state.plan.dataset, prepared=state.data_path)
+    return data_words(state.plan.dataset, prepared=state.data_source)
 
 
 def data_words(data: DatasetRef, *, prepared: str | None = None) -> str:

@@ -85,10 +85,10 @@ def look_key(model: ModelRef, benchmark: BenchmarkRef) -> LookKey:
     problems is the beginning of the longer one). Another seed of a procedural benchmark draws fresh problems and
     starts anew; a fixed benchmark ignores its seed, and so does its key.
     """
-    procedural = benchmark.name.startswith("procedural_")
+    procedural = benchmark.name.startswith("procedural_") or benchmark.name == "reasoning_gym"
     return LookKey(
         model=model.id.rstrip("/").casefold(),
-        benchmark=benchmark.name,
+        benchmark=benchmark.path or benchmark.name,
         set=benchmark.set,
         seed=benchmark.seed if procedural else None,
     )

@@ -98,7 +98,7 @@ class Session:
             if isinstance(made, Pipeline):
                 return self._offer(made, settings)
             settings = as_planned(settings, made)
-            if made.backend == "hf":
+            if made.backend != "local":
                 preflight(settings, made)
             paths = Paths(settings.reports_dir, made.project)
             desk = self._enter(paths, settings, fresh=made)

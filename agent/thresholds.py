@@ -9,6 +9,12 @@ import hashlib
 ALPHA = 0.05
 """Error rate of all looks at one confirm set together, one-sided."""
 
+FILE_MARGIN = 0.05
+"""Loss of score that a GGUF file may have; less can hardly be excluded by 200 problems. Engineering default."""
+
+FILE_LIMIT_S = 3600.0
+"""Longest evaluation of a GGUF file: llama.cpp computes on a processor, where a model of billions takes days."""
+
 MAX_EPOCHS = 3
 """Harnesses of one problem set in a project; more means that something changes with each job."""
 

@@ -31,6 +31,8 @@ Test = Literal["mcnemar-mid-p", "tango-score", "sign-flip", "paired-t"]
 
 SIGN_FLIP_MAX = 12
 POWER = 0.8
+USUALLY_CHANGED = 0.2
+"""Share of the problems that one model solves and the other does not, before it is known."""
 
 
 class Verdict(Record):
@@ -104,6 +106,15 @@ def compare(
         alpha=alpha,
         margin=margin,
     )
+
+
+def detectable_gain(n: int, *, changed: float = USUALLY_CHANGED, alpha: float = 0.05) -> float:
+    """The smallest true gain that is found with 80 % power on `n` problems with outcomes of 0 or 1.
+
+    A true gain needs at least that share of problems to change, so with few changes seen it bounds itself.
+    """
+    z = _z(alpha)
+    return min(z * math.sqrt(max(changed, z * z / n) / n), 1.0)
 
 
 def sentence(verdict: Verdict, *, metric: str = "pass@1") -> str:
@@ -199,9 +210,12 @@ def _t_interval(differences: Sequence[float], *, alpha: float) -> tuple[float, f
 
 def _mde(differences: Sequence[float], *, alpha: float, changed: int | None) -> float | None:
     """(z_alpha + z_power) standard errors; `changed` counts the discordant problems where outcomes are 0 or 1."""
-    n, z = len(differences), NORMAL.inv_cdf(1 - alpha) + NORMAL.inv_cdf(POWER)
+    n = len(differences)
     if changed is not None:
-        # A true delta needs at least that share of problems to change, so with few changes seen it bounds itself.
-        return min(z * math.sqrt(max(changed / n, z * z / n) / n), 1.0)
+        return detectable_gain(n, changed=changed / n, alpha=alpha)
     spread = stdev(differences) if n > 1 else 0.0
-    return min(z * spread / math.sqrt(n), 1.0) if spread > 1e-12 else None
+    return min(_z(alpha) * spread / math.sqrt(n), 1.0) if spread > 1e-12 else None
+
+
+def _z(alpha: float) -> float:
+    return NORMAL.inv_cdf(1 - alpha) + NORMAL.inv_cdf(POWER)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfagent.agent.clock import SystemClock
+from hfagent.agent.clusters import CLUSTERS
 from hfagent.agent.control import FolderMailbox, Mailbox, StageMailbox
 from hfagent.agent.errors import PackageMissing, SettingsError, UsageError
 from hfagent.agent.ledger import pipeline_of
@@ -87,7 +88,10 @@ def as_planned(settings: Settings, plan: Plan) -> Settings:
     if plan.state_dir is not None:
         changes["state_dir"] = Path(plan.state_dir)
     if plan.backend == "hf":
-        changes |= {"namespace": plan.namespace, "trackio_server_url": plan.trackio_url}
+        server = plan.trackio_url if plan.trackio_space is None else None
+        changes |= {"namespace": plan.namespace, "trackio_space": plan.trackio_space, "trackio_server_url": server}
+    if plan.backend in CLUSTERS:
+        changes["cluster_gpu"] = plan.gpu
     return settings.model_copy(update=changes)
 
 
@@ -97,6 +101,10 @@ def job_runner(settings: Settings) -> JobRunner:
         from hfagent.agent.hf_wiring import hf_runner
 
         return hf_runner(settings)
+    if settings.backend in CLUSTERS:
+        from hfagent.agent.cluster_wiring import cluster_runner
+
+        return cluster_runner(settings)
     from hfagent.tools.local_jobs import LocalJobRunner
 
     return LocalJobRunner(settings.state_dir / "jobs", trackio_dir=trackio_dir(settings))
@@ -118,20 +126,19 @@ def trackio_dir(settings: Settings) -> Path:
 
 
 def preflight(settings: Settings, plan: Plan | None = None) -> None:
-    """What must be there before a night is begun; the account on the Hub, too, where a plan's jobs run there.
+    """What must be there before a night is begun; the account on the Hub or the cluster, too, where its jobs run there.
 
     Raises:
-        PackageMissing: a package of the extra `local` is not installed.
-        SettingsError: a folder cannot be written, or see `hf_doctor.require`.
+        PackageMissing: a package of the extra `local` or `ray` is not installed.
+        SettingsError: a folder cannot be written, or see `hf_doctor.require` and `cluster_doctor.require`.
         AccountRefused, BackendAway: see there.
         EvaluationError: no sandbox works here and unsafe execution was not allowed.
     """
-    local = settings.backend == "local"
-    missing = [name for name in LOCAL_PACKAGES if local and find_spec(name) is None]
+    missing = [name for name in LOCAL_PACKAGES if settings.backend != "hf" and find_spec(name) is None]
     if missing:
         raise PackageMissing(
-            f"local jobs need {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
-            'run `pip install -c constraints.txt -e ".[local]"`'
+            f"{settings.backend} jobs need {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            'installed: run `pip install -c constraints.txt -e ".[local]"`'
         )
     for flag, folder in (("--reports-dir", settings.reports_dir), ("--state-dir", settings.state_dir)):
         require_writable(folder, flag)
@@ -139,7 +146,11 @@ def preflight(settings: Settings, plan: Plan | None = None) -> None:
         from hfagent.tools.hf_doctor import require
 
         require(settings, plan)
-    if not local:
+    if plan is not None and plan.backend in CLUSTERS:
+        from hfagent.tools import cluster_doctor
+
+        cluster_doctor.require(settings)
+    if settings.backend != "local":
         return
     from hfagent.tools.sandbox import Sandbox
 
@@ -174,8 +185,12 @@ def versions(names: Iterable[str] = RECORDED) -> dict[str, str]:
     return found
 
 
-def has_gpu() -> bool:
-    """Whether an accelerator is here, without importing torch."""
+def has_gpu(settings: Settings) -> bool:
+    """Whether jobs find an accelerator, without importing torch; on hf the flavor says it."""
+    if settings.backend in CLUSTERS:
+        from hfagent.agent.cluster_wiring import has_gpu as of_cluster
+
+        return of_cluster(settings)
     machine = os.uname()
     return any(Path("/dev").glob("nvidia[0-9]*")) or (machine.sysname, machine.machine) == ("Darwin", "arm64")
 

@@ -12,8 +12,12 @@
 #   "gguf>=0.17",
 #   "xllamacpp>=2026.10",
 # ]
+#
+# [tool.hfagent.with]
+# reasoning_gym = ["reasoning-gym>=0.1.25,<0.2"]
+# ifeval = ["langdetect>=1.0.9"]
 # ///
-"""Evaluates a model, an adapter on it or a GGUF file on one benchmark: answers by it, verdicts by running the tests.
+"""Evaluates a model, an adapter on it or a GGUF file on one benchmark: its answers, each judged by its problem's check.
 
 Closes with `RESULT {...}`: the fields of `hfagent.agent.records.Score` and how it was computed. Writes every sample
 to `details.jsonl` and what the harness hash stands for to `harness.json`.
@@ -23,12 +27,10 @@ With `--reference`, how another model did on the same problems, it ends as soon 
 """
 
 import argparse
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import re
 import sys
 import tempfile
@@ -36,7 +38,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from hfagent.agent.errors import HfagentError, ModelError, UsageError
 from hfagent.agent.records import BenchmarkRef
@@ -45,27 +47,13 @@ from hfagent.agent.thresholds import ALPHA
 from hfagent.job_templates import gguf_generation
 from hfagent.job_templates.futility import FutilityWatch, parse_reference
 from hfagent.job_templates.generation import Decoding, generate
-from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision
-from hfagent.tools.benchmarks import Problem, names, problems, problems_hash
+from hfagent.job_templates.harness import digest, harness_parts
+from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision, say, stop
+from hfagent.tools.benchmarks import names, problems
+from hfagent.tools.judging import Judge
 from hfagent.tools.llama_cpp import read_header, require_binding
-from hfagent.tools.sandbox import Sandbox
 
 SMOKE_PROBLEMS = 2
-SIGTERM_EXIT = 143
-# The files that decide what is asked, how it is answered and what counts as right.
-HARNESS_FILES = (
-    "agent/sequential.py",
-    "job_templates/evaluate.py",
-    "job_templates/generation.py",
-    "job_templates/lighteval_tasks.py",
-    "job_templates/roomy_cache.py",
-    "tools/benchmarks.py",
-    "tools/sandbox.py",
-    "tools/sandbox_child.py",
-)
-HARNESS_PACKAGES = ("lighteval", "transformers", "torch", "peft", "vllm")
-GGUF_FILES, GGUF_PACKAGES = ("job_templates/gguf_generation.py", "tools/llama_cpp.py"), ("xllamacpp",)
-"""Further ones where llama.cpp answers."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -75,7 +63,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--revision", default="main", help="its revision on the Hub")
     parser.add_argument("--adapter", type=Path, help="LoRA folder, merged into the model before the evaluation")
     parser.add_argument("--gguf", type=Path, help="answers come from this file; --model is the one it was made from")
-    parser.add_argument("--benchmark", required=True, choices=names())
+    parser.add_argument("--benchmark", required=True, help=f"{', '.join(names())}, or any name for a file")
+    parser.add_argument("--benchmark-file", help="a file with problems of one's own")
+    parser.add_argument("--benchmark-revision", help="commit of the Hub dataset with its problems, or the file's hash")
     parser.add_argument("--set", required=True, choices=("search", "confirm"))
     parser.add_argument("--n", type=int, help="number of problems; all of a fixed benchmark without it")
     parser.add_argument("--benchmark-seed", type=int, default=0, help="seed of a procedural benchmark")
@@ -99,6 +89,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--alpha", type=float, default=ALPHA, help="significant: one-sided error rate")
     parser.add_argument("--smoke", action="store_true", help=f"only {SMOKE_PROBLEMS} problems")
     args = parser.parse_args(argv)
+    if args.benchmark_file is None and args.benchmark not in names():
+        parser.error(f"--benchmark {args.benchmark!r} is not known without a --benchmark-file: {', '.join(names())}")
     if args.num_samples > 1 and args.temperature == 0:
         parser.error(f"--num-samples {args.num_samples} needs a --temperature above 0: all samples would be equal")
     if args.gguf is not None and (args.adapter is not None or args.backend != "auto" or args.dtype != "auto"):
@@ -113,7 +105,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; 0 done, 1 failed, 2 arguments that cannot be used."""
     args = parse_args(argv)
-    on_sigterm(_stop)
+    on_sigterm(stop)
     try:
         evaluate(args)
     except HfagentError as error:
@@ -126,7 +118,14 @@ def evaluate(args: argparse.Namespace) -> None:
     """All steps, from the arguments to the RESULT line."""
     started = time.monotonic()
     number = SMOKE_PROBLEMS if args.smoke else args.n
-    benchmark = BenchmarkRef(name=args.benchmark, set=args.set, n=number, seed=args.benchmark_seed)
+    benchmark = BenchmarkRef(
+        name=args.benchmark,
+        set=args.set,
+        n=number,
+        seed=args.benchmark_seed,
+        revision=args.benchmark_revision,
+        path=args.benchmark_file,
+    )
     chosen = problems(benchmark)
     watch = None
     if args.reference is not None:
@@ -137,9 +136,9 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.gguf is not None:
         require_binding()
         header = read_header(args.gguf)
-    sandbox = Sandbox.choose(unsafe=args.unsafe_exec)
+    judge = Judge([problem.check for problem in chosen], workers=os.cpu_count() or 1, unsafe=args.unsafe_exec)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    _say(f"evaluate {len(chosen)} problems of {benchmark.name} ({benchmark.set}) in the sandbox {sandbox.name}")
+    say(f"evaluate {len(chosen)} problems of {benchmark.name} ({benchmark.set}); sandbox: {judge.sandbox}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if Path(args.model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched, so no request may be waited for
@@ -162,16 +161,16 @@ def evaluate(args: argparse.Namespace) -> None:
 
     from hfagent.job_templates import lighteval_tasks
 
-    metric = lighteval_tasks.PassFraction(chosen, sandbox, num_samples=args.num_samples, workers=os.cpu_count() or 1)
+    metric = lighteval_tasks.PassFraction(chosen, judge, num_samples=args.num_samples)
     with tempfile.TemporaryDirectory() as scratch:
         if header is not None:
             loaded = args.gguf
         else:
             loaded = None if vllm and args.adapter is None else load_model(args, dtype, precision.device)
-        _say(f"model loaded after {time.monotonic() - started:.0f} s on {precision.hardware}, {dtype}")
+        say(f"model loaded after {time.monotonic() - started:.0f} s on {precision.hardware}, {dtype}")
         if vllm:
             if watch is not None:
-                _say("vLLM answers all problems at once: the evaluation will not end early")
+                say("vLLM answers all problems at once: the evaluation will not end early")
             folder = args.model if loaded is None else _save(loaded, tokenizer, scratch)
             model = lighteval_tasks.vllm_model(folder, args.revision, dtype=dtype, chat=chat, decoding=decoding)
         else:
@@ -188,21 +187,21 @@ def evaluate(args: argparse.Namespace) -> None:
             )
         value = lighteval_tasks.run(model, metric, name=benchmark.name, problems=chosen, chat=chat, vllm=vllm)
 
-    parts = harness_parts(chosen, decoding, gguf=header is not None)
-    parts |= {"chat": chat, "chat_template": tokenizer.chat_template if chat else None, "sandbox": sandbox.name}
+    parts = harness_parts(benchmark, chosen, decoding, gguf=header is not None)
+    parts |= {"chat": chat, "chat_template": tokenizer.chat_template if chat else None, "sandbox": judge.sandbox}
     parts |= {**asdict(precision), "dtype": dtype, "backend": backend}
     (args.output_dir / "harness.json").write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
     metric.save(args.output_dir / "details.jsonl")
     found = watch.found if watch else None
     if found is not None:
-        _say(
+        say(
             f"ended after {found.done} of {found.total} problems, {found.wins} won and {found.losses} lost: "
             f"the goal {found.goal} is reached with probability {found.probability:.2g}"
         )
     outcomes = metric.fractions()
     emit_result(
         {
-            "benchmark": benchmark.model_dump(),
+            "benchmark": benchmark.model_dump(exclude={"path"}),  # which may be another one than the person's
             "metric": lighteval_tasks.METRIC,
             "value": value,
             "n": len(outcomes),
@@ -210,7 +209,7 @@ def evaluate(args: argparse.Namespace) -> None:
             "futility": found.numbers if found else None,
             "outcomes": outcomes,
             "harness": digest(parts),
-            "sandbox": sandbox.name,
+            "sandbox": judge.sandbox,
             "errors": metric.errors(),
             "device": precision.device,
             "hardware": precision.hardware,
@@ -286,34 +285,6 @@ def load_model(args: argparse.Namespace, dtype: str, device: str) -> Any:
     return model.eval()
 
 
-def harness_parts(chosen: Sequence[Problem], decoding: Decoding, *, gguf: bool) -> dict[str, Any]:
-    """What moves a score, weights and machine apart: sources, packages, decoding, problems."""
-    root = Path(__file__).resolve().parents[1]
-    files = HARNESS_FILES + (GGUF_FILES if gguf else ())
-    packages = HARNESS_PACKAGES + (GGUF_PACKAGES if gguf else ())
-    sources = {name: hashlib.sha256((root / name).read_bytes()).hexdigest()[:16] for name in files}
-    versions = {name: _version(name) for name in packages}
-    return {
-        "sources": sources,
-        "versions": versions,
-        "python": platform.python_version(),
-        "decoding": asdict(decoding),
-        "problems": problems_hash(chosen),
-    }
-
-
-def digest(parts: dict[str, Any]) -> str:
-    """16 hexadecimal digits that change with any part."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _save(model: Any, tokenizer: Any, folder: str) -> str:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -321,16 +292,7 @@ def _save(model: Any, tokenizer: Any, folder: str) -> str:
 
 
 def _progress(done: int, total: int, seconds: float) -> None:
-    _say(f"evaluate {done}/{total} answers {seconds:.0f} s")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _stop() -> NoReturn:
-    raise SystemExit(SIGTERM_EXIT)
+    say(f"evaluate {done}/{total} answers {seconds:.0f} s")
 
 
 if __name__ == "__main__":

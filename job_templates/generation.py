@@ -53,7 +53,7 @@ def generate(
     *,
     prompts: Sequence[str],
     decoding: Decoding,
-    is_complete: Callable[[str], bool],
+    is_complete: Callable[[int, str], bool],
     progress: Callable[[int, int, float], None],
     add_special_tokens: bool = False,
     answered: Callable[[Sequence[tuple[int, str]]], Iterable[None]] | None = None,
@@ -70,7 +70,7 @@ def generate(
         tokenizer: Its tokenizer.
         prompts: Complete texts.
         decoding: How to sample.
-        is_complete: Asked after every token; the answer ends where it says yes.
+        is_complete: Given prompt and text so far after every token; the answer ends where it says yes.
         progress: Told the answers done, the answers in all, and the seconds so far, ten times in all; by any thread.
         add_special_tokens: Whether the tokenizer adds them; a chat template has already written them.
         answered: Given prompt and text of each row of a batch, by the batch's thread, while other batches go on. Works
@@ -96,7 +96,7 @@ def complete_ids(model: Any, tokenizer: Any, *, prompts: Sequence[list[int]], de
     """One completion of each prompt, as tokens, with the one that ended it where it ended within its limit."""
     rows = [Row(index, []) for index in range(len(prompts))]
     batches = [rows[begin : begin + decoding.batch_size] for begin in range(0, len(rows), decoding.batch_size)]
-    workers, complete = _completer(model, tokenizer, prompts, decoding, lambda _: False, batches=len(batches))
+    workers, complete = _completer(model, tokenizer, prompts, decoding, lambda _, text: False, batches=len(batches))
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(lambda index: complete(index, batches[index], lambda _: None), range(len(batches))))
     return [row.tokens + ([] if row.end is None else [row.end]) for row in rows]
@@ -107,7 +107,7 @@ def _completer(
     tokenizer: Any,
     encoded: Sequence[list[int]],
     decoding: Decoding,
-    is_complete: Callable[[str], bool],
+    is_complete: Callable[[int, str], bool],
     *,
     batches: int,
 ) -> tuple[int, Callable[[int, list[Row], Callable[[int], None]], None]]:
@@ -228,7 +228,7 @@ def _complete(
     prefix: int,
     rows: list[Row],
     decoding: Decoding,
-    is_complete: Callable[[str], bool],
+    is_complete: Callable[[int, str], bool],
     ended: Callable[[int], None],
     generator: Any,
 ) -> None:
@@ -258,7 +258,7 @@ def _complete(
                 row.end = token
                 continue
             row.tokens.append(token)
-            if not is_complete(tokenizer.decode(row.tokens, skip_special_tokens=True)):
+            if not is_complete(row.prompt, tokenizer.decode(row.tokens, skip_special_tokens=True)):
                 kept.append(index)
         ended(len(rows) - len(kept))
         if not kept:

@@ -22,7 +22,7 @@ def generate(
     *,
     prompts: Sequence[str],
     decoding: Decoding,
-    is_complete: Callable[[str], bool],
+    is_complete: Callable[[int, str], bool],
     progress: Callable[[int, int, float], None],
     add_special_tokens: bool = False,
     answered: Callable[[Sequence[tuple[int, str]]], Iterable[None]] | None = None,
@@ -45,13 +45,14 @@ def generate(
     free.put(first)
 
     def complete(index: int, batch: list[Row], ended: Callable[[int], None]) -> None:
-        def stop(text: str) -> bool:
-            ended(0)
-            return is_complete(text)
-
         file = free.get()
         try:
             for number, row in enumerate(batch, start=decoding.seed + index * decoding.batch_size):
+
+                def stop(text: str, prompt: int = row.prompt) -> bool:
+                    ended(0)
+                    return is_complete(prompt, text)
+
                 row.text = file.stream(
                     encoded[row.prompt],
                     max_new_tokens=decoding.max_new_tokens,

@@ -1,4 +1,4 @@
-"""Puts our problems, our sandbox and our generation into lighteval 0.13's Pipeline, and nothing else.
+"""Puts our problems, our judge and our generation into lighteval 0.13's Pipeline, and nothing else.
 
 lighteval's own registry is never loaded: it takes 10 s, and with huggingface_hub 2 or without network it fails. Its
 cache of predictions is never used: its key does not contain the weights, so trained weights would be given the
@@ -7,6 +7,7 @@ answers of their predecessor. Importing this module imports lighteval (5 s).
 
 import json
 import logging
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,8 +29,8 @@ from lighteval.tasks.requests import Doc, SamplingMethod
 
 from hfagent.agent.sequential import streaming_order
 from hfagent.job_templates.generation import Decoding, generate
-from hfagent.tools.benchmarks import CONTINUATION_STOPS, Problem, is_complete, program
-from hfagent.tools.sandbox import Outcome, Sandbox
+from hfagent.tools.judging import Judge, is_complete, program, stops
+from hfagent.tools.problem import Problem
 
 METRIC = "pass@1"
 PROMPT_TOKENS = 2048
@@ -44,40 +45,34 @@ class Tried:
     prompt: str
     completion: str
     program: str
+    """What was run to judge it; empty where nothing was."""
     kind: str
     detail: str
 
 
 class PassFraction(SampleLevelComputation, SamplingMetric):  # type: ignore[misc]
-    """Runs every sample in the sandbox; a problem's score is the share of its samples that pass.
+    """Judges every sample; a problem's score is the share of its samples that pass.
 
-    A program is run once: when its answer is there if the model tells (`judge`), else at the end (`compute`).
+    An answer is judged once: when it is there if the model tells (`judge`), else at the end (`compute`).
     """
 
-    def __init__(self, problems: Sequence[Problem], sandbox: Sandbox, *, num_samples: int, workers: int) -> None:
-        self.problems = {problem.id: problem for problem in problems}
-        self.sandbox = sandbox
+    def __init__(self, problems: Sequence[Problem], judge: Judge, *, num_samples: int) -> None:
+        self.checks = {problem.id: problem.check for problem in problems}
+        self.judges = judge
         self.samples = num_samples
-        self.workers = workers
         self.tried: list[Tried] = []
-        self.outcomes: dict[str, Outcome] = {}
-        """By the program's text."""
 
     def num_samples(self) -> int:
         """Asked by lighteval, which passes it on to the model."""
         return self.samples
 
     def judge(self, answers: Iterable[tuple[str, str]]) -> Iterator[None]:
-        """Run the programs of these answers, pairs of problem id and text, one a step; any thread may do so."""
-        programs = dict.fromkeys(program(self.problems[name], text) for name, text in answers)
-        new = [one for one in programs if one not in self.outcomes]
-        for one, outcome in zip(new, self.sandbox.run_many(new, workers=self.workers), strict=True):
-            self.outcomes[one] = outcome
-            yield
+        """Judge these answers, pairs of problem id and text, one a step; any thread may do so."""
+        return self.judges.judge((self.checks[name], text) for name, text in answers)
 
     def fraction(self, name: str, texts: Sequence[str]) -> float:
         """The share of a problem's samples that passed; all were judged."""
-        return sum(self.outcomes[program(self.problems[name], text)].passed for text in texts) / len(texts)
+        return sum(self.judges.judgement(self.checks[name], text).passed for text in texts) / len(texts)
 
     def compute(self, docs: list[Doc], responses: list[ModelResponse], **_: Any) -> list[float]:
         """The fractions, in the documents' order; NaN for a document that has no answers."""
@@ -89,9 +84,8 @@ class PassFraction(SampleLevelComputation, SamplingMetric):  # type: ignore[misc
         list(self.judge((name, text) for name, _, text in answers))
         self.tried = []
         for name, prompt, text in answers:
-            source = program(self.problems[name], text)
-            outcome = self.outcomes[source]
-            self.tried.append(Tried(name, prompt, text, source, outcome.kind, outcome.detail))
+            found = self.judges.judgement(self.checks[name], text)
+            self.tried.append(Tried(name, prompt, text, program(self.checks[name], text), found.kind, found.detail))
         passed = self.fractions()
         return [passed.get(doc.specific["id"], float("nan")) for doc in docs]
 
@@ -99,7 +93,7 @@ class PassFraction(SampleLevelComputation, SamplingMetric):  # type: ignore[misc
         """Id of each problem that was answered -> share of its samples that passed, in the problems' order."""
         answered = {one.id for one in self.tried}
         passed = Counter(one.id for one in self.tried if one.kind == "passed")
-        return {name: passed[name] / self.samples for name in self.problems if name in answered}
+        return {name: passed[name] / self.samples for name in self.checks if name in answered}
 
     def errors(self) -> dict[str, int]:
         """Kind of failure -> number of samples, most frequent first."""
@@ -182,7 +176,7 @@ class OwnGeneration(LightevalModel):  # type: ignore[misc]
             self._tokenizer,
             prompts=list(prompts.values()),
             decoding=self.decoding,
-            is_complete=lambda text: is_complete(text, chat=self.chat),
+            is_complete=lambda index, text: is_complete(metric.checks[order[index]], text, chat=self.chat),
             progress=self.progress,
             add_special_tokens=self.add_special_tokens,
             answered=lambda pairs: metric.judge((order[index], text) for index, text in pairs),
@@ -240,6 +234,7 @@ def run(
         vllm: Whether the model is a vLLM engine.
     """
     asked = {problem.id: problem for problem in problems}
+    name = re.sub(r"\W", "_", name)  # a file's name may hold what means something to lighteval
 
     def document(line: dict[str, Any], task_name: str) -> Doc:
         problem = asked[line["id"]]
@@ -255,7 +250,7 @@ def run(
         hf_avail_splits=["test"],
         evaluation_splits=["test"],
         generation_size=max(problem.max_new_tokens for problem in problems),
-        stop_sequence=CONTINUATION_STOPS,
+        stop_sequence=_common([stops(problem.check) for problem in problems]),
     )
     logging.getLogger("lighteval").setLevel(logging.ERROR)  # it warns of few-shot examples, of which there are none
     Registry.load_all_task_configs = staticmethod(lambda **_: {name: task})
@@ -273,6 +268,11 @@ def run(
         )
         pipeline.evaluate()
     return float(pipeline.evaluation_tracker.metrics_logger.metric_aggregated[f"{name}|0"][METRIC])
+
+
+def _common(stops: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """An engine stops all answers alike; what it does not cut is cut where the answer is judged."""
+    return tuple(stop for stop in stops[0] if all(stop in others for others in stops))
 
 
 def _metric(metric: PassFraction) -> SampleLevelMetric:

@@ -25,7 +25,7 @@ import time
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -34,19 +34,16 @@ from hfagent.agent.errors import HfagentError, ModelError, UsageError
 from hfagent.agent.records import DatasetRef
 from hfagent.job_templates.evaluate import check_folders, load_model, load_tokenizer
 from hfagent.job_templates.generation import Decoding, generate
-from hfagent.job_templates.runtime import emit_result, on_sigterm, pick_precision
-from hfagent.job_templates.training_watch import say
+from hfagent.job_templates.runtime import emit_result, on_sigterm, pick_precision, say, stop
 from hfagent.tools import rewards
-from hfagent.tools.benchmarks import is_complete
+from hfagent.tools.code_answer import is_complete
 from hfagent.tools.dataset_files import write_text
 from hfagent.tools.dataset_mapping import flaw, map_rows
 from hfagent.tools.dataset_read import load_rows
 from hfagent.tools.dataset_store import EMBEDDED
 from hfagent.tools.merge import base_folder, check_fits
-from hfagent.tools.procedural_python import train_rows
 from hfagent.tools.sampled_data import MAKERS, Asked, Made, Sample
 
-SIGTERM_EXIT = 143
 SMOKE_PROMPTS = 2
 EMBEDDED_TOKENS, MAX_NEW_TOKENS = 64, 512
 """Of an answer: the longest solution of the embedded tasks takes 50; TRL's own limit for GRPO."""
@@ -62,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--revision", help="its commit or branch on the Hub")
     parser.add_argument("--adapter", type=Path, help="LoRA folder, merged into the model before")
     parser.add_argument("--method", required=True, choices=tuple(MAKERS), help="what is to be trained on the data")
-    parser.add_argument("--prompts", required=True, help=f"{EMBEDDED}, or a Hub id, file or folder with prompts")
+    parser.add_argument("--prompts", required=True, help=f"{', '.join(EMBEDDED)}, a Hub id, file or folder")
     parser.add_argument("--config", help="config of that dataset")
     parser.add_argument("--split", default="train", help="split of that dataset")
     parser.add_argument("--mapping", help="ColumnMapping as JSON: how its rows are rewritten")
@@ -93,7 +90,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; 0 done, 1 failed, 2 arguments that cannot be used."""
     args = parse_args(argv)
-    on_sigterm(_stop)
+    on_sigterm(stop)
     try:
         emit_result(make(args))
     except HfagentError as error:
@@ -133,10 +130,10 @@ def read_prompts(args: argparse.Namespace) -> list[dict[str, Any]]:
         UsageError: one of them has no prompt.
     """
     count = min(args.n, SMOKE_PROMPTS) if args.smoke else args.n
-    if args.prompts == EMBEDDED:
-        return train_rows(count, args.seed, "grpo")
+    if args.prompts in EMBEDDED:
+        return EMBEDDED[args.prompts](count, args.seed, "grpo")
     if args.prompts.startswith("embedded:"):
-        raise UsageError(f"unknown embedded dataset {args.prompts!r}; there is {EMBEDDED!r}")
+        raise UsageError(f"unknown embedded dataset {args.prompts!r}; there is {' or '.join(EMBEDDED)}")
     ref = DatasetRef(id=args.prompts, config=args.config, split=args.split)
     rows = load_rows(ref, limit=count).rows
     rows = rows if args.mapping is None else map_rows(rows, args.mapping)
@@ -204,7 +201,7 @@ def sample(args: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> list[lis
         tokenizer,
         prompts=texts,
         decoding=decoding,
-        is_complete=lambda text: code and is_complete(text, chat=chat),
+        is_complete=lambda _, text: code and is_complete(text, chat=chat),
         progress=lambda done, total, seconds: say(f"sample {done}/{total} answers {seconds:.0f} s"),
         add_special_tokens=not chat,
     )
@@ -266,7 +263,7 @@ def write(
 
 
 def _max_new_tokens(args: argparse.Namespace) -> int:
-    return int(args.max_new_tokens or (EMBEDDED_TOKENS if args.prompts == EMBEDDED else MAX_NEW_TOKENS))
+    return int(args.max_new_tokens or (EMBEDDED_TOKENS if args.prompts in EMBEDDED else MAX_NEW_TOKENS))
 
 
 def _prompt_text(tokenizer: Any, row: dict[str, Any]) -> str:
@@ -281,10 +278,6 @@ def _prompt_text(tokenizer: Any, row: dict[str, Any]) -> str:
     if not tokenizer.chat_template:
         raise UsageError("the prompts are chats, and the model has no chat template: give it texts")
     return str(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False))
-
-
-def _stop() -> NoReturn:
-    raise SystemExit(SIGTERM_EXIT)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from hfagent.agent.errors import HfagentError, ModelError, PackageMissing, Usage
 from hfagent.agent.records import Method, TrainConfig
 from hfagent.agent.train_config import FIELDS_OF_METHODS, method_fields
 from hfagent.job_templates import base_model, training, training_args
-from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm
+from hfagent.job_templates.runtime import SIGTERM_EXIT, Precision, emit_result, on_sigterm, say
 from hfagent.job_templates.training import Checkpoint, Schedule, Stop
 from hfagent.job_templates.training_args import Args, Row
-from hfagent.job_templates.training_watch import say, watch
+from hfagent.job_templates.training_watch import watch
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -246,7 +246,7 @@ def run(
     if stop.requested:
         say(f"stopped by SIGTERM after step {trainer.state.global_step}, with a checkpoint")
         emit_result(training.cut_off(folder, trainer.state.global_step))
-        sys.exit(training.EXIT_SIGTERM)
+        sys.exit(SIGTERM_EXIT)
     if watching.broken:
         emit_result(training.cut_off(folder, trainer.state.global_step))
         raise ModelError(f"training diverged: {watching.broken}; lower the learning rate")

@@ -13,9 +13,9 @@ from typing import Any
 
 from hfagent.agent.errors import ModelError, UsageError
 from hfagent.agent.records import TrainConfig
+from hfagent.job_templates.runtime import SIGTERM_EXIT
 from hfagent.job_templates.training_args import Row
 
-EXIT_SIGTERM = 143
 SAVE_BY_S = 15.0
 """Seconds that a step in progress gets to end after SIGTERM; the runner kills after 20."""
 MAX_EVALUATIONS = 8
@@ -180,7 +180,7 @@ class Stop:
     def __call__(self) -> None:
         """Handle the signal."""
         if not self.training:
-            sys.exit(EXIT_SIGTERM)
+            sys.exit(SIGTERM_EXIT)
         if not self.requested:
             self.requested = True
             self._timer = threading.Timer(self.deadline_s, self._end)
@@ -189,7 +189,7 @@ class Stop:
 
     def _end(self) -> None:
         self.finish()
-        os._exit(EXIT_SIGTERM)
+        os._exit(SIGTERM_EXIT)
 
 
 def cut_off(folder: Path, step: int) -> dict[str, Any]:

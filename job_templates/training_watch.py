@@ -1,12 +1,12 @@
 """Watches a training from inside: progress lines, checkpoints and evaluations on time, an end on SIGTERM or NaN."""
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hfagent.job_templates.runtime import say
 from hfagent.job_templates.training import Schedule, Stop, keep_only
 
 if TYPE_CHECKING:
@@ -25,12 +25,6 @@ class Watch(Protocol):
     @property
     def step_s(self) -> float | None:
         """Seconds of a step after the first, which compiles and fills caches; None for a run of one step."""
-
-
-def say(line: str) -> None:
-    """One line of progress, at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def progress_line(

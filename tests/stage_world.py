@@ -20,6 +20,7 @@ SKILL = {
     "sft-01": 0.4, "sft-01-x1": 0.4,
     "dpo-01": 0.55, "dpo-01-x1": 0.55,
     "grpo-01": 0.7, "grpo-01-x1": 0.7,
+    "Q4_K_M": 0.55, "Q8_0": 0.55,
 }  # fmt: skip
 QUIET = Console(quiet=True)
 
@@ -29,7 +30,8 @@ def make_pipeline(*methods: Method, **changes: Any) -> Pipeline:
     plans = []
     for method in methods:
         plan = make_plan(method=method, max_extensions=0, **changes)
-        plans.append(plan.model_copy(update={"train": plan.train.model_copy(update={"method": method})}))
+        rewards = {"reward_funcs": "tests_pass:1"} if method == "grpo" else {}
+        plans.append(plan.model_copy(update={"train": plan.train.model_copy(update={"method": method, **rewards})}))
     first = plans[0]
     return named(
         Pipeline(

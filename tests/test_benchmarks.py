@@ -2,7 +2,9 @@ import pytest
 
 from hfagent.agent.errors import UsageError
 from hfagent.agent.records import BenchmarkRef
-from hfagent.tools.benchmarks import is_complete, names, problems, problems_hash, program
+from hfagent.tools.benchmarks import names, problems
+from hfagent.tools.judging import is_complete, program
+from hfagent.tools.problem import CodeCheck, problems_hash
 from hfagent.tools.procedural_python import tasks
 from hfagent.tools.sandbox import Sandbox
 
@@ -19,7 +21,7 @@ def test_procedural_answers_are_run_against_their_tests(sandbox: Sandbox) -> Non
     chosen = problems(SEARCH)
     right = [f"Here it is:\n```python\n{task.solution}```\nDone." for task in tasks("search", 5, 0)]
     wrong = ["```python\ndef other():\n    pass\n```"] * 5
-    programs = [program(p, answer) for p, answer in zip(chosen * 2, right + wrong, strict=True)]
+    programs = [program(p.check, answer) for p, answer in zip(chosen * 2, right + wrong, strict=True)]
     assert [outcome.passed for outcome in sandbox.run_many(programs, workers=2)] == [True] * 5 + [False] * 5
 
 
@@ -29,12 +31,11 @@ def test_humaneval_is_the_genuine_164_and_its_solutions_pass(sandbox: Sandbox) -
     chosen = problems(HUMANEVAL)
     assert len(chosen) == 164
     known = read_problems()
-    programs = [program(p, known[p.id]["canonical_solution"]) for p in chosen[:40]]
-    programs += [
-        program(p, f"```python\n{known[p.id]['prompt']}{known[p.id]['canonical_solution']}```") for p in chosen[40:60]
-    ]
+    programs = [program(p.check, known[p.id]["canonical_solution"]) for p in chosen[:40]]
+    whole = {name: row["prompt"] + row["canonical_solution"] for name, row in known.items()}
+    programs += [program(p.check, f"```python\n{whole[p.id]}```") for p in chosen[40:60]]
     assert all(outcome.passed for outcome in sandbox.run_many(programs, workers=2))
-    broken = [program(p, "    return None\n") for p in chosen[:10]]
+    broken = [program(p.check, "    return None\n") for p in chosen[:10]]
     assert not any(outcome.passed for outcome in sandbox.run_many(broken, workers=2))
 
 
@@ -42,10 +43,11 @@ def test_humaneval_is_the_genuine_164_and_its_solutions_pass(sandbox: Sandbox) -
 def test_a_continuation_begins_after_the_docstring_and_ends_with_the_function(benchmark: BenchmarkRef) -> None:
     for problem in problems(benchmark):
         assert problem.prefix == problem.prefix.rstrip()
-        code = program(problem, "\n    return 7 or (\n    8\n)\n\nprint('something else')\n")
+        code = program(problem.check, "\n    return 7 or (\n    8\n)\n\nprint('something else')\n")
         scope: dict[str, object] = {}
-        exec(code.removesuffix(problem.tests), scope)
-        assert callable(scope[problem.entry_point])
+        assert isinstance(problem.check, CodeCheck)
+        exec(code.removesuffix(problem.check.tests), scope)
+        assert callable(scope[problem.check.entry_point])
         assert "return 7" in code
         assert "something else" not in code
 
@@ -61,7 +63,7 @@ def test_a_continuation_begins_after_the_docstring_and_ends_with_the_function(be
     ],
 )
 def test_generation_stops_when_the_answer_is_complete(answer: str, chat: bool, done: bool) -> None:
-    assert is_complete(answer, chat=chat) is done
+    assert is_complete(CodeCheck(prefix="", entry_point="f", tests=""), answer, chat=chat) is done
 
 
 def test_the_hash_of_the_problems_tells_other_problems_apart() -> None:

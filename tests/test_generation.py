@@ -50,7 +50,7 @@ def answers(model: Any, tokenizer: Any, *, stop_at: str = "", **changes: Any) ->
         tokenizer,
         prompts=PROMPTS,
         decoding=decoding,
-        is_complete=lambda text: bool(stop_at) and stop_at in text.split(),
+        is_complete=lambda _, text: bool(stop_at) and stop_at in text.split(),
         progress=lambda done, total, seconds: None,
     )
 
@@ -89,7 +89,7 @@ def test_progress_counts_every_answer_and_a_failure_reaches_the_caller(tokenizer
     told: list[tuple[int, int]] = []
     decoding = Decoding(max_new_tokens=5, batch_size=1)
 
-    def run(is_complete: Callable[[str], bool]) -> None:
+    def run(is_complete: Callable[[int, str], bool]) -> None:
         generate(
             model,
             tokenizer,
@@ -99,10 +99,10 @@ def test_progress_counts_every_answer_and_a_failure_reaches_the_caller(tokenizer
             progress=lambda done, total, seconds: told.append((done, total)),
         )
 
-    run(lambda text: False)
+    run(lambda *_: False)
     assert sorted(told) == [(1, 4), (2, 4), (3, 4), (4, 4)]
     with pytest.raises(ZeroDivisionError):
-        run(lambda text: bool(1 / 0))
+        run(lambda *_: bool(1 / 0))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def listened(model: Any, tokenizer: Any, listener: Listener, **changes: Any) -> 
         tokenizer,
         prompts=PROMPTS,
         decoding=Decoding(**{"max_new_tokens": 12, "batch_size": 1, **changes}),
-        is_complete=lambda text: False,
+        is_complete=lambda *_: False,
         progress=lambda done, total, seconds: None,
         answered=listener.answered,
         enough=listener.enough,

@@ -3,6 +3,7 @@
 The jobs are processes that leave what the templates leave; tests/test_hf_main_job.py has the real templates.
 """
 
+import contextlib
 import json
 import math
 import shutil
@@ -12,20 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tests.emulator.jobs import Behavior, Jobs
 from tests.emulator.server import Emulator
-from world import SKILL, World, at_desk, ended, work
+from world import SKILL, KilledError, World, at_desk, ended, work
 
 import hfagent
 from hfagent.agent import ledger
 from hfagent.agent.backend_facts import BackendLost, StrayFound, SubmitRetried
 from hfagent.agent.clock import SystemClock
 from hfagent.agent.errors import AccountRefused, OutOfCredit
-from hfagent.agent.events import Event
+from hfagent.agent.events import Event, JobIntended
 from hfagent.agent.folding import fold
+from hfagent.agent.night import resume
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import JobSpec
+from hfagent.agent.settings import Settings
 from hfagent.agent.state import State
+from hfagent.agent.wiring import Paths
 from hfagent.job_templates.remote import ARGS
 from hfagent.tools.hf_jobs import KEY, HfJobRunner
 from hfagent.tools.hub_calls import api
@@ -194,6 +199,22 @@ def test_a_launch_that_is_taken_after_the_settle_time_is_a_stray_and_paid(cloud:
     assert_paid_as_billed(state, cloud)
 
 
+def test_a_job_that_is_taken_after_the_end_is_ended_by_a_resume_and_paid(cloud: Cloud, tmp_path: Path) -> None:
+    cloud.emulator.faults.plan(path=r"^/api/jobs/ada$", method="POST", times=1, when="after")
+    late = Behavior(script="import time; time.sleep(600)", hidden_s=600.0)
+    cloud.special = lambda key: late if "smoke-a1" in key and not cloud.jobs.keyed(KEY, key) else None
+    before = night(tmp_path / "n.jsonl", cloud)
+    assert ended(before) == "finished"
+    (job,) = [job for job in cloud.jobs.all if job.behavior == late]
+    job.behavior = replace(late, hidden_s=0.0)
+    settings = Settings(reports_dir=tmp_path, state_dir=tmp_path / "state")
+    state = resume(Paths(tmp_path, "n"), cloud.ports, settings, console=Console(quiet=True))
+    assert job.stage == "CANCELED"
+    assert_paid_as_billed(state, cloud)
+    assert state.spent_micro_usd != before.spent_micro_usd
+    assert "hf_" not in (tmp_path / "n.md").read_text()
+
+
 def test_a_service_that_stumbles_is_asked_again(cloud: Cloud, tmp_path: Path) -> None:
     cloud.emulator.faults.plan(path=r"^/api/jobs/ada", method="GET", skip=4, times=1, status=500)
     cloud.emulator.faults.plan(
@@ -291,3 +312,28 @@ def test_a_hundred_running_jobs_are_one_request_a_look(cloud: Cloud) -> None:
     before = len(cloud.emulator.requests)
     assert {runner.inspect(job_id).stage for job_id in ids} == {"RUNNING"}
     assert len(cloud.emulator.requests) - before <= math.ceil(100 / 100)
+
+
+def test_a_night_killed_after_every_event_is_the_same_night(cloud: Cloud, tmp_path: Path) -> None:
+    path, seen = tmp_path / "n.jsonl", set[str]()
+
+    def kill(event: Event) -> None:
+        fact = event.fact.model_dump_json()
+        if event.fact.kind != "resumed" and fact not in seen:
+            seen.add(fact)
+            raise KilledError
+
+    while True:
+        with contextlib.suppress(KilledError):
+            state = night(path, cloud, on_event=kill)
+            break
+    told = [event.fact for event in ledger.read(path)]
+    assert len(seen) > 50
+    assert sum(fact.kind == "claimed" for fact in told) == 1
+    assert ended(state) == "finished"
+    assert keys(cloud) == [f"night-{name}-a1" for name in sorted(state.runs)]
+    assert [fact.run.name for fact in told if isinstance(fact, JobIntended)] == list(state.runs)
+    assert_paid_as_billed(state, cloud)
+    undisturbed = night(tmp_path / "other.jsonl", cloud)
+    assert undisturbed.claim == state.claim
+    assert list(undisturbed.runs) == list(state.runs)

@@ -13,10 +13,10 @@ FOLDERS = ("agent", "tools", "job_templates")
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 PURE = (
     "records", "errors", "events", "state", "policy", "verdict", "stats", "decide", "trend", "evidence", "estimate",
-    "jobs", "lines", "summary", "plan", "goal", "proposals", "rules", "runs", "findings",
+    "jobs", "job_ends", "lines", "summary", "plan", "goal", "proposals", "rules", "runs", "findings",
     "integrity", "claim", "setback", "watch", "remedy",
     "space", "hypotheses", "rungs", "envelope", "remaining", "sequential", "surrogate",
-    "hardware", "memory", "placement", "night_jobs", "estimate_view",
+    "hardware", "clusters", "memory", "placement", "night_jobs", "estimate_view", "plan_benchmarks",
     "stages", "pipeline_facts", "pipeline_state", "pipeline_rules", "pipeline_lines", "pipeline_report", "data_rules",
     "plan_training",
 )  # fmt: skip
@@ -54,7 +54,10 @@ def test_modules_stay_small(path: Path) -> None:
 
 
 def test_the_agent_reaches_the_tools_only_where_they_are_wired() -> None:
-    wired = {"wiring.py", "hf_wiring.py", "commands.py", "planner.py", "planning.py", "mcp_server.py", "understand.py"}
+    wired = {
+        "wiring.py", "hf_wiring.py", "cluster_wiring.py", "commands.py", "planner.py", "planning.py", "mcp_server.py",
+        "understand.py",
+    }  # fmt: skip
     reaching = {
         path.name for path in (ROOT / "agent").glob("*.py") if "hfagent.tools" in path.read_text(encoding="utf-8")
     }

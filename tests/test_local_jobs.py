@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from hfagent.agent.errors import JobError, PackageMissing, SettingsError
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import job_folder, job_supervisor
 from hfagent.tools.local_jobs import LocalJobRunner
+from hfagent.tools.script_command import requirements, script_command
 
 ONCE = "import sys\nwith open(sys.argv[1], 'a') as runs:\n    runs.write('run\\n')\nprint('RESULT {}')\n"
 FOREVER = "import time\ntime.sleep(600)\n"
@@ -247,6 +249,51 @@ def test_a_killed_supervisor_makes_the_job_lost_and_leaves_no_process(
     assert runner.find("k") == ended
 
 
+def test_after_a_reboot_a_job_is_lost_and_the_process_that_got_its_pid_is_left_alone(
+    runner: LocalJobRunner, tmp_path: Path
+) -> None:
+    """Reboot: another process has the supervisor's pid by now."""
+    job = runner.submit(make_spec(tmp_path, FOREVER))
+    folder = tmp_path / "jobs" / "k"
+    run = json.loads((folder / "run.json").read_text())
+    os.kill(run["pid"], signal.SIGKILL)
+    job_supervisor.end_all(lambda: job_supervisor.marked(folder), grace_s=1)
+    with subprocess.Popen([sys.executable, "-c", FOREVER]) as other:
+        try:
+            reused = run | {"boot_id": "of another day", "pid": other.pid}
+            job_supervisor.write_json(folder / "run.json", reused)
+            ended = runner.inspect(job.id)
+            assert (ended.stage, ended.message) == ("ERROR", "lost: the machine was restarted")
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+def test_a_job_dies_at_its_time_limit_though_nobody_is_left_to_look(runner: LocalJobRunner, tmp_path: Path) -> None:
+    """Lease: hfagent is killed, and the job runs into its time limit."""
+    spec = make_spec(tmp_path, "print('on', flush=True)\n" + FOREVER, timeout_s=1)
+    assert in_child(lambda: os.kill(os.getpid(), signal.SIGKILL) if runner.submit(spec) else None) == -signal.SIGKILL
+    folder = tmp_path / "jobs" / "k"
+    until(lambda: (folder / "exit.json").exists())
+    told = json.loads((folder / "exit.json").read_text())
+    assert (told["stage"], told["message"]) == ("ERROR", "Job timeout")
+    assert 1 <= told["running_s"] < 5
+    assert job_supervisor.marked(folder) == []
+
+
+def test_the_seconds_of_a_job_are_those_that_passed_whatever_its_clock_says(
+    runner: LocalJobRunner, tmp_path: Path
+) -> None:
+    """The clock is set back while a job runs."""
+    job = end_of(runner, runner.submit(make_spec(tmp_path, "print('RESULT {}')")))
+    path = tmp_path / "jobs" / "k" / "exit.json"
+    job_supervisor.write_json(path, json.loads(path.read_text()) | {"finished_at": "2001-01-01T00:00:00Z"})
+    told = runner.inspect(job.id)
+    assert told.running_s == job.running_s
+    assert told.running_s is not None
+    assert 0 < told.running_s < 20
+
+
 def test_a_supervisor_told_to_end_takes_the_job_with_it(runner: LocalJobRunner, tmp_path: Path) -> None:
     job = runner.submit(make_spec(tmp_path, FOREVER))
     os.kill(json.loads((tmp_path / "jobs" / "k" / "run.json").read_text())["pid"], signal.SIGTERM)
@@ -337,6 +384,17 @@ def test_a_template_whose_packages_are_not_here_runs_under_uv(
     job = end_of(runner, runner.submit(make_spec(tmp_path, header("no-such-package>=2") + "print('RESULT {}')\n")))
     assert job.stage == "COMPLETED"
     assert runner.logs(job.id)[0] == "run --script"
+
+
+def test_an_argument_may_ask_for_further_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "job.py"
+    table = "#\n# [tool.hfagent.with]\n# sums = ['no-such-package>=2']\n# ///\n"
+    script.write_text(header("pydantic>=2").removesuffix("# ///\n") + table)
+    assert script_command(script, ("--task", "words"))[0] == sys.executable
+    assert requirements(script, ("--task", "sums")) == ["pydantic>=2", "no-such-package>=2"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PackageMissing, match="needs no-such-package>=2, which"):
+        script_command(script, ("--task", "sums"))
 
 
 def test_without_the_packages_and_uv_nothing_starts(

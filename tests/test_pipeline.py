@@ -63,8 +63,8 @@ def test_each_stage_is_a_night_on_the_model_of_the_one_before(
     assert state.ended.state == "finished"
     plans = stage_plans(tmp_path)
     assert [plan.project for plan in plans] == names
-    assert [plan.model.id for plan in plans] == ["org/model", *(f"/merged/{method}-01" for method in methods[:-1])]
-    assert state.model.id == f"/merged/{methods[-1]}-01"
+    assert [plan.model.id for plan in plans] == ["org/model", *(f"/m/merged-{method}-01" for method in methods[:-1])]
+    assert state.model.id == f"/m/merged-{methods[-1]}-01"
     assert [ended.kept for _, ended in state.closed] == [True] * len(methods)
     assert (state.verdict is not None, state.claim is not None) == (True, True)
     assert state.claim is not None
@@ -79,7 +79,7 @@ def test_each_stage_is_a_night_on_the_model_of_the_one_before(
         len(methods),
         "org/model",
     )
-    assert last.model_path == f"/merged/{methods[-2]}-01"
+    assert last.model_path == f"/m/merged-{methods[-2]}-01"
     assert "stage 1, sft: kept" in last.plan.stage.before[0]
 
 
@@ -90,7 +90,7 @@ def test_the_final_claim_spends_a_look_at_the_original_base_model(tmp_path: Path
     assert state.claim is not None
     assert (state.claim.look, state.claim.alpha) == (2, alpha_of_look(2))
     # The first stage's own look is the same one; the second stage's own is at another base model.
-    assert [key.model for key, _, _ in there.looks.taken] == ["org/model", "/merged/sft-01", "org/model"]
+    assert [key.model for key, _, _ in there.looks.taken] == ["org/model", "/m/merged-sft-01", "org/model"]
 
 
 @pytest.mark.parametrize("dropped", ["sft", "dpo", "grpo"])
@@ -99,7 +99,7 @@ def test_a_stage_that_hurts_is_dropped_and_the_next_begins_on_the_last_good_mode
     state = begin(tmp_path, there, make_pipeline("sft", "dpo", "grpo"))
     kept = [method for method in ("sft", "dpo", "grpo") if method != dropped]
     assert [stage.plan.method for stage, _ in state.carried] == kept
-    models = ["org/model", *(f"/merged/{method}-01" for method in kept)]
+    models = ["org/model", *(f"/m/merged-{method}-01" for method in kept)]
     at = ("sft", "dpo", "grpo").index(dropped)
     models.insert(at + 1, models[at])
     assert [plan.model.id for plan in stage_plans(tmp_path)] == models[:3]
@@ -113,16 +113,17 @@ def test_a_stage_that_hurts_is_dropped_and_the_next_begins_on_the_last_good_mode
 
 def test_a_gain_on_the_search_set_that_the_confirm_set_does_not_show_is_dropped(tmp_path: Path) -> None:
     class Lucky(World):
-        def _score(self, spec: JobSpec, args: dict[str, str]) -> dict[str, Any]:
+        def _score(self, spec: JobSpec) -> dict[str, Any]:
+            args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
             lucky = args["--set"] == "confirm" and args.get("--adapter", "").endswith("/dpo-01")
             self.skill = {**SKILL, "dpo-01": 0.3} if lucky else SKILL
-            return super()._score(spec, args)
+            return super()._score(spec)
 
     state = begin(tmp_path, Lucky(SKILL), make_pipeline("sft", "dpo"))
     _, ended = state.closed[1]
     assert (ended.kept, ended.run) == (False, "dpo-01")
     assert "dpo-01 is not above the model that it began with: -" in ended.why
-    assert state.model.id == "/merged/sft-01"
+    assert state.model.id == "/m/merged-sft-01"
     assert state.claim is not None
     assert (state.claim.run, state.claim.look) == ("improve-1-sft/sft-01", 1)
 
@@ -156,9 +157,10 @@ def test_a_stage_that_fails_is_dropped_and_the_next_goes_on_from_the_base(tmp_pa
 
 def test_scores_of_two_harnesses_allow_no_claim(tmp_path: Path) -> None:
     class Updated(World):
-        def _score(self, spec: JobSpec, args: dict[str, str]) -> dict[str, Any]:
-            self.harness = "new" if args["--model"].startswith("/merged/") else "h"
-            return super()._score(spec, args)
+        def _score(self, spec: JobSpec) -> dict[str, Any]:
+            args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
+            self.harness = "new" if args["--model"].startswith("/m/merged-") else "h"
+            return super()._score(spec)
 
     state = begin(tmp_path, Updated(SKILL), make_pipeline("sft", "dpo"))
     assert state.claim is not None
@@ -172,11 +174,11 @@ def test_export_and_push_happen_once_for_the_last_model_by_the_pipelines_claim(t
     asked = Export(quantize=("Q4_K_M",), push="ada/tuned")
     state = begin(tmp_path, there, make_pipeline("sft", "dpo", export=asked, state_dir=str(tmp_path)))
     pushed = [key for key in there.runner.submits if "--push" in there.runner._jobs[key].spec.args]
-    assert pushed == ["improve-2-dpo-ab12-export-2-a1"]
+    assert pushed == ["improve-2-dpo-ab12-publish-a1"]
     assert state.exported is not None
-    assert state.exported.pushed == {"ada/tuned": "https://hub.example/ada/tuned"}
-    assert state.exported.files == ("/gguf/Q4_K_M.gguf",)
-    card = (tmp_path / "cards" / "improve-2-dpo-ab12-export-2.md").read_text()
+    assert state.exported.pushed == {name: f"https://hub/{name}" for name in ("ada/tuned", "ada/tuned-GGUF")}
+    assert state.exported.files == ("/m/Q4_K_M",)
+    card = (tmp_path / "cards" / "improve-2-dpo-ab12-publish.md").read_text()
     assert "base_model: org/model" in card
     assert "`org/model`, trained in 2 stages" in card
     assert "- stage 1, sft: kept" in card
@@ -217,7 +219,8 @@ def test_the_deadline_is_over_all_stages(tmp_path: Path) -> None:
     there = World(SKILL)
     state = begin(tmp_path, there, make_pipeline("sft", "dpo", max_hours=0.5))
     plans = stage_plans(tmp_path)
-    assert plans[0].max_hours == pytest.approx(0.25)
+    assert plans[0].max_hours is not None
+    assert 0.1 < plans[0].max_hours < 0.3
     assert state.ended_at is not None
     assert (state.ended_at - state.started_at).total_seconds() <= 0.5 * 3600 + 60
 
@@ -403,7 +406,7 @@ def test_requests_reach_the_stage_that_runs(tmp_path: Path) -> None:
 def test_data_that_cannot_train_a_later_stage_are_told_before_anything_starts(tmp_path: Path) -> None:
     there = World(SKILL)
     there.checker = FakeChecker(MethodCheck(verdict="INCOMPATIBLE", reason="no chosen"))
-    with pytest.raises(DatasetError, match="cannot train with sft, stage 1: no chosen"):
+    with pytest.raises(DatasetError, match="stage 1: the dataset 'org/data' cannot train with sft: no chosen"):
         begin(tmp_path, there, make_pipeline("sft", "dpo"))
     assert list(settings_in(tmp_path).reports_dir.rglob("*")) == []
 

@@ -93,7 +93,7 @@ def test_status_and_report_of_a_finished_pipeline(shell: Shell, tmp_path: Path) 
     begin(tmp_path, World(SKILL), make_pipeline("sft", "dpo"))
     code, out, _ = shell("status")
     assert code == 0
-    for words in ("improve  finished", "1 sft", "2 dpo", "against the original base model", "/merged/dpo-01"):
+    for words in ("improve  finished", "1 sft", "2 dpo", "against the original base model", "/m/merged-dpo-01"):
         assert words in out
     shown: dict[str, Any] = json.loads(shell("status", "improve", "--json")[1])
     assert set(shown) == {

@@ -114,7 +114,7 @@ def test_a_project_is_named_after_model_data_and_method_and_numbered_when_taken(
         ("quantized", {"goal": "improve code with QLoRA"}),
         ("benchmark 'foobar' is not available", {"goal": "improve code, evaluate with the foobar benchmark"}),
         ("benchmark 'mbpp' is not available", {"benchmark": "mbpp"}),
-        ("the area that works is code", {"goal": "improve math with SFT"}),
+        ("benchmark 'math_500' is not available here", {"goal": "improve math with SFT"}),
         ("does not say where to", {"goal": "improve code with SFT and push it to the Hub"}),
         ("nothing can be pushed", {"goal": "improve code and push it to ada/tuned", "here": OFFLINE}),
         ("must be 1 to 60", {"project": "Not A Name"}),
@@ -188,6 +188,13 @@ def test_a_persons_own_rows_are_neither_cut_to_the_demo_nor_trained_at_its_rate(
     recipe = load_recipe("code").train
     assert (made.train.max_rows, made.train.max_length) == (None, recipe.max_length)
     assert made.train.learning_rate == recipe.learning_rate
+
+
+def test_the_recipes_dataset_keeps_its_config_where_a_person_names_it_alone() -> None:
+    goal = "improve code with SFT on open-r1/codeforces-cots"
+    for here in (OFFLINE, GPU_BOX):
+        assert plan(goal, here=here).dataset.config == "solutions_py_decontaminated"
+    assert plan(goal, here=OFFLINE, config="solutions").dataset.config == "solutions"
 
 
 def test_quick_wins_over_the_sentence() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from hfagent.agent.errors import UsageError
 from hfagent.tools.procedural_python import tasks, train_rows, wrong_solution
-from hfagent.tools.rewards import Reward, check, last_number, load, total
+from hfagent.tools.rewards import Reward, check, load, total
 
 ROW = train_rows(1, 0, "grpo")[0]
 
@@ -58,17 +58,10 @@ def test_an_empty_continuation_is_no_function() -> None:
     assert reward(completions=["", "    return 1"], **columns) == [0.0, 1.0]
 
 
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("It is 1,234.50 dollars", 1234.5), ("3 and -4", -4.0), ("18.", 18.0), ("#### 72", 72.0), ("none", None)],
-)
-def test_the_last_number_of_a_text(text: str, number: float | None) -> None:
-    assert last_number(text) == number
-
-
 def test_the_last_number_must_be_the_answers() -> None:
     assert worth("number_equal", "so 72", "72 or 73", "no idea", answer="work\n#### 72") == [1.0, 0.0, 0.0]
-    assert worth("number_equal", "no idea", answer="no number") == [0.0]
+    with pytest.raises(UsageError, match="needs a number in the column 'answer', not 'no number'"):
+        worth("number_equal", "no idea", answer="no number")
 
 
 def test_a_format_is_a_whole_fenced_block_or_the_rows_pattern() -> None:

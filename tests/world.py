@@ -43,6 +43,8 @@ SKILL = {"baseline": 0.1, "sft-01": 0.4, "sft-01-x1": 0.6, "sft-01-x2": 0.6}
 N = 200
 MADE = "/made/data"
 """Where the data lie that a model made."""
+MERGED = "/m/merged-"
+"""Where the merged model of a run lies, before the run's name."""
 LOST = Ending(running_s=5, stage="ERROR", exit_code=None, message="the machine is gone")
 DIVERGED = Ending(running_s=5, stage="ERROR", exit_code=1, message="training diverged: NaN loss")
 FAILED = Ending(running_s=5, stage="ERROR", exit_code=1, message="No space left on device")
@@ -87,6 +89,8 @@ class World:
         """The base model that the training job really takes."""
         self.evaluation_s: Callable[[str], float] = lambda run: 30
         """Seconds that the evaluation of this name takes."""
+        self.tokens_per_s = 100.0
+        """Of llama.cpp on an exported file."""
         self.flips = 0
         """Problems on which the repeated baseline differs."""
 
@@ -108,22 +112,22 @@ class World:
         special = self.endings(spec)
         if special is not None:
             return special
-        args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
-        if spec.kind == "evaluate":
-            return Ending(running_s=self.evaluation_s(spec.run), result=self._score(spec, args))
         if spec.kind == "generate":
             made = {"dataset": MADE, "prompts": 200, "samples": 800, "passed": 90, "rows": 120, "equal": 80,
                     "from_solutions": 60, "mean_reward": 0.11, "recipe": "/made/recipe.json"}  # fmt: skip
             return Ending(running_s=90, result=made)
-        if spec.kind == "export":
-            return Ending(running_s=30, result=self._exported(args))
+        if spec.kind in ("export", "publish"):
+            return Ending(running_s=20, result=self._exported(spec) if spec.kind == "export" else self._pushed(spec))
+        if spec.kind in ("evaluate", "verify"):
+            return Ending(running_s=self.evaluation_s(spec.run), result=self._score(spec))
         steps = 3 if spec.kind == "smoke" else 20 * (1 + spec.run.count("-x"))
         slope = -0.05 if self.falling else 0.0
         self.tracker.rows[spec.project, spec.run] = [
             MetricPoint(step=i, values={"train/loss": 2.0 + slope * i + 0.001 * (-1) ** i, "train/learning_rate": 1e-3})
             for i in range(1, steps + 1)
         ]
-        model = args["--model"] if args["--model"].startswith("/merged/") else self.trains
+        model = spec.args[spec.args.index("--model") + 1]
+        model = model if model.startswith(MERGED) else self.trains
         result = {
             "adapter": f"/models/{spec.run}",
             "stable_checkpoint": f"/models/{spec.run}/ck",
@@ -135,17 +139,23 @@ class World:
         }
         return Ending(running_s=60, result=result)
 
-    @staticmethod
-    def _exported(args: dict[str, str]) -> dict[str, Any]:
-        subject, repo = args["--adapter"].rpartition("/")[2], args.get("--push")
-        files = [{"path": f"/gguf/{name}.gguf", "size_bytes": 1, "quantization": name}
-                 for name in args.get("--quantize", "").split(",") if name]  # fmt: skip
-        pushed = {repo: {"url": f"https://hub.example/{repo}"}} if repo else {}
-        return {"merged": f"/merged/{subject}", "files": files, "pushed": pushed}
+    def _exported(self, spec: JobSpec) -> dict[str, Any]:
+        args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
+        names = args.get("--quantize", "").split(",") if "--quantize" in args else []
+        file = {"size_bytes": 100_000_000, "bits_per_weight": 6.2, "tokens_per_s": self.tokens_per_s}
+        files = [{"name": f"m-{q}.gguf", "path": f"/m/{q}", "quantization": q, **file} for q in names]
+        return {"merged": f"{MERGED}{args['--adapter'].rpartition('/')[2]}", "files": files}
 
-    def _score(self, spec: JobSpec, args: dict[str, str]) -> dict[str, Any]:
-        model = args["--model"].rpartition("/")[2] if args["--model"].startswith("/merged/") else "baseline"
-        subject = args["--adapter"].rpartition("/")[2] if "--adapter" in args else model
+    def _pushed(self, spec: JobSpec) -> dict[str, Any]:
+        repo = spec.args[spec.args.index("--push") + 1]
+        repos = [repo, *([f"{repo}-GGUF"] if "--gguf" in spec.args else [])]
+        return {"pushed": {name: {"url": f"https://hub/{name}", "revision": "r", "private": True} for name in repos}}
+
+    def _score(self, spec: JobSpec) -> dict[str, Any]:
+        args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
+        model = args["--model"] if args.get("--model", "").startswith(MERGED) else "baseline"
+        source = args.get("--adapter") or args.get("--gguf") or model
+        subject = source.removeprefix(MERGED).rpartition("/")[2]
         problems = args["--set"]
         outcomes = fake_outcomes(N, self.skill[subject], salt=problems)
         if args["--seed"] != "0":  # the repeated baseline
@@ -158,7 +168,7 @@ class World:
             "value": sum(outcomes.values()) / N,
             "n": N,
             "outcomes": outcomes,
-            "harness": f"{self.harness}-{args['--batch-size']}",
+            "harness": f"{self.harness}-{args['--batch-size']}-{spec.kind}",
             "sandbox": "fake",
             "device": "cpu",
         }

@@ -1,115 +1,74 @@
-"""Benchmarks by name: their problems, and the program that shows whether an answer is right."""
+"""Benchmarks by name: their problems, each with the check that its answers are judged by."""
 
 import gzip
-import hashlib
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from decimal import Decimal
 from importlib import resources
 
-from pydantic import Field
-
 from hfagent.agent.errors import PackageMissing, UsageError
-from hfagent.agent.records import BenchmarkRef, Record
-from hfagent.tools import procedural_python
+from hfagent.agent.records import BenchmarkRef
+from hfagent.tools import hub_benchmarks, own_benchmark, procedural_math, procedural_python, reasoning_gym_problems
+from hfagent.tools.hub_benchmarks import HUB_BENCHMARKS
+from hfagent.tools.problem import NumberCheck, Problem, code_problem
 
-CONTINUATION_STOPS = ("\ndef ", "\nclass ", "\nif ", "\nprint(", "\nassert ", "\nfor ", "\n#", "\n@", "\n```")
-"""For an engine that knows only fixed strings: where a function body has certainly ended."""
 DEFAULT_N = 200
 """Problems of a procedural benchmark where none is asked for: a gain of 8 points is then detectable."""
 
 
-class Problem(Record):
-    """One problem of a benchmark."""
-
-    id: str
-    """Stable: the same problem has the same id in every evaluation."""
-    prompt: str
-    """The user's message of a chat."""
-    prefix: str
-    """The beginning of the program, which a model without a chat template continues. Ends without a line break: the
-    model writes it together with the indentation, as one token, and is lost after a line break of its own."""
-    entry_point: str
-    """Name of the function that the tests call."""
-    tests: str
-    """Source that follows the answer and raises if it is wrong."""
-    solution: str = Field(exclude=True)
-    """A right program, whole: the prefix included. For the contamination check alone, so it is never written out."""
-    max_new_tokens: int
-    """Enough for any reasonable answer; an evaluation may set less."""
-
-
 def names() -> tuple[str, ...]:
     """All benchmarks that can be asked for."""
-    return tuple(_BENCHMARKS)
+    return (*_PROCEDURAL, "openai_humaneval", *HUB_BENCHMARKS)
+
+
+def pinned(benchmark: BenchmarkRef, *, hub: bool) -> tuple[BenchmarkRef, str | None]:
+    """With the content fixed that a night is to be judged by, and what a person should know about it.
+
+    Args:
+        benchmark: the one that was asked for.
+        hub: whether the Hub answers.
+
+    Raises:
+        UsageError: its problems cannot be had here.
+        PackageMissing: they could with a package that is not installed.
+    """
+    if benchmark.path is not None:
+        return own_benchmark.pinned(benchmark)
+    if benchmark.name in HUB_BENCHMARKS:
+        return hub_benchmarks.pinned(benchmark, hub=hub)
+    problems(benchmark.model_copy(update={"n": 1}))
+    return benchmark, None
 
 
 def problems(benchmark: BenchmarkRef) -> list[Problem]:
     """The problems that a benchmark, its set, number and seed stand for, in a fixed order.
 
     Raises:
-        UsageError: no such benchmark or set, or fewer problems than asked for.
+        UsageError: no such benchmark or set, fewer problems than asked for, or they cannot be read.
         PackageMissing: the benchmark's data comes with a package that is not installed.
     """
-    if benchmark.name not in _BENCHMARKS:
-        raise UsageError(f"unknown benchmark {benchmark.name!r}: there are {', '.join(names())}")
-    return _BENCHMARKS[benchmark.name](benchmark)
+    if benchmark.path is not None:
+        return _first(own_benchmark.problems(benchmark), benchmark)
+    if benchmark.name in _PROCEDURAL:
+        return _PROCEDURAL[benchmark.name](benchmark)
+    if benchmark.name == "openai_humaneval":
+        return _first(_openai_humaneval(benchmark), benchmark)
+    if benchmark.name in HUB_BENCHMARKS:
+        return _first(hub_benchmarks.problems(benchmark), benchmark)
+    raise UsageError(f"unknown benchmark {benchmark.name!r}: there are {', '.join(names())}")
 
 
-def problems_hash(chosen: Sequence[Problem]) -> str:
-    """Hash over everything in the problems, their order included."""
-    text = "\n".join(problem.model_dump_json() for problem in chosen)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def program(problem: Problem, answer: str) -> str:
-    """The program to run for an answer: it ends normally if and only if the answer is right.
-
-    The answer may be prose with a fenced block, a whole function, or the continuation of the prefix.
-    """
-    code = extract_code(answer, problem.entry_point)
-    if re.search(rf"^def {problem.entry_point}\b", code, re.MULTILINE):
-        # What stands above the function: imports and helpers that the answer may rely on.
-        above = problem.prefix.rpartition(f"def {problem.entry_point}")[0]
-        code = above + code
-    else:
-        code = f"{problem.prefix}\n" + cut_continuation(code).lstrip("\n")
-    return f"{code}\n\n{problem.tests}"
-
-
-def is_complete(answer: str, *, chat: bool) -> bool:
-    """Whether generation may stop: a chat answer has closed its first block of code, a continuation has left the body.
-
-    Blocks inside a model's reasoning do not count.
-    """
-    if not chat:
-        return cut_continuation(answer) != answer
-    if "<think>" in answer:
-        answer = answer.partition("</think>")[2]
-    return re.search(r"```[^\n`]*\n.*?```", answer, re.DOTALL) is not None
-
-
-def extract_code(answer: str, entry_point: str) -> str:
-    """The fenced block that defines the function, else the first block, else the answer as it is.
-
-    A block that was not closed goes to the end: generation may have been cut there.
-    """
-    blocks = re.findall(r"```[^\n`]*\n(.*?)(?:```|\Z)", answer, re.DOTALL)
-    defining = [block for block in blocks if re.search(rf"^def {entry_point}\b", block, re.MULTILINE)]
-    return str((defining or blocks or [answer])[0])
-
-
-def cut_continuation(text: str) -> str:
-    """A function body up to the first line that begins something else at the margin."""
-    end = re.search(r"\n(?=[^\s)\]}])", text)
-    return text[: end.start()] if end else text
+def _first(found: list[Problem], benchmark: BenchmarkRef) -> list[Problem]:
+    if benchmark.n is not None and benchmark.n > len(found):
+        raise UsageError(f"{benchmark.name!r} has {len(found)} problems, not {benchmark.n!r}: leave the number out")
+    return found[: benchmark.n]
 
 
 def _procedural_python(benchmark: BenchmarkRef) -> list[Problem]:
     drawn = procedural_python.tasks(benchmark.set, benchmark.n or DEFAULT_N, benchmark.seed)
     return [
-        Problem(
-            id=f"{benchmark.set}-{benchmark.seed}-{number:04d}",
+        code_problem(
+            f"{benchmark.set}-{benchmark.seed}-{number:04d}",
             prompt=task.prompt,
             prefix=task.prefix,
             entry_point=task.entry_point,
@@ -121,18 +80,34 @@ def _procedural_python(benchmark: BenchmarkRef) -> list[Problem]:
     ]
 
 
+def _procedural_math(benchmark: BenchmarkRef) -> list[Problem]:
+    drawn = procedural_math.problems(benchmark.set, benchmark.n or DEFAULT_N, benchmark.seed)
+    return [
+        Problem(
+            id=f"{benchmark.set}-{benchmark.seed}-{number:04d}",
+            prompt=one.prompt,
+            prefix=f"Question: {one.prompt}\nAnswer:",
+            check=NumberCheck(number=Decimal(one.answer)),
+            solution=one.solution,
+            max_new_tokens=128,
+        )
+        for number, one in enumerate(drawn)
+    ]
+
+
+def _reasoning_gym(benchmark: BenchmarkRef) -> list[Problem]:
+    return reasoning_gym_problems.problems(benchmark, benchmark.n or DEFAULT_N)
+
+
 def _openai_humaneval(benchmark: BenchmarkRef) -> list[Problem]:
     if benchmark.set != "confirm":
         raise UsageError(
             f"'openai_humaneval' has no set {benchmark.set!r}: its 164 problems are too few to be searched on and "
             "confirmed on; search on 'procedural_python'"
         )
-    rows = _humaneval_rows()
-    if benchmark.n is not None and benchmark.n > len(rows):
-        raise UsageError(f"'openai_humaneval' has {len(rows)} problems, not {benchmark.n!r}: leave the number out")
     return [
-        Problem(
-            id=row["task_id"],
+        code_problem(
+            row["task_id"],
             prompt=f"Complete the following Python function.\n\n```python\n{row['prompt'].strip()}\n```",
             prefix=row["prompt"].rstrip(),
             entry_point=row["entry_point"],
@@ -140,7 +115,7 @@ def _openai_humaneval(benchmark: BenchmarkRef) -> list[Problem]:
             solution=row["prompt"] + row["canonical_solution"],
             max_new_tokens=512,
         )
-        for row in rows[: benchmark.n]
+        for row in _humaneval_rows()
     ]
 
 
@@ -156,7 +131,8 @@ def _humaneval_rows() -> list[dict[str, str]]:
     return [json.loads(line) for line in gzip.decompress(packed).decode().splitlines() if line.strip()]
 
 
-_BENCHMARKS: dict[str, Callable[[BenchmarkRef], list[Problem]]] = {
+_PROCEDURAL: dict[str, Callable[[BenchmarkRef], list[Problem]]] = {
     "procedural_python": _procedural_python,
-    "openai_humaneval": _openai_humaneval,
+    "procedural_math": _procedural_math,
+    "reasoning_gym": _reasoning_gym,
 }

@@ -18,11 +18,11 @@ from hfagent.agent.errors import DatasetError, UsageError
 from hfagent.agent.integrity import ContaminationReport, Hit, Layer
 from hfagent.agent.records import BenchmarkRef, DatasetRef
 from hfagent.tools import benchmarks as registry
-from hfagent.tools.benchmarks import Problem
 from hfagent.tools.contamination_index import ProblemIndex
 from hfagent.tools.contamination_text import snippet, texts
 from hfagent.tools.dataset_files import write_text
 from hfagent.tools.dataset_read import load_rows
+from hfagent.tools.problem import Problem
 
 MAX_HITS = 100
 """Hits that a report lists; it counts all and flags every row."""

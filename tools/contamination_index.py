@@ -2,9 +2,9 @@
 
 Four kinds of evidence, each against another disguise:
 
-- words: runs of `NGRAM_WORDS` words of a problem's statement or of its solution's body. One run is a figure of speech;
-  a row is flagged where it holds `NGRAM_RUNS` of a text, or nearly all of a short one. Runs that many problems share
-  are boilerplate.
+- words: runs of `NGRAM_WORDS` words of a problem's statement or of its solution, of code the body. One run is a figure
+  of speech; a row is flagged where it holds `NGRAM_RUNS` of a text, or nearly all of a short one. Runs that many
+  problems share are boilerplate.
 - syntax trees: equal but for names, comments, docstrings and annotations. Tiny functions are equal by chance and need
   a second sign, e.g. the problem's example calls.
 - shingles of those trees: a Jaccard similarity of `JACCARD`, proposed by MinHash and then computed exactly, for copies
@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 from hfagent.agent import thresholds
 from hfagent.agent.integrity import Layer
-from hfagent.tools.benchmarks import Problem
 from hfagent.tools.code_signature import Function, functions
 from hfagent.tools.contamination_text import calls, code_pieces, grams, words
+from hfagent.tools.problem import CodeCheck, Problem
 
 NUM_PERM = 64
 """Hash functions of a MinHash signature."""
@@ -72,8 +72,9 @@ class ProblemIndex:
         self._known = [known for problem in problems if (known := _known(problem))]
         self._by_digest = _grouped(self._known, lambda known: known.function.digest)
         self._by_name = _grouped(self._known, lambda known: known.function.name)
-        bodies = [(known.problem, known.function.body) for known in self._known]
-        self._runs = _runs([*((problem.id, problem.prompt) for problem in problems), *bodies])
+        answers = [(known.problem, known.function.body) for known in self._known]
+        answers += [(problem.id, problem.solution) for problem in problems if not isinstance(problem.check, CodeCheck)]
+        self._runs = _runs([*((problem.id, problem.prompt) for problem in problems), *answers])
         self._sizes = Counter(text for texts in self._runs.values() for text in texts)
         self._similar = _Similar([k for k in self._known if len(k.shingles) >= thresholds.MINHASH_MIN_SHINGLES])
 
@@ -142,11 +143,14 @@ class _Similar:
 
 
 def _known(problem: Problem) -> _Known | None:
-    own = [function for function in functions(problem.solution) if function.name == problem.entry_point]
+    check = problem.check
+    if not isinstance(check, CodeCheck):
+        return None
+    own = [function for function in functions(problem.solution) if function.name == check.entry_point]
     if not own:
         return None
-    text = f"{problem.prompt}\n{problem.tests}"
-    called = calls(text, problem.entry_point) | calls(text, "candidate")
+    text = f"{problem.prompt}\n{check.tests}"
+    called = calls(text, check.entry_point) | calls(text, "candidate")
     return _Known(problem.id, own[-1], _shingles(own[-1]), called)
 
 

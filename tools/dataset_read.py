@@ -91,8 +91,10 @@ def auto_tokenizer(model: ModelRef) -> Tokenizer | None:
     return tokenizer
 
 
-def load_rows(ref: DatasetRef, *, limit: int | None, spread: bool = False) -> DatasetRows:
+def load_rows(ref: DatasetRef, *, limit: int | None, spread: bool = False, revision: str | None = None) -> DatasetRows:
     """The first `limit` rows of a split, or all; with `spread`, rows at even distances where the data is local.
+
+    Of a Hub dataset those at the commit `revision`, else at its newest.
 
     Local files are read to their end even so: a broken line is found now and not during the training.
 
@@ -113,7 +115,21 @@ def load_rows(ref: DatasetRef, *, limit: int | None, spread: bool = False) -> Da
         return _from_files(path, ref, limit=limit, spread=spread)
     if looks_local(ref.id):
         raise DatasetError(f"no file or folder {ref.id!r}; a Hub dataset is written `org/name`")
-    return _from_hub(ref, limit=limit)
+    return _from_hub(ref, limit=limit, revision=revision)
+
+
+def hub_revision(dataset: str) -> str:
+    """The newest commit of a Hub dataset.
+
+    Raises:
+        DatasetError: no such dataset, or the Hub does not answer.
+    """
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return str(_ask_hub(dataset).sha)
+    except (DatasetsError, _http_error(), OSError, ValueError) as error:
+        raise _hub_error(DatasetRef(id=dataset), error) from error
 
 
 def _from_files(path: Path, ref: DatasetRef, *, limit: int | None, spread: bool) -> DatasetRows:
@@ -194,7 +210,7 @@ def _from_disk(path: Path, ref: DatasetRef, *, limit: int | None, spread: bool) 
     return DatasetRows(data.select(chosen).to_list(), _spelled(data.features), len(data))
 
 
-def _from_hub(ref: DatasetRef, *, limit: int | None) -> DatasetRows:
+def _from_hub(ref: DatasetRef, *, limit: int | None, revision: str | None) -> DatasetRows:
     """With a limit only the head of the split is fetched, as a stream."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
@@ -204,10 +220,10 @@ def _from_hub(ref: DatasetRef, *, limit: int | None) -> DatasetRows:
         if not constants.HF_HUB_OFFLINE:
             _ask_hub(ref.id)
         if limit is None or constants.HF_HUB_OFFLINE:
-            data = load_dataset(ref.id, ref.config, split=ref.split)
+            data = load_dataset(ref.id, ref.config, split=ref.split, revision=revision)
             rows = data.select(range(min(len(data), limit or len(data)))).to_list()
             return DatasetRows(rows, _spelled(data.features), len(data))
-        stream = load_dataset(ref.id, ref.config, split=ref.split, streaming=True)
+        stream = load_dataset(ref.id, ref.config, split=ref.split, revision=revision, streaming=True)
         rows = list(stream.take(limit))
     except (DatasetsError, _http_error(), OSError, ValueError) as error:
         raise _hub_error(ref, error) from error
@@ -218,7 +234,7 @@ def _from_hub(ref: DatasetRef, *, limit: int | None) -> DatasetRows:
     return DatasetRows(rows, columns, len(rows) if len(rows) < limit else total or None)
 
 
-def _ask_hub(dataset: str) -> None:
+def _ask_hub(dataset: str) -> Any:
     """One quick request: `load_dataset` itself needs 23 s of retries to notice that there is no network."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -228,10 +244,10 @@ def _ask_hub(dataset: str) -> None:
         return isinstance(error, _http_error()) and not isinstance(error, HfHubHTTPError)
 
     @retry(retry=retry_if_exception(passing), stop=stop_after_attempt(3), wait=wait_fixed(1), reraise=True)
-    def ask() -> None:
-        HfApi().dataset_info(dataset, timeout=HUB_TIMEOUT_S)
+    def ask() -> Any:
+        return HfApi().dataset_info(dataset, timeout=HUB_TIMEOUT_S)
 
-    ask()
+    return ask()
 
 
 def _http_error() -> type[Exception]:

@@ -2,17 +2,24 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import DatasetRef
-from hfagent.agent.train_config import METHODS
+from hfagent.agent.train_config import METHODS, Method
+from hfagent.tools import procedural_math, procedural_python, reasoning_gym_problems
 from hfagent.tools.dataset_files import write_text
 from hfagent.tools.dataset_read import looks_local
-from hfagent.tools.procedural_python import train_rows
 
-EMBEDDED = "embedded:procedural-python"
 DEFAULT_ROWS = 1000
+EMBEDDED: dict[str, Callable[[int, int, Method], list[dict[str, Any]]]] = {
+    "embedded:procedural-python": procedural_python.train_rows,
+    "embedded:procedural-math": procedural_math.train_rows,
+    "embedded:reasoning-gym": reasoning_gym_problems.train_rows,
+}
+"""By number of rows, seed and method."""
 
 
 class LocalDatasetStore:
@@ -36,13 +43,15 @@ class LocalDatasetStore:
             if looks_local(dataset.id):
                 raise DatasetError(f"no file or folder {dataset.id!r}; a Hub dataset is written `org/name`")
             return dataset.id
-        if dataset.id != EMBEDDED:
-            raise DatasetError(f"unknown embedded dataset {dataset.id!r}; there is {EMBEDDED!r}")
-        method = dataset.config or "sft"
-        if method not in METHODS:
-            raise DatasetError(f"{EMBEDDED!r} has no config {method!r}: its configs are {', '.join(METHODS)}")
+        if dataset.id not in EMBEDDED:
+            raise DatasetError(f"unknown embedded dataset {dataset.id!r}; there is {' or '.join(EMBEDDED)}")
+        method = next((name for name in METHODS if name == (dataset.config or "sft")), None)
+        if method is None:
+            configs = ", ".join(METHODS)
+            raise DatasetError(f"{dataset.id!r} has no config {dataset.config!r}: its configs are {configs}")
         count, kind = rows or DEFAULT_ROWS, "" if method == "sft" else f"-{method}"
-        target = self._folder.resolve() / f"procedural-python{kind}-{count}-seed{seed}.jsonl"
+        target = self._folder.resolve() / f"{dataset.id.removeprefix('embedded:')}{kind}-{count}-seed{seed}.jsonl"
         if not target.exists():
-            write_text(target, "".join(f"{json.dumps(row)}\n" for row in train_rows(count, seed, method)))
+            made = EMBEDDED[dataset.id](count, seed, method)
+            write_text(target, "".join(f"{json.dumps(row)}\n" for row in made))
         return str(target)

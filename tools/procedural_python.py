@@ -6,20 +6,18 @@ split an ordered triple of operations belongs to is decided by a hash of its nam
 is trained on `train` has seen no composition of `search` or `confirm`.
 """
 
-import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any, Literal
 
 from hfagent.agent.records import Method
+from hfagent.tools.procedural import Split, draw, split_of
 
-Split = Literal["train", "search", "confirm"]
 Items = Literal["numbers", "words"]
 
-SEARCH_PERCENT, CONFIRM_PERCENT = 15, 15
-"""Share of the compositions; the rest is for training."""
 RANDOM_TESTS = 11
 MIN_ANSWERS = 4
 """Different answers that the tests of one task must have: fewer could be guessed."""
@@ -170,8 +168,7 @@ VALUES = ("sum", "max", "join", "distinct")
 
 def tasks(split: Split, n: int, seed: int) -> list[Task]:
     """The first `n` tasks of a split and a seed: a longer draw begins with the shorter one."""
-    drawn = _draw(split, seed)
-    return [next(drawn) for _ in range(n)]
+    return list(islice(draw(lambda rng: _drawn(split, rng), split=split, seed=seed), n))
 
 
 def train_rows(n: int, seed: int, method: Method = "sft") -> list[dict[str, Any]]:
@@ -228,7 +225,7 @@ def wrong_solution(task: Task) -> str:
 def compositions(split: Split) -> dict[str, list[tuple[Operation, ...]]]:
     """All ordered triples of a split, by the source that they start from."""
     return {
-        source: [triple for triple in _triples(source) if _split_of(_name(source, triple)) == split]
+        source: [triple for triple in _triples(source) if split_of(_name(source, triple)) == split]
         for source in SOURCES
     }
 
@@ -245,24 +242,11 @@ def _name(source: str, triple: tuple[Operation, ...]) -> str:
     return f"{source}:{'>'.join(operation.name for operation in triple)}"
 
 
-def _split_of(composition: str) -> Split:
-    percent = int.from_bytes(hashlib.sha256(composition.encode()).digest()[:4]) % 100
-    if percent < SEARCH_PERCENT:
-        return "search"
-    return "confirm" if percent < SEARCH_PERCENT + CONFIRM_PERCENT else "train"
-
-
-def _draw(split: Split, seed: int) -> Iterator[Task]:
-    rng = random.Random(f"{split}:{seed}")  # noqa: S311 - reproducible, not secret
-    seen: set[str] = set()
-    while True:
-        source = rng.choice(SOURCE_DRAW)
-        wanted = rng.choice((True, False))
-        triples = [triple for triple in compositions(split)[source] if (triple[2].name in VALUES) == wanted]
-        task = _make(source, rng.choice(triples), rng)
-        if task is not None and task.prompt not in seen:
-            seen.add(task.prompt)
-            yield task
+def _drawn(split: Split, rng: random.Random) -> Task | None:
+    source = rng.choice(SOURCE_DRAW)
+    wanted = rng.choice((True, False))
+    triples = [triple for triple in compositions(split)[source] if (triple[2].name in VALUES) == wanted]
+    return _make(source, rng.choice(triples), rng)
 
 
 def _make(name: str, triple: tuple[Operation, ...], rng: random.Random) -> Task | None:

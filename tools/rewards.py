@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hfagent.agent.errors import HfagentError, UsageError
-from hfagent.tools.benchmarks import Problem, extract_code, program
-from hfagent.tools.sandbox import Sandbox
+from hfagent.tools.code_answer import extract_code, program
+from hfagent.tools.judging import Judge
+from hfagent.tools.number_answer import final_number
+from hfagent.tools.problem import Check, CodeCheck, NumberCheck
 
 Function = Callable[..., Sequence[float]]
 """Called with the keywords `prompts`, `completions`, `completion_ids` and the dataset's other columns."""
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 FENCED = r"```[^\n`]*\n.+?```"
 SOFT_SHARE = 0.5
 """Of the tokens that a completion may have, from which `length` takes something off."""
@@ -127,30 +128,27 @@ class _Means:
 
 def _tests_pass(means: _Means) -> Function:
     """1 where all hidden tests pass, judged as an evaluation does."""
-    sandbox = Sandbox.choose(unsafe=means.unsafe)
-    workers = os.cpu_count() or 1
+    judge = Judge([_code("", "f")], workers=os.cpu_count() or 1, unsafe=means.unsafe)
 
     def tests_pass(
         completions: Sequence[Any], tests: Sequence[Any], entry_point: Sequence[str], **columns: Any
     ) -> list[float]:
         prefixes = columns.get("prefix") or [""] * len(completions)
-        rows = zip(completions, tests, entry_point, prefixes, strict=True)
-        programs = [program(_problem(*row), text_of(completion)) for completion, *row in rows]
-        distinct = list(dict.fromkeys(programs))
-        passed = {
-            one: outcome.passed
-            for one, outcome in zip(distinct, sandbox.run_many(distinct, workers=workers), strict=True)
-        }
-        return [float(passed[one]) for one in programs]
+        checks = [_code(*row) for row in zip(tests, entry_point, prefixes, strict=True)]
+        return _judged(judge, checks, completions)
 
     return tests_pass
 
 
-def _problem(tests: Any, entry_point: str, prefix: str | None = "") -> Problem:
+def _judged(judge: Judge, checks: Sequence[Check], completions: Sequence[Any]) -> list[float]:
+    pairs = list(zip(checks, map(text_of, completions), strict=True))
+    list(judge.judge(pairs))
+    return [float(judge.judgement(*pair).passed) for pair in pairs]
+
+
+def _code(tests: Any, entry_point: str, prefix: str | None = "") -> CodeCheck:
     source = tests if isinstance(tests, str) else "\n".join(tests)
-    return Problem(
-        id="", prompt="", prefix=prefix or "", entry_point=entry_point, tests=source, solution="", max_new_tokens=1
-    )
+    return CodeCheck(prefix=prefix or "", entry_point=entry_point, tests=source)
 
 
 def _syntax(means: _Means) -> Function:
@@ -170,7 +168,7 @@ def _defines(completion: Any, name: str, prefix: str) -> bool:
     whole = re.search(rf"^def {name}\b", code, re.MULTILINE) is not None
     if not whole and (not isinstance(completion, str) or not answer.strip()):
         return False  # only a text continues the prefix, and an empty one leaves a function without a body
-    source = code if whole else program(_problem("", name, prefix), answer)
+    source = code if whole else program(_code("", name, prefix), answer)
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -179,20 +177,20 @@ def _defines(completion: Any, name: str, prefix: str) -> bool:
 
 
 def _number_equal(means: _Means) -> Function:
-    """1 where the last number is that of the column `answer`."""
+    """1 where the number that a completion ends with is that of the column `answer`."""
+    judge = Judge([], workers=1)
 
     def number_equal(completions: Sequence[Any], answer: Sequence[Any], **columns: Any) -> list[float]:
-        wanted = [last_number(str(value)) for value in answer]
-        found = [last_number(text_of(completion)) for completion in completions]
-        return [float(a is not None and a == b) for a, b in zip(wanted, found, strict=True)]
+        return _judged(judge, [_number(value) for value in answer], completions)
 
     return number_equal
 
 
-def last_number(text: str) -> float | None:
-    """The last number of a text; None where there is none."""
-    numbers = NUMBER.findall(text)
-    return float(numbers[-1].replace(",", "")) if numbers else None
+def _number(answer: Any) -> NumberCheck:
+    number = final_number(str(answer))
+    if number is None:
+        raise UsageError(f"the reward 'number_equal' needs a number in the column 'answer', not {answer!r}")
+    return NumberCheck(number=number)
 
 
 def _format(means: _Means) -> Function:

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 _HEADER = re.compile(r"^# /// script\s*$(.*?)^# ///\s*$", re.MULTILINE | re.DOTALL)
 
 
-def script_command(script: Path) -> list[str]:
-    """The command that runs a script with a PEP 723 header, without its arguments.
+def script_command(script: Path, args: Sequence[str] = ()) -> list[str]:
+    """The command that runs a script with a PEP 723 header, without its arguments, which may ask for more packages.
 
     Raises:
         PackageMissing: this Python lacks a package of the header, and uv is not on PATH.
         JobError: the header cannot be read.
     """
-    missing = unmet_requirements(script)
+    missing = unmet_requirements(script, args)
     if not missing:
         return [sys.executable, str(script)]
     uv = shutil.which("uv")
@@ -33,10 +34,23 @@ def script_command(script: Path) -> list[str]:
             f"{script.name} needs {', '.join(missing)}, which this Python does not have: "
             "install the packages with pip install 'hfagent[local]', or install uv, which fetches them itself"
         )
-    return [uv, "run", "--script", str(script)]
+    further = [part for requirement in _further(header(script), args) for part in ("--with", requirement)]
+    return [uv, "run", *further, "--script", str(script)]
 
 
-def unmet_requirements(script: Path) -> list[str]:
+def requirements(script: Path, args: Sequence[str] = ()) -> list[str]:
+    """What the header asks for: for every run, and for one with these arguments."""
+    found = header(script)
+    return [*found.get("dependencies", ()), *_further(found, args)]
+
+
+def _further(found: Mapping[str, Any], args: Sequence[str]) -> list[str]:
+    """The table `tool.hfagent.with` of a header: argument -> packages that it takes."""
+    table = found.get("tool", {}).get("hfagent", {}).get("with", {})
+    return [requirement for arg in args for requirement in table.get(arg, ())]
+
+
+def unmet_requirements(script: Path, args: Sequence[str]) -> list[str]:
     """What the header asks for and this Python does not have, as written there."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
@@ -45,14 +59,14 @@ def unmet_requirements(script: Path) -> list[str]:
         found = header(script)
         python = str(found.get("requires-python", ""))
         python_fits = SpecifierSet(python).contains(platform.python_version(), prereleases=True)
-        requirements = [Requirement(text) for text in found.get("dependencies", ())]
+        wanted = [Requirement(text) for text in requirements(script, args)]
     except ValueError as error:
         raise JobError(f"the script header of {script.name!r} cannot be read: {error}") from error
     unmet = [] if python_fits else [f"Python {python}"]
-    for requirement in requirements:
-        wanted = requirement.marker is None or requirement.marker.evaluate()
+    for requirement in wanted:
+        applies = requirement.marker is None or requirement.marker.evaluate()
         # The runner puts this package on the job's path itself.
-        if wanted and not is_installed(requirement):
+        if applies and not is_installed(requirement):
             unmet.append(str(requirement))
     return unmet
 

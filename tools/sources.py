@@ -53,8 +53,8 @@ def require_dataset(dataset: DatasetRef, *, hub: bool) -> None:
         DatasetError: no such file or folder.
     """
     if dataset.id.startswith(PREFIX):
-        if dataset.id != EMBEDDED:
-            raise PlanRejected(f"unknown embedded dataset {dataset.id!r}: there is {EMBEDDED!r}")
+        if dataset.id not in EMBEDDED:
+            raise PlanRejected(f"unknown embedded dataset {dataset.id!r}: there is {' or '.join(EMBEDDED)}")
         return
     found = LocalDatasetStore(Path()).prepare(dataset, rows=None, seed=0)
     if looks_local(found):
@@ -69,7 +69,7 @@ def require_dataset(dataset: DatasetRef, *, hub: bool) -> None:
 def rough_size(dataset: DatasetRef) -> DataSize:
     """Rows by counting lines, their lengths by bytes; unknown for what is not local or has no lines."""
     path = Path(dataset.id).expanduser()
-    if dataset.id == EMBEDDED:
+    if dataset.id in EMBEDDED:
         return DataSize(rows=DEFAULT_ROWS)
     try:
         files = split_files(path, dataset.split) if path.is_dir() else [path]

@@ -1,0 +1,120 @@
+"""A real Slurm and a real Ray of one node, where `scripts/slurm-here` and `scripts/ray-here` have started them."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from clusters import ray_address, use_slurm
+
+from hfagent.agent.records import Job, JobSpec
+from hfagent.tools import slurm_commands
+from hfagent.tools.cluster_jobs import ClusterJobRunner, Queue
+from hfagent.tools.ray_jobs import RayQueue
+from hfagent.tools.slurm_jobs import SlurmQueue, Wants
+
+NUMBER, SLOTS = 20, 2
+ONCE = (
+    "import sys, time\nout = open(sys.argv[1], 'a')\nbegan = time.time()\ntime.sleep(0.3)\n"
+    "out.write(f'{sys.argv[2]} {began} {time.time()}\\n')\nprint('RESULT {}')\n"
+)
+FOREVER = "import time\ntime.sleep(600)\n"
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> SlurmQueue:
+    use_slurm(monkeypatch)
+    return SlurmQueue(Wants())
+
+
+@pytest.fixture
+def ray() -> RayQueue:
+    return RayQueue(ray_address())
+
+
+def make_runner(queue: Queue, tmp_path: Path, script: str) -> ClusterJobRunner:
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "job.py").write_text(script)
+    return ClusterJobRunner(queue, tmp_path / "jobs", templates=tmp_path / "templates", poll_s=0.5, grace_s=1)
+
+
+def make_spec(runner: ClusterJobRunner, tmp_path: Path, number: int = 1) -> JobSpec:
+    return JobSpec(
+        key=f"night-r{number}-a1", project="night", run=f"r{number}", kind="train", template="job.py",
+        args=(str(tmp_path / "runs"), str(number)), flavor=runner.name, timeout_s=60, price_micro_usd_per_hour=0,
+    )  # fmt: skip
+
+
+def ends_of(runner: ClusterJobRunner, jobs: Sequence[Job], within_s: float) -> list[Job]:
+    deadline = time.monotonic() + within_s
+    left = [job.id for job in jobs]
+    while left and time.monotonic() < deadline:
+        runner.wait(left, timeout_s=5)
+        left = [job_id for job_id in left if not runner.inspect(job_id).ended]
+    assert left == []
+    return [runner.inspect(job.id) for job in jobs]
+
+
+@pytest.mark.slow
+def test_twenty_jobs_pass_through_two_slots_each_once(slurm: SlurmQueue, tmp_path: Path) -> None:
+    runner = make_runner(slurm, tmp_path, ONCE)
+    jobs = [runner.submit(make_spec(runner, tmp_path, number)) for number in range(NUMBER)]
+    assert len(runner.jobs("night", ended=True)) == NUMBER
+    ended = ends_of(runner, jobs, 120)
+    assert {job.stage for job in ended} == {"COMPLETED"}
+    rows = [line.split() for line in (tmp_path / "runs").read_text().splitlines()]
+    assert sorted(int(row[0]) for row in rows) == list(range(NUMBER))
+    changes = sorted([(float(row[1]), 1) for row in rows] + [(float(row[2]), -1) for row in rows])
+    at_once = [sum(change for _, change in changes[: end + 1]) for end in range(len(changes))]
+    assert max(at_once) == SLOTS
+
+
+def test_slurm_shows_the_key_and_the_folder_and_requeues_nothing(slurm: SlurmQueue, tmp_path: Path) -> None:
+    runner = make_runner(slurm, tmp_path, FOREVER)
+    job = runner.submit(make_spec(runner, tmp_path))
+    shown = slurm_commands.ask(["scontrol", "show", "job", slurm.entries(tmp_path / "jobs")[job.key].number])
+    folder = tmp_path / "jobs" / job.key
+    for text in (f"JobName={job.key}", f"Comment=hfagent:{folder}", "Requeue=0", "TimeLimit=00:03"):
+        assert text in shown
+    runner.cancel(job.id)
+    assert ends_of(runner, [job], 20)[0].stage == "CANCELED"
+
+
+def test_a_job_that_a_person_cancels_in_slurm_is_cancelled(slurm: SlurmQueue, tmp_path: Path) -> None:
+    runner = make_runner(slurm, tmp_path, FOREVER)
+    job = runner.submit(make_spec(runner, tmp_path))
+    deadline = time.monotonic() + 20
+    while runner.inspect(job.id).stage != "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    slurm_commands.call(["scancel", slurm.entries(tmp_path / "jobs")[job.key].number])
+    ended = ends_of(runner, [job], 40)[0]
+    assert (ended.stage, ended.message) == ("CANCELED", "canceled in Slurm")
+
+
+def test_slurm_refuses_what_it_does_not_have(slurm: SlurmQueue, tmp_path: Path) -> None:
+    assert slurm.trial().code == 0
+    assert SlurmQueue(Wants(gres="gpu:99")).trial().code != 0
+
+
+def test_ray_takes_a_name_once_and_never_begins_what_was_cancelled_while_it_waited(
+    ray: RayQueue, tmp_path: Path
+) -> None:
+    runner = make_runner(ray, tmp_path, ONCE)
+    long = RayQueue(ray.address, cpus=SLOTS)
+    (tmp_path / "other").mkdir()
+    holding = make_runner(long, tmp_path / "other", FOREVER)
+    held = holding.submit(make_spec(holding, tmp_path))
+    deadline = time.monotonic() + 30
+    while holding.inspect(held.id).stage != "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    cancelled = runner.submit(make_spec(runner, tmp_path, 1))
+    after = runner.submit(make_spec(runner, tmp_path, 2))
+    runner.cancel(cancelled.id)
+    assert runner.inspect(cancelled.id).stage == "CANCELED"
+    folder = tmp_path / "jobs" / after.key
+    runner._enqueue(folder, ["true"], 60)  # a second submit that the first look did not see coming
+    holding.cancel(held.id)
+    assert [job.stage for job in ends_of(runner, [after], 60)] == ["COMPLETED"]
+    assert [line.split()[0] for line in (tmp_path / "runs").read_text().splitlines()] == ["2"]
