@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from hfagent.agent import estimate, thresholds
 from hfagent.agent.proposals import evaluate_run
-from hfagent.agent.records import RELEASES, RunSpec
+from hfagent.agent.records import RELEASE, RunSpec
 from hfagent.agent.remaining import Remaining
 from hfagent.agent.state import State
 
@@ -63,19 +63,19 @@ def check_envelope(state: State, spec: RunSpec, now: datetime) -> str | None:
 
 
 def _closing(spec: RunSpec) -> bool:
-    return spec.set == "confirm" or spec.repeat or spec.kind in RELEASES
+    return spec.set == "confirm" or spec.repeat or spec.kind in RELEASE
 
 
 def _timed(state: State, spec: RunSpec) -> bool:
     """Whether the deadline binds a run: it is the night's, and an export may be asked for long after."""
-    return state.ended is None or spec.kind not in RELEASES
+    return state.ended is None or spec.kind not in RELEASE
 
 
 def _later_s(state: State, spec: RunSpec) -> float:
     """Seconds to leave for the jobs that must follow a run: its evaluation, and the confirmation of what is won."""
     confirm = estimate.run_s(state, evaluate_run(state, None, "confirm", "estimate"))
     last = max(confirm, MIN_RUN_S) + _exports_s(state)
-    if spec.kind in RELEASES:
+    if spec.kind in RELEASE:
         return 0.0
     if spec.repeat:
         return confirm + last

@@ -7,7 +7,7 @@ from hfagent.agent import data_rules, release, thresholds
 from hfagent.agent.control import Request
 from hfagent.agent.envelope import check_envelope
 from hfagent.agent.proposals import evaluate_run, extend_run, restart_run
-from hfagent.agent.records import Decision, ProblemSet, Refusal, RunSpec
+from hfagent.agent.records import RELEASE, Decision, ProblemSet, Refusal, RunSpec
 from hfagent.agent.runs import Run
 from hfagent.agent.setback import setback
 from hfagent.agent.state import State, root_name
@@ -147,7 +147,7 @@ def _due(state: State, run: Run, decision: Decision | None) -> RunSpec | None:
 
 
 def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
-    if state.ended is not None and spec.kind != "export":
+    if state.ended is not None and spec.kind not in RELEASE:
         return f"the project is {state.ended.state}"
     if not state.confirmed:
         return "the plan is not confirmed"
@@ -233,7 +233,7 @@ def _check_order(state: State, spec: RunSpec, now: datetime) -> str | None:
         return _check_train(state, spec)
     if spec.kind == "evaluate":
         return _check_evaluate(state, spec)
-    return release.check(state, spec) if spec.kind in ("export", "verify", "publish") else None
+    return release.check(state, spec) if spec.kind in RELEASE else None
 
 
 def _check_train(state: State, spec: RunSpec) -> str | None:

@@ -16,8 +16,8 @@ from hfagent.agent.train_config import TrainConfig as TrainConfig
 
 RunKind = Literal["train", "evaluate", "smoke", "export", "verify", "publish", "generate"]
 """`generate` has the current model write its own training data, by `make_data.py`."""
-RELEASES: frozenset[RunKind] = frozenset({"export", "verify", "publish"})
-"""Kinds of what becomes of a kept model."""
+RELEASE: frozenset[RunKind] = frozenset({"export", "verify", "publish"})
+"""What is made of the kept model, and where it goes."""
 JobStage = Literal["SCHEDULING", "RUNNING", "COMPLETED", "CANCELED", "ERROR", "DELETED"]
 """Names of `huggingface_hub.JobStage`; the last four are terminal."""
 TaskArea = Literal["code", "math", "instruction-following"]
