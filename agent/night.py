@@ -122,6 +122,8 @@ def export(
         if desk.state.ended is None:
             raise UsageError(f"the project {paths.project!r} has not ended: `hfagent resume {paths.project}`")
         since = since or desk.now
+        desk.reconcile()
+        desk.observe()  # e.g. a file was judged, and hfagent killed before its score was on record
         while True:
             if not desk.state.open_attempts:
                 job = desk.ship(what, since=since)
