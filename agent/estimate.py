@@ -44,8 +44,17 @@ DECODE_BANDWIDTH_SHARE = 0.6
 """Of a GPU's peak bandwidth that generation sustains (assumed)."""
 PROMPT_TOKENS = 200
 """Of an evaluation, on average; held beside the answer."""
-BENCHMARK_SIZES = {"procedural_python": _Size(200, 60), "openai_humaneval": _Size(164, 512)}
-"""Answers to HumanEval count at their limit: few models end all of a batch before."""
+BENCHMARK_SIZES = {
+    "procedural_python": _Size(200, 60),
+    "procedural_math": _Size(200, 90),
+    "reasoning_gym": _Size(200, 256),
+    "openai_humaneval": _Size(164, 512),
+    "gsm8k": _Size(1319, 512),
+    "mbpp": _Size(257, 512),
+    "math_500": _Size(250, 1024),
+    "ifeval": _Size(270, 1024),
+}
+"""Answers count at their limit: few models end all of a batch before; of the procedural ones the mean is measured."""
 OTHER_BENCHMARK = _Size(500, 512)
 EXPORT_S_PER_WEIGHT = 1.5e-7
 """Of the merged model or of a file; 5 to 20 s for 135 million weights on 2 cores (measured)."""

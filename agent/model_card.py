@@ -11,7 +11,15 @@ from hfagent.agent.view import verdict_text
 
 GGUF_TABLE = "<!-- files -->"
 """Where the export job puts the table of the GGUF files, which only it knows."""
-TASKS = {"procedural_python": "procedural Python functions", "openai_humaneval": "HumanEval", "gsm8k": "GSM8K"}
+TASKS = {
+    "procedural_python": "procedural Python functions",
+    "procedural_math": "procedural word problems",
+    "openai_humaneval": "HumanEval",
+    "gsm8k": "GSM8K",
+    "mbpp": "MBPP, sanitized",
+    "math_500": "half of MATH-500",
+    "ifeval": "half of IFEval",
+}
 
 
 def model_card(state: State, export: Export, version: str, *, gguf: bool = False) -> str:
