@@ -12,7 +12,7 @@ from rich.text import Text
 from hfagent.agent import chat_views as views
 from hfagent.agent import planning, wiring
 from hfagent.agent.chat_words import Intent, read_intent
-from hfagent.agent.console import dataset_view, export_text, plan_text
+from hfagent.agent.console import dataset_view, plan_text
 from hfagent.agent.control import MAX_TEXT, Ask, Request
 from hfagent.agent.errors import HfagentError, UsageError
 from hfagent.agent.folding import fold
@@ -22,6 +22,7 @@ from hfagent.agent.plan import Flags
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import DatasetRef, Plan, Refusal
 from hfagent.agent.report import current
+from hfagent.agent.report_release import export_text
 from hfagent.agent.session import Session
 from hfagent.agent.settings import Settings
 from hfagent.agent.state import State
@@ -193,8 +194,7 @@ class Chat:
             raise UsageError(f"the Hub does not answer, so nothing can be pushed to {what.push!r}")
         paths, settings = self.paths(), wiring.as_planned(self.settings, self._state().plan)
         self._print("exporting ...")
-        run = export(paths, self._ports(settings), settings, what, console=self.console)
-        self._print(export_text(run))
+        self._print(export_text(export(paths, self._ports(settings), settings, what, console=self.console)))
 
     def _ask_model(self, question: str) -> None:
         from hfagent.agent.answer import answer

@@ -21,7 +21,9 @@ from hfagent.agent.records import (
     Export,
     Plan,
 )
+from hfagent.agent.report_release import export_text
 from hfagent.agent.settings import Settings
+from hfagent.agent.shipping import newest
 from hfagent.agent.state import State
 from hfagent.agent.summary import phase, summary
 from hfagent.agent.wiring import Paths
@@ -70,13 +72,14 @@ def publish(project: str | None, export: Export, settings: Settings, *, as_json:
     settings = wiring.as_planned(settings, _state(paths).plan)
     wiring.preflight(settings)
     console = terminal.stderr_console()
-    run = run_export(paths, wiring.night_ports(settings), settings, export, console=console)
-    result = {**run.result, "run": run.spec.name, "stage": run.last.stage, "message": run.last.message}
-    if as_json:
+    state = run_export(paths, wiring.night_ports(settings), settings, export, console=console)
+    run = newest(state)
+    if as_json and run is not None:
+        result = {**run.result, "run": run.spec.name, "stage": run.last.stage, "message": run.last.message}
         _print_json(result)
     else:
-        print(terminal.export_text(run))  # noqa: T201 - the result
-    return int(not run.done)
+        print(export_text(state))  # noqa: T201 - the result
+    return int(run is None or not run.done)
 
 
 def estimate_goal(goal: str, flags: Flags, settings: Settings, *, as_json: bool) -> int:
@@ -178,7 +181,8 @@ def cancel(project: str | None, settings: Settings) -> int:
     settings = wiring.as_planned(settings, _state(paths).plan)
     state = _state(paths)
     if state.ended is not None:
-        raise UsageError(f"the project {paths.project!r} is already {state.ended.state}")
+        more = f"; `hfagent resume {paths.project}` ends the jobs that still run" if state.outlived else ""
+        raise UsageError(f"the project {paths.project!r} is already {state.ended.state}{more}")
     request = Request(ask="stop", text="on request, by hfagent cancel")
     elsewhere = ask(paths, wiring.night_ports(settings), settings, request)
     print(f"{paths.project}: {'will stop within seconds' if elsewhere else 'stopped'}")  # noqa: T201 - the result

@@ -178,20 +178,6 @@ def stdout_console() -> Console:
     return Console(highlight=False, markup=False, theme=THEME, width=width)
 
 
-def export_text(run: Run) -> str:
-    """Where an exported model is, and how it is used."""
-    if not run.done:
-        return f"not exported: {run.last.message or run.last.stage}"
-    result = run.result
-    lines = [f"merged    {result.get('merged')}"]
-    lines += [f"gguf      {file['path']}  ({file['size_bytes'] / 1e6:,.0f} MB)" for file in result.get("files", ())]
-    lines += [f"pushed    {where['url']}" for where in result.get("pushed", {}).values()]
-    gguf = next((repo for repo in result.get("pushed", {}) if repo.endswith("-GGUF")), None)
-    if gguf is not None:
-        lines.append(f"run it    llama-server -hf {gguf}:{result['files'][0]['quantization']}")
-    return "\n".join(lines)
-
-
 def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> str:
     """What a person confirms; `seconds` is the estimate of the whole night."""
     price = f"${plan.price_micro_usd_per_hour / 1e6:.2f}/h"
@@ -272,6 +258,8 @@ def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
         rows += [("", f'    "{shown}"'), ("", ")")]
     if state.ended is None and not held:
         rows.append(("go on", f"hfagent resume {paths.project}"))
+    if state.outlived and not held:
+        rows.append(("running", f"jobs of it may still run: hfagent resume {paths.project} ends them"))
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
 
 

@@ -4,10 +4,11 @@ Every act appends what it is about to do before it does it, and what came of it 
 """
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 from hfagent import __version__
-from hfagent.agent import hypotheses, jobs, policy, rules, thresholds
+from hfagent.agent import hypotheses, jobs, policy, rules, shipping, thresholds
 from hfagent.agent.claim import claim
 from hfagent.agent.control import Request
 from hfagent.agent.dataset_records import DatasetReport
@@ -32,7 +33,6 @@ from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.job_desk import JobDesk
 from hfagent.agent.model_card import model_card
 from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, Unpaused, Vetoed
-from hfagent.agent.proposals import export_run
 from hfagent.agent.records import (
     Decision,
     Export,
@@ -159,25 +159,30 @@ class Desk(JobDesk):
         self.append(Decided(about=run, decision=decision))
         return decision
 
-    def export(self, export: Export, *, again: bool = False) -> Refusal | JobSpec:
-        """Start the job that merges, converts and pushes the kept model, its card written first."""
-        run = export_run(self.state, export, again=again)
+    def ship(self, export: Export, *, since: datetime | None = None) -> Refusal | JobSpec | None:
+        """Start the next job of the release, the cards of a push written first; None once all is done.
+
+        `since` as in `shipping.next_run`.
+        """
+        run = shipping.next_run(self.state, export, self.now, since=since)
+        if run is None:
+            return None
         refusal = policy.check_launch(self.state, run, self.now)
         if refusal is not None:
             return self.refuse(refusal)
-        if export.push is not None:
-            for gguf in (False, True) if export.quantize else (False,):
+        if run.kind == "publish":
+            for gguf in (False, True) if run.export and run.export.quantize else (False,):
                 path = jobs.card_path(self.state, run, gguf=gguf)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(model_card(self.state, export, __version__, gguf=gguf), encoding="utf-8")
+                path.write_text(model_card(self.state, run, __version__, gguf=gguf), encoding="utf-8")
         return self.launch(run)
 
     def publish(self) -> Refusal | JobSpec:
-        """Export what the plan asks for, to where a person said."""
+        """The next job of what the plan asks for, to where a person said."""
         asked = self.state.plan.export
         if asked is None:
             return self.refuse(Refusal(what="publish", why="nobody asked for an export: a person names the repo"))
-        return self.export(asked)
+        return self.ship(asked) or self.refuse(Refusal(what="publish", why="all that was asked for is done"))
 
     def finish(self, outcome: str, reason: str) -> Refusal | None:
         """End the night, if nothing that the plan asks for is left."""
@@ -229,12 +234,7 @@ class Desk(JobDesk):
 
     def stop(self, reason: str) -> None:
         """Cancel what runs and end the project as stopped; nothing that was only intended is started for it."""
-        self._adopt()
-        for attempt in self.state.open_attempts:
-            self.cancel(attempt, reason)
-        if self.state.open_attempts:
-            self.wait(self.ports.runner.cancel_s)
-            self.observe()
+        self.end_jobs(reason)
         self._end(ProjectEnded(state="stopped", reason=reason))
 
     # --- inside ------------------------------------------------------------------------------------------------------
@@ -252,7 +252,9 @@ class Desk(JobDesk):
 
     def _end(self, fact: ProjectEnded) -> None:
         self.settle()
-        self.append(Claimed(claim=claim(self.state)))
+        made = claim(self.state)
+        if made != self.state.claim:  # a crash may have come between the two
+            self.append(Claimed(claim=made))
         self.append(fact)
 
     def _compare(self, candidate: str, reference: str | None, problems: ProblemSet, *, alpha: float) -> Verdict:

@@ -9,6 +9,7 @@ HfagentError
 ├── LedgerError       (OSError)       the ledger is damaged or cannot be written
 ├── JobError          (RuntimeError)  a job could not be submitted or inspected
 │   ├── BackendAway                   the place where jobs run does not answer: nobody knows, and it may answer later
+│   │   └── NothingSent               likewise, but it is known that nothing was started
 │   └── AccountRefused                the account may not: only a person can mend it
 │       └── OutOfCredit               no money is left in the account; exit 3
 ├── EvaluationError   (RuntimeError)  an evaluation gave no usable scores
@@ -60,6 +61,10 @@ class JobError(HfagentError, RuntimeError):
 
 class BackendAway(JobError):
     """The place where jobs run does not answer: what became of a request is not known yet."""
+
+
+class NothingSent(BackendAway):
+    """The place where jobs run is away, and was before anything was asked of it: nothing was started."""
 
 
 class AccountRefused(JobError):

@@ -58,6 +58,12 @@ BENCHMARK_SIZES = {
 OTHER_BENCHMARK = _Size(500, 512)
 EXPORT_S_PER_WEIGHT = 1.5e-7
 """Of the merged model or of a file; 5 to 20 s for 135 million weights on 2 cores (measured)."""
+FILE_TOKENS_PER_S = 20.0
+"""Of llama.cpp on a processor, where the export measured none."""
+FILE_SLACK = 1.5
+"""Prompts are read, too, and answers run: 2 to 4 minutes for 200 problems at 100 tokens/s (measured)."""
+UPLOAD_BYTES_PER_S = 1e7
+"""To the Hub; a guess."""
 MEAN_LENGTH_SHARE = 0.4
 """Mean row length as a share of `max_length`, where nothing is known of the rows."""
 DEFAULT_PARAMETERS = 600_000_000
@@ -127,6 +133,10 @@ def run_s(state: State, spec: RunSpec) -> float:
         return _evaluation_run_s(state, spec.set or "search")
     if spec.kind == "smoke":
         return smoke_s(state.plan)
+    if spec.kind == "verify":
+        return file_s(state, str(spec.exported), str(spec.quantization))
+    if spec.kind == "publish":
+        return start_s(state.plan) + WEIGHT_BYTES * _parameters(state.plan) / UPLOAD_BYTES_PER_S
     if spec.kind == "export":
         files = 1 + len(spec.export.quantize if spec.export is not None else ())
         return start_s(state.plan) + EXPORT_S_PER_WEIGHT * _parameters(state.plan) * files
@@ -136,6 +146,16 @@ def run_s(state: State, spec: RunSpec) -> float:
     if last is None or last.last.running_s is None:
         return _by_smoke(state, train, data) or expected
     return last.last.running_s * expected / training_s(state.plan, last.spec.train or state.plan.train, data)
+
+
+def file_s(state: State, exported: str, quantization: str) -> float:
+    """Seconds of an evaluation of an exported file: llama.cpp answers one prompt after the other."""
+    plan, files = state.plan, state.runs[exported].result.get("files", ())
+    speeds = {file["quantization"]: file.get("tokens_per_s") for file in files}
+    size = BENCHMARK_SIZES.get(plan.confirm.name, OTHER_BENCHMARK)
+    answer = min(size.answer_tokens, plan.evaluation.max_new_tokens or size.answer_tokens)
+    tokens = (plan.confirm.n or size.problems) * plan.evaluation.num_samples * answer
+    return start_s(plan) + FILE_SLACK * tokens / float(speeds.get(quantization) or FILE_TOKENS_PER_S)
 
 
 def _by_smoke(state: State, train: TrainConfig, data: DataSize) -> float | None:

@@ -22,6 +22,7 @@ from hfagent.agent.records import (
     Plan,
 )
 from hfagent.agent.sequential import LookKey, alpha_of_look, look_key
+from hfagent.agent.train_config import METHODS
 
 
 class FakeClock:
@@ -163,12 +164,11 @@ class FakeChecker:
 
     def check(self, dataset: DatasetRef, *, model: ModelRef | None, max_length: int | None) -> DatasetReport:
         """The same report for any dataset."""
-        methods = ("sft", "dpo", "grpo", "kto")
         return DatasetReport(
             dataset=dataset.id,
             rows=1000,
             columns={"messages": "list"},
-            methods=dict.fromkeys(methods, self.check_result),
+            methods=dict.fromkeys(METHODS, self.check_result),
         )
 
 

@@ -83,7 +83,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
         case ModelPrepared(path=path, vocab_size=vocab_size):
             return replace(state, model_path=path, vocab_size=vocab_size)
         case DataPrepared(path=path, cleaned=cleaned):
-            return replace(state, data_path=path, data_cleaned=cleaned)
+            source = state.data_source if cleaned else path
+            return replace(state, data_path=path, data_cleaned=cleaned, data_source=source)
         case ContaminationChecked(report=contamination):
             return replace(state, contamination=contamination)
         case DatasetChecked(report=report):

@@ -4,8 +4,9 @@ import sys
 from typing import NamedTuple
 
 from hfagent.agent.hardware import VRAM_SHARE, Choice, Flavor, Table, choose, fallback
-from hfagent.agent.memory import BF16_FROM, Trained, need
-from hfagent.agent.records import TrainConfig
+from hfagent.agent.memory import BF16_FROM, need
+from hfagent.agent.records import Method, TrainConfig
+from hfagent.agent.train_config import METHODS
 
 
 class Size(NamedTuple):
@@ -32,7 +33,6 @@ SIZES = (
     Size("Qwen3-8B", 8_190_735_360),
     Size("Qwen3-14B", 14_768_307_200),
 )
-METHODS: tuple[Trained, ...] = ("sft", "dpo", "grpo", "kto", "reward")
 TRAIN = TrainConfig(per_device_train_batch_size=1, gradient_accumulation_steps=16, max_length=1024)
 NOTHING = "none"
 HEAD = f"""# Hardware
@@ -78,13 +78,13 @@ def render(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def flavor_for(parameters: int, method: Trained, table: Table, *, lora: bool) -> str:
+def flavor_for(parameters: int, method: Method, table: Table, *, lora: bool) -> str:
     """The flavor's name."""
     found = choose(table, need(parameters, method, lora=lora, train=TRAIN))
     return found.flavor.name if isinstance(found, Choice) else NOTHING
 
 
-def _cell(parameters: int, method: Trained, table: Table) -> str:
+def _cell(parameters: int, method: Method, table: Table) -> str:
     return " / ".join(
         f"{flavor_for(parameters, method, table, lora=lora)} "
         f"{need(parameters, method, lora=lora, train=TRAIN).vram_gb:.1f}"

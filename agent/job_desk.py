@@ -1,25 +1,19 @@
 """An open project and its jobs: intents are submitted once, and the ledger is kept up to date with what they do."""
 
-import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
 
-from pydantic import ValidationError
-
-from hfagent.agent import jobs
-from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayEnded, StrayFound, SubmitRetried
+from hfagent.agent import job_ends, jobs
+from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayFound, SubmitRetried
 from hfagent.agent.claim import noise
-from hfagent.agent.errors import AccountRefused, BackendAway, JobError
+from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent
 from hfagent.agent.events import (
     CancelRequested,
     EpochOpened,
     Event,
     Fact,
     Flagged,
-    JobEnded,
     JobIntended,
     JobRejected,
     JobStarted,
@@ -29,21 +23,17 @@ from hfagent.agent.events import (
 )
 from hfagent.agent.evidence import watched
 from hfagent.agent.folding import apply, fold
-from hfagent.agent.integrity import check_trained
 from hfagent.agent.ledger import Ledger
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Job, JobSpec, RunSpec, Score
 from hfagent.agent.remedy import respond
-from hfagent.agent.runs import Attempt, Run
+from hfagent.agent.runs import Attempt, Run, Stray
 from hfagent.agent.state import State
 from hfagent.agent.watch import flags
 
-LOG_TAIL = 50
+NEVER_STARTED = "never started"
 MAX_SUBMITS = 5
 """Requests for one job that got no answer; the next would hardly get one either."""
-ERROR_LINE = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt)\b.*|error: .*|[\w.]+: error: .*)$")
-"""The line by which a Python traceback or a command's usage message ends."""
-ERROR_CHARS = 300
 
 
 class JobDesk:
@@ -56,6 +46,15 @@ class JobDesk:
         self.state: State = state
         self.ports = ports
         self.ledger = ledger
+        self._asks = False
+        """Whether the backend is being asked."""
+        self._opened_at = self.now
+        self._asked_at: dict[str, datetime] = {}
+        """Key -> when its last submit was over, without an answer."""
+        self._unsent: set[str] = set()
+        """Keys whose last submit never got as far as the request."""
+        self._missed_at: dict[str, datetime] = {}
+        """Job id -> since when the backend says that there is no such job."""
         ledger.subscribe(self._follow)
 
     def _follow(self, event: Event) -> None:
@@ -79,9 +78,9 @@ class JobDesk:
 
     def reconcile(self) -> None:
         """Adopt or submit jobs that were intended and of which nothing more is known, e.g. after a restart."""
-        with self._asking():
-            for attempt in self.state.open_attempts:
-                if attempt.job_id is None:
+        if unknown := self._unknown:
+            with self._asking():
+                for attempt in unknown:
                     self._settle(attempt)
 
     def observe(self) -> None:
@@ -93,8 +92,8 @@ class JobDesk:
                     self._look_at(run, attempt, attempt.job_id)
             self._end_strays()
         for run in self.state.runs.values():
-            if run.spec.kind == "evaluate" and run.done and run.score is None:
-                self._record_score(run.spec, _score(run.result))
+            if run.spec.kind in job_ends.SCORING and run.done and run.score is None:
+                self._record_score(run.spec, job_ends.score(run.result))
         self._measure_noise()
 
     def wait(self, timeout_s: float) -> None:
@@ -106,23 +105,50 @@ class JobDesk:
         """Find and end every stray, those that nobody has seen running, too."""
         with self._asking():
             self._end_strays(all_of_them=True)
-            running = [stray.job_id for stray in self.state.strays.values() if stray.open]
-            if running:
-                self.ports.runner.wait(running, timeout_s=self.ports.runner.cancel_s)
+            until = self.now + timedelta(seconds=self.ports.runner.cancel_s)
+            while (running := self._open_strays) and (left_s := (until - self.now).total_seconds()) > 0:
+                self.ports.runner.wait([stray.job_id for stray in running], timeout_s=left_s)
                 self._end_strays()
+                if self._open_strays == running:
+                    break
+
+    def end_jobs(self, why: str) -> None:
+        """End every job, and wait for that as long as it may take; what was only intended is not started for it."""
+        self._adopt()
+        for attempt in self.state.open_attempts:
+            if attempt.cancel_why is None:
+                self.cancel(attempt, why)
+        until = self.now + timedelta(seconds=self.ports.runner.cancel_s)
+        while (running := self.state.open_attempts) and (left_s := (until - self.now).total_seconds()) > 0:
+            self.wait(left_s)
+            self.observe()
+            if self.state.open_attempts == running:
+                break
+
+    def clear_up(self) -> None:
+        """Find and end what outlived the project, count what it cost; an export that was asked for since goes on."""
+        ended_at = self.state.ended_at
+        if ended_at is not None and all(attempt.intended_at <= ended_at for attempt in self.state.open_attempts):
+            self.end_jobs("the project has ended")
+        self.settle()
 
     def cancel(self, attempt: Attempt, why: str) -> None:
         """Ask a job to stop; its end is observed like any other."""
         self.append(CancelRequested(key=attempt.job.key, why=why))
-        with self._asking():
-            if attempt.job_id is not None and self.ports.runner.find(attempt.job.key) is not None:
-                self.ports.runner.cancel(attempt.job_id)
+        if attempt.job_id is not None:
+            with self._asking():
+                if self.ports.runner.find(attempt.job.key) is not None:
+                    self.ports.runner.cancel(attempt.job_id)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
         """Record where the backend stops or begins to answer; what was asked of it meanwhile is asked again later."""
+        if self._asks:
+            yield  # the outermost one records
+            return
+        self._asks = True
         try:
             yield
         except BackendAway as error:
@@ -131,6 +157,17 @@ class JobDesk:
         else:
             if self.state.backend_lost is not None:
                 self.append(BackendFound())
+        finally:
+            self._asks = False
+
+    @property
+    def _unknown(self) -> list[Attempt]:
+        """Jobs that may have been submitted, and whose id is not known."""
+        return [attempt for attempt in self.state.open_attempts if attempt.job_id is None]
+
+    @property
+    def _open_strays(self) -> list[Stray]:
+        return [stray for stray in self.state.strays.values() if stray.open]
 
     def _settle(self, attempt: Attempt) -> None:
         """Adopt the job, or submit it again once a request that got lost would have been taken by now.
@@ -142,25 +179,33 @@ class JobDesk:
         if found is not None:
             self._record(attempt.job, found)
         elif self._unsettled_s(attempt) <= 0:
-            if attempt.tries >= MAX_SUBMITS:
+            if attempt.cancel_why is not None:
+                self.append(JobRejected(key=key, message=NEVER_STARTED))
+                return
+            if attempt.tries >= MAX_SUBMITS and key not in self._unsent:
                 self.append(JobRejected(key=key, message=f"submitted {attempt.tries} times without an answer"))
                 return
             self.append(SubmitRetried(key=key))
             self._submit(attempt.job)
 
     def _unsettled_s(self, attempt: Attempt) -> float:
-        """Seconds until it can be told whether the last submit was taken."""
-        return self.ports.runner.settle_s - (self.now - attempt.tried_at).total_seconds()
+        """Seconds until it can be told whether the last submit was taken.
+
+        A submit may upload for minutes before it asks: its end counts, and of another process's the latest possible.
+        """
+        asked_at = self._asked_at.get(attempt.job.key, self._opened_at)
+        return self.ports.runner.settle_s - (self.now - max(asked_at, attempt.tried_at)).total_seconds()
 
     def _adopt(self) -> None:
         """Learn the ids of jobs that were submitted but not recorded; start nothing."""
-        unknown = [attempt for attempt in self.state.open_attempts if attempt.job_id is None]
+        unknown = self._unknown
         unsettled_s = max(map(self._unsettled_s, unknown), default=0.0)
         if unsettled_s > 0:
             self.ports.runner.wait([], timeout_s=unsettled_s)
-        with self._asking():
-            for attempt in unknown:
-                self._record(attempt.job, self.ports.runner.find(attempt.job.key))
+        if unknown:
+            with self._asking():
+                for attempt in unknown:
+                    self._record(attempt.job, self.ports.runner.find(attempt.job.key))
 
     def _end_strays(self, *, all_of_them: bool = False) -> None:
         """Cancel and settle second jobs of a key, which a lost request has left.
@@ -179,26 +224,18 @@ class JobDesk:
                 continue
             if job.id not in self.state.strays:
                 self.append(StrayFound(key=job.key, job_id=job.id, url=job.url))
-        for stray in [stray for stray in self.state.strays.values() if stray.open]:
-            job = runner.inspect(stray.job_id)
-            if not job.ended:
+        for stray in self._open_strays:
+            seen = self._inspected(stray.job, stray.job_id)
+            if seen is not None and seen.ended:
+                self.append(job_ends.stray_ended(stray.job, seen))
+            elif seen is not None:
                 runner.cancel(stray.job_id)
-                continue
-            self.append(
-                StrayEnded(
-                    job_id=job.id,
-                    stage=job.stage,
-                    finished_at=job.finished_at,
-                    running_s=job.running_s,
-                    cost_micro_usd=_cost(stray.job, job),
-                )
-            )
 
     def _record_score(self, spec: RunSpec, score: Score) -> None:
         """The harness that counts is known before the score; another one begins a new epoch."""
         problems = score.benchmark.set
         counts = self.state.harness.get(problems)
-        if not spec.repeat and counts not in (None, score.harness):
+        if spec.kind == "evaluate" and not spec.repeat and counts not in (None, score.harness):
             self.append(EpochOpened(set=problems, harness=score.harness, before=str(counts)))
         self.append(Scored(run=spec.name, score=score))
 
@@ -212,8 +249,10 @@ class JobDesk:
         with self._asking():
             try:
                 self._record(job, self.ports.runner.submit(job))
-            except BackendAway:
-                raise  # nobody knows: the key stays alive and its money held
+            except BackendAway as error:  # nobody knows: the key stays alive and its money held
+                self._asked_at[job.key] = self.now
+                (self._unsent.add if isinstance(error, NothingSent) else self._unsent.discard)(job.key)
+                raise
             except AccountRefused as error:
                 self.append(JobRejected(key=job.key, message=str(error)))
                 raise
@@ -224,23 +263,37 @@ class JobDesk:
 
     def _record(self, job: JobSpec, found: Job | None) -> None:
         if found is None:
-            self.append(JobRejected(key=job.key, message="never started"))
+            self.append(JobRejected(key=job.key, message=NEVER_STARTED))
         else:
             self.append(JobSubmitted(key=job.key, job_id=found.id, url=found.url))
 
     def _look_at(self, run: Run, attempt: Attempt, job_id: str) -> None:
+        job = self._inspected(attempt.job, job_id, attempt.started_at)
+        if job is not None:
+            self._observe(run, attempt, job)
+
+    def _inspected(self, spec: JobSpec, job_id: str, started_at: datetime | None = None) -> Job | None:
+        """The job now; one that stays unknown to the backend for the time that it may need to show it is gone.
+
+        None before that.
+        """
         try:
             job = self.ports.runner.inspect(job_id)
         except (BackendAway, AccountRefused):
             raise
         except JobError as error:
-            if self.ports.runner.find(attempt.job.key) is not None:
+            found = self.ports.runner.find(spec.key)
+            if found is not None and found.id == job_id:
                 raise
-            job = Job(
-                id=job_id, key=attempt.job.key, stage="DELETED", url=attempt.url or "", flavor=attempt.job.flavor,
-                started_at=attempt.started_at, finished_at=self.now, message=f"its files are gone: {error}",
+            since = self._missed_at.setdefault(job_id, self.now)
+            if (self.now - since).total_seconds() < self.ports.runner.settle_s:
+                return None
+            return Job(
+                id=job_id, key=spec.key, stage="DELETED", url="", flavor=spec.flavor, started_at=started_at,
+                finished_at=since, message=f"its files are gone: {error}",
             )  # fmt: skip
-        self._observe(run, attempt, job)
+        self._missed_at.pop(job_id, None)
+        return job
 
     def _observe(self, run: Run, attempt: Attempt, job: Job) -> None:
         if job.started_at is not None and attempt.started_at is None:
@@ -253,34 +306,8 @@ class JobDesk:
             elif run.spec.kind == "train":
                 self._watch(run.spec.name)
             return
-        ended = JobEnded(
-            key=attempt.job.key,
-            stage=job.stage,
-            finished_at=job.finished_at,
-            running_s=job.running_s,
-            cost_micro_usd=_cost(attempt.job, job),
-            exit_code=job.exit_code,
-            message=job.message,
-            result=job.result,
-        )
-        if job.stage == "ERROR" and (cause := last_error(self.ports.runner.logs(job.id, tail=LOG_TAIL))):
-            ended = ended.model_copy(update={"message": f"{job.message or 'failed'}: {cause}"})
-        if run.spec.kind == "evaluate" and job.stage == "COMPLETED" and (flaw := _flaw(job)):
-            ended = ended.model_copy(
-                update={"stage": "ERROR", "message": f"the evaluation's result is unusable: {flaw}"}
-            )
-        if run.spec.kind == "train" and job.stage == "COMPLETED" and (flaw := self._mistrained(job)):
-            ended = ended.model_copy(update={"stage": "ERROR", "message": f"the trained model is unusable: {flaw}"})
-        self.append(ended)
-
-    def _mistrained(self, job: Job) -> str | None:
-        """What is wrong with a trained model: another base than planned, or weights that never moved."""
-        earlier = [run.result.get("base_fingerprint") for run in self.state.trained if run.done]
-        return check_trained(
-            planned_model=self.state.model_path or self.state.plan.model.id,
-            result=job.result or {},
-            base_fingerprint=earlier[0] if earlier else None,
-        )
+        log = self.ports.runner.logs(job.id, tail=job_ends.LOG_TAIL) if job.stage == "ERROR" else ()
+        self.append(job_ends.judged(self.state, run.spec, attempt.job, job, log))
 
     def _watch(self, name: str) -> None:
         """Record what is wrong with a training job for the first time; cancel it where that is the answer."""
@@ -314,29 +341,3 @@ class JobDesk:
         new = tuple(row for row in rows if known.get(row.step) != row.values)
         if new:
             self.append(MetricsLogged(run=run.spec.name, points=new))
-
-
-def _score(result: Mapping[str, Any]) -> Score:
-    return Score.model_validate({name: result[name] for name in Score.model_fields if name in result})
-
-
-def _flaw(job: Job) -> str | None:
-    """What is wrong with an evaluation's result; None when it is a score."""
-    try:
-        _score(job.result or {})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-    return None
-
-
-def last_error(lines: Sequence[str]) -> str | None:
-    """The last line of a log that states an error, cut to a bounded length; None when none does."""
-    return next((line.strip()[:ERROR_CHARS] for line in reversed(lines) if ERROR_LINE.match(line.strip())), None)
-
-
-def _cost(spec: JobSpec, job: Job) -> int | None:
-    """Price times billed seconds, rounded up; None when the seconds are unknown and not free."""
-    if spec.price_micro_usd_per_hour == 0:
-        return 0
-    return None if job.running_s is None else math.ceil(spec.price_micro_usd_per_hour * job.running_s / 3600)

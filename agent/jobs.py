@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hfagent.agent import envelope
-from hfagent.agent.records import BenchmarkRef, Export, JobSpec, RunSpec, Score, TrainConfig
+from hfagent.agent.records import BenchmarkRef, EvalConfig, Export, JobSpec, RunSpec, Score, TrainConfig
 from hfagent.agent.state import State
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -13,6 +13,8 @@ TEMPLATES = {
     "smoke": "train_{method}.py",
     "evaluate": "evaluate.py",
     "export": "export.py",
+    "verify": "evaluate.py",
+    "publish": "publish.py",
 }
 
 
@@ -20,12 +22,8 @@ def job_spec(state: State, run: RunSpec, now: datetime) -> JobSpec:
     """The job of the run's next attempt."""
     plan = state.plan
     attempt = len(state.runs[run.name].attempts) + 1 if run.name in state.runs else 1
-    if run.kind == "evaluate":
-        args = evaluate_args(state, run)
-    elif run.kind == "export":
-        args = export_args(state, run)
-    else:
-        args = train_args(state, run, attempt)
+    make = {"evaluate": evaluate_args, "export": export_args, "verify": verify_args, "publish": publish_args}
+    args = make[run.kind](state, run) if run.kind in make else train_args(state, run, attempt)
     return JobSpec(
         key=f"{plan.label}-{run.name}-a{attempt}",
         project=plan.project,
@@ -108,11 +106,7 @@ def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
         args += ["--revision", plan.model.revision]
     if run.subject is not None:
         args += ["--adapter", str(state.runs[run.subject].result["adapter"])]
-    args += problem_args(problems)
-    for name, value in evaluation.model_dump(exclude_none=True).items():
-        args += [f"--{name.replace('_', '-')}", str(value)]
-    if plan.unsafe_exec:
-        args += ["--unsafe-exec"]
+    args += _problem_args(state, problems, evaluation)
     if run.subject is not None and run.set == "search" and evaluation.num_samples < len(DIGITS):
         # Once it cannot beat the best run of its length, the rest of the problems would tell nothing that counts.
         rung = state.rung(run.subject)
@@ -120,6 +114,13 @@ def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
         if best is not None:
             args += ["--reference", reference(best.score, evaluation.num_samples), "--futility-goal", "any_gain"]
     return tuple(args)
+
+
+def _problem_args(state: State, problems: BenchmarkRef, evaluation: EvalConfig) -> list[str]:
+    args = problem_args(problems)
+    for name, value in evaluation.model_dump(exclude_none=True).items():
+        args += [f"--{name.replace('_', '-')}", str(value)]
+    return [*args, *(["--unsafe-exec"] if state.plan.unsafe_exec else [])]
 
 
 def problem_args(problems: BenchmarkRef) -> list[str]:
@@ -139,16 +140,36 @@ def export_args(state: State, run: RunSpec) -> tuple[str, ...]:
     args += ["--adapter", str(state.runs[str(run.subject)].result["adapter"])]
     if export.quantize:
         args += ["--quantize", ",".join(export.quantize)]
-    if export.push is None:
-        return (*args, "--name", f"{plan.project}")
-    args += ["--name", export.push.rpartition("/")[2], "--push", export.push, "--card", str(card_path(state, run))]
+    return (*args, "--name", plan.project if export.push is None else export.push.rpartition("/")[2])
+
+
+def verify_args(state: State, run: RunSpec) -> tuple[str, ...]:
+    """Arguments of the evaluation template for an exported file: what the model itself was asked."""
+    model = str(state.runs[str(run.exported)].result["merged"])
+    file = exported_files(state, run)[str(run.quantization)]
+    return ("--model", model, "--gguf", file, *_problem_args(state, state.plan.confirm, state.plan.evaluation))
+
+
+def publish_args(state: State, run: RunSpec) -> tuple[str, ...]:
+    """Arguments of the publishing template."""
+    export, files = run.export or Export(), exported_files(state, run)
+    args = ["--model", str(state.runs[str(run.exported)].result["merged"]), "--push", str(export.push)]
+    args += ["--card", str(card_path(state, run))]
+    for name in export.quantize:
+        args += ["--gguf", files[name]]
     if export.quantize:
         args += ["--gguf-card", str(card_path(state, run, gguf=True))]
     return (*args, *(["--public"] if export.public else []))
 
 
+def exported_files(state: State, run: RunSpec) -> dict[str, str]:
+    """Quantization -> path of the file, of the export that a run uses."""
+    files = state.runs[str(run.exported)].result.get("files", ())
+    return {str(file["quantization"]): str(file["path"]) for file in files}
+
+
 def card_path(state: State, run: RunSpec, *, gguf: bool = False) -> Path:
-    """Where the card of an export lies before its job is started."""
+    """Where the card of a push lies before its job is started."""
     name = f"{state.plan.label}-{run.name}{'-gguf' if gguf else ''}.md"
     return Path(state.plan.state_dir or ".hfagent") / "cards" / name
 

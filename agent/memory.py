@@ -6,13 +6,10 @@ layers x hidden is 1.75 x sqrt(weights): 4 to 90 % above that of SmolLM2, Qwen2.
 """
 
 import math
-from typing import Literal
 
 from hfagent.agent import thresholds
 from hfagent.agent.hardware import Need
-from hfagent.agent.records import EvalConfig, TrainConfig
-
-Trained = Literal["sft", "dpo", "grpo", "kto", "reward"]
+from hfagent.agent.records import EvalConfig, Method, TrainConfig
 
 GB = 1e9
 VOCABULARY = 152_064
@@ -69,7 +66,7 @@ def depth_times_width(parameters: int) -> float:
     return thresholds.HIDDEN_SIZE_DIVISOR / 12 * math.sqrt(parameters)
 
 
-def checkpointed(parameters: int, method: Trained) -> bool:
+def checkpointed(parameters: int, method: Method) -> bool:
     """Whether activations are computed twice to save memory."""
     return method != "sft" or parameters >= CHECKPOINTING_FROM
 
@@ -80,7 +77,7 @@ def adapter_weights(parameters: int, rank: int) -> float:
 
 
 def terms(
-    parameters: int, method: Trained, *, lora: bool, train: TrainConfig, vocab_size: int | None = None
+    parameters: int, method: Method, *, lora: bool, train: TrainConfig, vocab_size: int | None = None
 ) -> dict[str, float]:
     """What is held at the peak of a training step, in GB; GRPO's cache is not held at the same time.
 
@@ -110,7 +107,7 @@ def terms(
 
 
 def memory_gb(
-    parameters: int, method: Trained, *, lora: bool, train: TrainConfig, vocab_size: int | None = None
+    parameters: int, method: Method, *, lora: bool, train: TrainConfig, vocab_size: int | None = None
 ) -> float:
     """GPU memory of a training job: the peak of a step; for GRPO that of the generation where it is higher."""
     held = terms(parameters, method, lora=lora, train=train, vocab_size=vocab_size)
@@ -138,7 +135,7 @@ def evaluation_gb(parameters: int, evaluation: EvalConfig, vocab_size: int | Non
 
 def need(
     parameters: int,
-    method: Trained,
+    method: Method,
     *,
     lora: bool,
     train: TrainConfig,

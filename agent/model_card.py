@@ -1,16 +1,17 @@
 """The card of a published model: what it is, how much better, by which evidence, and how to load it. Pure."""
 
+from pathlib import PurePath
 from typing import Any
 
 from hfagent.agent.claim import claim
-from hfagent.agent.records import Claim, Export
+from hfagent.agent.records import Claim, Export, RunSpec
+from hfagent.agent.report_release import files_table
+from hfagent.agent.report_words import EMBEDDED_MODEL_WORDS, hub_dataset, hub_model
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.trackio_links import run_link
 from hfagent.agent.view import verdict_text
 
-GGUF_TABLE = "<!-- files -->"
-"""Where the export job puts the table of the GGUF files, which only it knows."""
 TASKS = {
     "procedural_python": "procedural Python functions",
     "procedural_math": "procedural word problems",
@@ -22,23 +23,23 @@ TASKS = {
 }
 
 
-def model_card(state: State, export: Export, version: str, *, gguf: bool = False) -> str:
+def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = False) -> str:
     """README.md of the repo.
 
     Args:
-        state: of the project; a run was kept.
-        export: what is published, and where.
+        state: of the project; a run was kept, and exported.
+        publish: the run that pushes.
         version: of hfagent.
         gguf: the card of the repo with the GGUF files.
     """
-    run = state.runs[str(state.kept)]
+    run, export = state.runs[str(state.kept)], publish.export or Export()
     title = str(export.push).rpartition("/")[2] + ("-GGUF" if gguf else "")
     parts = [
         _front_matter(state, run, title, export, gguf=gguf),
         f"# {title}",
-        _what(state, run),
+        _what(state),
         _verdict(state),
-        _files(export) if gguf else _load(str(export.push)),
+        _files(state, publish, export) if gguf else _load(str(export.push)),
         _results(state, run),
         _parameters(state, run),
         _provenance(state, run, version),
@@ -49,9 +50,7 @@ def model_card(state: State, export: Export, version: str, *, gguf: bool = False
 def _front_matter(state: State, run: Run, title: str, export: Export, *, gguf: bool) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    plan = state.plan
-    hub = [name for name in (plan.model.id, plan.dataset.id) if _on_hub(name)]
-    results = []
+    method, dataset, results = state.plan.method, hub_dataset(state), []
     confirm = state.scored(run.spec.name, "confirm")
     if confirm is not None and confirm.score is not None:
         name = confirm.score.benchmark.name
@@ -66,27 +65,28 @@ def _front_matter(state: State, run: Run, title: str, export: Export, *, gguf: b
             )
         )
     data: dict[str, Any] = {
-        "base_model": str(export.push) if gguf else plan.model.id if plan.model.id in hub else None,
-        "datasets": [plan.dataset.id] if plan.dataset.id in hub else None,
+        "base_model": str(export.push) if gguf else hub_model(state),
+        "datasets": None if dataset is None else [dataset],
         "library_name": "gguf" if gguf else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["hfagent", "trl", plan.method, *(["gguf", "llama.cpp"] if gguf else ["trackio"])],
+        "tags": ["hfagent", "trl", method, *(["gguf", "llama.cpp"] if gguf else ["trackio"])],
         "model_name": title,
         "eval_results": results or None,
     }
     return f"---\n{ModelCardData(**data).to_yaml()}\n---"
 
 
-def _on_hub(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~", "embedded:"))
-
-
-def _what(state: State, run: Run) -> str:
+def _what(state: State) -> str:
+    """What was trained on what; of folders and files of this machine the last part of their names alone."""
     plan = state.plan
-    return (
-        f"`{plan.model.id}`, trained with {plan.method.upper()} (LoRA, merged) on `{plan.dataset.id}` for the goal: "
-        f"*{plan.goal}*"
-    )
+    model, dataset = hub_model(state) or _name(plan.model.id), hub_dataset(state) or _name(plan.dataset.id)
+    goal = plan.goal.replace(plan.model.id, model).replace(plan.dataset.id, dataset)
+    copied = f" ({EMBEDDED_MODEL_WORDS})" if plan.model.id.startswith("embedded:") else ""
+    return f"`{model}`{copied}, trained with {plan.method.upper()} (LoRA, merged) on `{dataset}` for the goal: *{goal}*"
+
+
+def _name(path: str) -> str:
+    return PurePath(path.removeprefix("embedded:")).name
 
 
 def _verdict(state: State) -> str:
@@ -109,8 +109,9 @@ def _load(repo: str) -> str:
     )
 
 
-def _files(export: Export) -> str:
-    return f"{GGUF_TABLE}\n\n```\nllama-server -hf {export.push}-GGUF:{export.quantize[0]}\n```"
+def _files(state: State, publish: RunSpec, export: Export) -> str:
+    table = "\n".join(files_table(state, state.runs[str(publish.exported)], only=export.quantize))
+    return f"{table}\n\n```\nllama-server -hf {export.push}-GGUF:{export.quantize[0]}\n```"
 
 
 def _results(state: State, run: Run) -> str:
@@ -144,7 +145,7 @@ def _provenance(state: State, run: Run, version: str) -> str:
         lines.append(f"- Base model at revision `{plan.model.revision}`.")
     if confirm is not None and confirm.score is not None:
         lines.append(f"- Evaluated by the harness `{confirm.score.harness}` in the sandbox {confirm.score.sandbox}.")
-    if plan.trackio_url is not None:
+    if plan.trackio_space is not None:  # the address of a server of one's own is nobody else's business
         project = str(run.result.get("trackio_project", plan.label))
         lines.append(f"- [Metrics in Trackio]({run_link(plan, project, str(run.result.get('trackio_run', '')))}).")
     used = ", ".join(f"{name} {number}" for name, number in sorted(state.versions.items()))

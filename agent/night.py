@@ -19,8 +19,8 @@ from hfagent.agent.planner import rule_planner
 from hfagent.agent.planners import planner_for
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Export, Plan, Refusal
-from hfagent.agent.runs import Run
 from hfagent.agent.settings import Settings
+from hfagent.agent.shipping import newest
 from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths, versions
 
@@ -66,20 +66,27 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
 
 
 def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) -> State:
-    """Take a project over where its ledger ends; jobs that still run are attached again."""
+    """Take a project over where its ledger ends; jobs that still run are attached again.
+
+    Of one that has ended, what outlived it is ended and counted.
+    """
     with (
         open_ledger(paths.ledger, ports.clock) as book,
         _followed(book, ports, paths, settings, console) as (desk, progress),
     ):
         if desk.state.ended is not None:
+            desk.clear_up()
             return desk.state
         if not desk.state.confirmed:
             raise UsageError(f"the project {paths.project!r} was never confirmed: start it again")
         return _run(desk, settings, paths, progress, resumed_by=os.getpid())
 
 
-def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console) -> Run:
-    """Export the kept model of a project that has ended; returns once its job has ended.
+def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console) -> State:
+    """Export the kept model of a project that has ended: merged, converted, each file judged, pushed.
+
+    Returns:
+        The state after the last of its jobs; one that failed is the last run.
 
     Raises:
         UsageError: the project has not ended, or policy refuses.
@@ -90,17 +97,22 @@ def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, cons
     ):
         if desk.state.ended is None:
             raise UsageError(f"the project {paths.project!r} has not ended: `hfagent resume {paths.project}`")
-        if not desk.state.open_attempts:
-            refused = desk.export(what, again=True)
-            if isinstance(refused, Refusal):
-                raise UsageError(f"{refused.what}: {refused.why}")
-        while desk.state.open_attempts:
-            desk.wait(settings.look_s)
-            desk.reconcile()
-            desk.observe()
-            progress.tick(desk.state)
-        exported = [run for run in desk.state.runs.values() if run.spec.kind == "export"]
-        return max(exported, key=lambda run: run.last.intended_at)
+        since = desk.now
+        while True:
+            if not desk.state.open_attempts:
+                job = desk.ship(what, since=since)
+                last = newest(desk.state)
+                refused_later = isinstance(job, Refusal) and last is not None and last.last.intended_at >= since
+                if job is None or refused_later:
+                    desk.settle()
+                    return desk.state
+                if isinstance(job, Refusal):
+                    raise UsageError(f"{job.what}: {job.why}")
+            while desk.state.open_attempts:
+                desk.wait(settings.look_s)
+                desk.reconcile()
+                desk.observe()
+                progress.tick(desk.state)
 
 
 def _confirmed(book: Ledger) -> bool:

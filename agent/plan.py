@@ -127,7 +127,7 @@ def make_plan(
             "not answer: name a local --model and --dataset, or work on code or math, which needs no network"
         )
     model = ModelRef(id=wanted_model) if wanted_model not in (None, base.model.id) else base.model
-    dataset = _dataset(flags, wanted_dataset, base.dataset)
+    dataset = _dataset(flags, wanted_dataset, base.dataset, recipe.dataset)
     changes: dict[str, Any] = {"method": method, "seed": settings.seed}
     if embedded is not None:
         changes |= _own_parts(recipe, embedded, model, dataset)
@@ -272,15 +272,13 @@ def _check_rented(settings: Settings, here: Surroundings, *, capped: bool) -> No
         )
 
 
-def _dataset(flags: Flags, wanted: str | None, default: DatasetRef) -> DatasetRef:
-    if wanted is None or wanted == default.id:
-        if default.id.startswith("embedded:") and (flags.config or flags.split):
-            raise PlanRejected(
-                f"--config and --split do not fit {default.id!r}: name the --dataset that they belong to"
-            )
-        changes = {name: getattr(flags, name) for name in ("config", "split") if getattr(flags, name) is not None}
-        return default.model_copy(update=changes)
-    return DatasetRef(id=wanted, config=flags.config, split=flags.split or "train")
+def _dataset(flags: Flags, wanted: str | None, default: DatasetRef, known: DatasetRef) -> DatasetRef:
+    """The dataset that is asked for, else the default; config and split of a known one where nobody names them."""
+    if wanted in (None, default.id) and default.id.startswith("embedded:") and (flags.config or flags.split):
+        raise PlanRejected(f"--config and --split do not fit {default.id!r}: name the --dataset that they belong to")
+    base = next((ref for ref in (default, known) if wanted in (None, ref.id)), DatasetRef(id=str(wanted)))
+    changes = {name: getattr(flags, name) for name in ("config", "split") if getattr(flags, name) is not None}
+    return base.model_copy(update=changes)
 
 
 def _project(flags: Flags, model: str, dataset: DatasetRef, method: str, taken: Collection[str]) -> str:

@@ -101,7 +101,7 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
     plan = _pinned(plan, hub=here.hub)
     require_model(plan.model, hub=here.hub)
     require_dataset(plan.dataset, hub=here.hub)
-    return plan.model_copy(update={"token": secrets.token_hex(2)} | _owner(plan, settings))
+    return plan.model_copy(update={"token": secrets.token_hex(2)} | owner(plan, settings))
 
 
 def _pinned(plan: Plan, *, hub: bool) -> Plan:
@@ -114,7 +114,7 @@ def _pinned(plan: Plan, *, hub: bool) -> Plan:
     return plan.model_copy(update={**changes, "notes": (*plan.notes, *notes)})
 
 
-def _owner(plan: Plan, settings: Settings) -> dict[str, Any]:
+def owner(plan: Plan, settings: Settings) -> dict[str, Any]:
     """Whose the jobs are and where their metrics go, as fields of the plan; asked of the Hub once a night."""
     if plan.backend != "hf":
         return {}
@@ -122,11 +122,15 @@ def _owner(plan: Plan, settings: Settings) -> dict[str, Any]:
 
     if found_token(settings) is None:  # shown, estimated, and refused once it is to start
         return {}
-    from hfagent.agent.hf_wiring import metrics_url
+    from hfagent.agent.hf_wiring import metrics_space, metrics_url
     from hfagent.tools.hf_account import account
 
     namespace = account(settings).namespace
-    return {"namespace": namespace, "trackio_url": metrics_url(settings, namespace)}
+    return {
+        "namespace": namespace,
+        "trackio_url": metrics_url(settings, namespace),
+        "trackio_space": metrics_space(settings, namespace),
+    }
 
 
 def _rented(settings: Settings, hints: GoalHints, flags: Flags, recipe: Recipe) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from datetime import datetime
 from itertools import takewhile
 
-from hfagent.agent import thresholds
-from hfagent.agent.claim import claim
+from hfagent.agent import release, thresholds
 from hfagent.agent.control import Request
 from hfagent.agent.envelope import check_envelope
 from hfagent.agent.proposals import evaluate_run, extend_run, restart_run
@@ -264,23 +263,7 @@ def _check_order(state: State, spec: RunSpec, now: datetime) -> str | None:
         return _check_train(state, spec)
     if spec.kind == "evaluate":
         return _check_evaluate(state, spec)
-    return _check_export(state, spec) if spec.kind == "export" else None
-
-
-def _check_export(state: State, spec: RunSpec) -> str | None:
-    """Nothing is published that the verdict does not carry, unless a person says so."""
-    if state.kept is None or spec.subject != state.kept:
-        return "no run was kept: there is no model to export" if state.kept is None else f"{state.kept} was kept"
-    export = spec.export
-    if export is None or export.push is None or export.anyway:
-        return None
-    made = state.claim or claim(state)
-    if made.label == "confirmed_better":
-        return None
-    return (
-        f"the gain is not confirmed ({made.label.replace('_', ' ')}: {made.reason}), and nothing is published that the "
-        "verdict does not carry; --publish-anyway publishes it with a card that says so"
-    )
+    return release.check(state, spec) if spec.kind in ("export", "verify", "publish") else None
 
 
 def _check_train(state: State, spec: RunSpec) -> str | None:

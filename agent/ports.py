@@ -44,6 +44,7 @@ class JobRunner(Protocol):
 
         Raises:
             AccountRefused: it did not start, and none will until a person has mended the account.
+            NothingSent: it did not start; submit it again later.
             BackendAway: nobody knows; look for the key after `settle_s`, then submit again.
             JobError: it did not start.
         """

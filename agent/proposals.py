@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from hfagent.agent.records import Export, ProblemSet, Record, Refusal, RunSpec, TrainConfig
+from hfagent.agent.records import ProblemSet, Record, Refusal, RunSpec, TrainConfig
 from hfagent.agent.state import State, root_name
 
 
@@ -82,30 +82,6 @@ def evaluate_run(state: State, subject: str | None, problems: ProblemSet, why: s
 def repeat_run(why: str) -> RunSpec:
     """The base model on the search set once more."""
     return RunSpec(name="baseline-repeat", kind="evaluate", why=why, set="search", repeat=True)
-
-
-def export_run(state: State, export: Export, *, again: bool = False) -> RunSpec:
-    """The kept run's model merged, converted and pushed.
-
-    Args:
-        state: of the project.
-        export: what is asked for.
-        again: also where that was done before, or failed.
-    """
-    earlier = [run for run in state.runs.values() if run.spec.kind == "export"]
-    for run in earlier:
-        if run.spec.export == export and (not again or run.last.open):
-            return run.spec
-    number = len(earlier) + 1
-    what = [f"GGUF {', '.join(export.quantize)}"] if export.quantize else []
-    what += [f"pushed to {export.push}"] if export.push else []
-    return RunSpec(
-        name="export" if number == 1 else f"export-{number}",
-        kind="export",
-        why=f"what was asked for: the merged model{', ' if what else ''}{', '.join(what)}",
-        subject=state.kept,
-        export=export,
-    )
 
 
 def spec_of(state: State, move: Move) -> RunSpec | Refusal:

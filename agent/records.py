@@ -4,10 +4,14 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Method = Literal["sft", "dpo", "grpo", "kto"]
-RunKind = Literal["train", "evaluate", "smoke", "export"]
+from hfagent.agent.record import Record as Record
+from hfagent.agent.train_config import Method as Method
+from hfagent.agent.train_config import TrainConfig as TrainConfig
+
+RunKind = Literal["train", "evaluate", "smoke", "export", "verify", "publish", "generate"]
+"""`generate` has the current model write its own training data, by `make_data.py`."""
 JobStage = Literal["SCHEDULING", "RUNNING", "COMPLETED", "CANCELED", "ERROR", "DELETED"]
 """Names of `huggingface_hub.JobStage`; the last four are terminal."""
 TaskArea = Literal["code", "math", "instruction-following"]
@@ -15,12 +19,6 @@ ProblemSet = Literal["search", "confirm"]
 Action = Literal["extend", "change", "keep", "discard", "stop"]
 
 TERMINAL_STAGES: frozenset[JobStage] = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
-
-
-class Record(BaseModel):
-    """Base of all records."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ModelRef(Record):
@@ -55,34 +53,6 @@ class BenchmarkRef(Record):
     """Commit of the Hub dataset that the problems are rows of, or hash of the person's own file; None without."""
     path: str | None = None
     """The person's own file of problems; None for a benchmark that is known by its name."""
-
-
-class TrainConfig(Record):
-    """Hyperparameters of a training run, by the names of transformers, TRL and peft."""
-
-    method: Method = "sft"
-    num_train_epochs: float = Field(default=1.0, gt=0)
-    max_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps; None lets `num_train_epochs` decide."""
-    per_device_train_batch_size: int = Field(default=8, ge=1)
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
-    learning_rate: float = Field(default=2e-4, gt=0)
-    lr_scheduler_type: Literal["warmup_stable_decay", "constant_with_warmup"] = "warmup_stable_decay"
-    """Only schedules that can be extended: a decayed one would jump back up on resume."""
-    warmup_steps: int = Field(default=2, ge=0)
-    decay_fraction: float = Field(default=0.2, ge=0, lt=1)
-    """Share of the steps that decay the learning rate; an extension resumes from the step before them."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_length: int = Field(default=1024, ge=8)
-    lora_r: int = Field(default=16, ge=1)
-    lora_alpha: int = Field(default=32, ge=1)
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    max_rows: int | None = Field(default=None, ge=1)
-    eval_fraction: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the rows held out for the evaluation loss."""
-    logging_steps: int = Field(default=1, ge=1)
-    save_steps: int = Field(default=100, ge=1)
-    seed: int = 0
 
 
 class EvalConfig(Record):
@@ -131,7 +101,11 @@ class RunSpec(Record):
     train: TrainConfig | None = None
     """Training and smoke: the hyperparameters asked for."""
     export: Export | None = None
-    """Exports: what is made of the subject's model."""
+    """Releases (export, verify, publish): what is made of the subject's model."""
+    exported: str | None = None
+    """Verify and publish: the export run that made the files."""
+    quantization: str | None = None
+    """Verify: the file that is asked the problems of the confirm set."""
 
 
 class Plan(Record):
@@ -159,6 +133,8 @@ class Plan(Record):
     """Who owns the jobs and repos on the Hub; None for local jobs."""
     trackio_url: str | None = None
     """Server or Space that has the metrics; None for the local store."""
+    trackio_space: str | None = None
+    """The Space, `user/name`; None where they are elsewhere."""
     state_dir: str | None = None
     """Where local jobs keep their files; a resume from elsewhere must find them."""
     price_micro_usd_per_hour: int = Field(ge=0)
@@ -207,7 +183,7 @@ class JobSpec(Record):
     run: str
     kind: RunKind
     template: str
-    """File name in job_templates, e.g. `train_sft.py`."""
+    """File name in job_templates, e.g. `train_sft.py` or `make_data.py`."""
     args: tuple[str, ...]
     """Arguments of the template. The runner adds `--output-dir`."""
     flavor: str
@@ -280,7 +256,7 @@ class Score(Record):
     harness: str
     """Hash of everything but the weights that can move the score."""
     sandbox: str
-    errors: dict[str, int] = {}
+    errors: dict[str, int] = Field(default_factory=dict)
     """Kind of failure -> number of samples: syntax, assertion, timeout, ..."""
     planned_n: int | None = None
     """Problems of the whole set where the evaluation was ended early as futile, else None."""
@@ -305,10 +281,10 @@ class Decision(Record):
     """Of the thresholds that the rule used."""
     inputs: tuple[str, ...] = ()
     """What it was taken from: runs whose scores or metrics were weighed."""
-    numbers: dict[str, float | None] = {}
+    numbers: dict[str, float | None] = Field(default_factory=dict)
     alternatives: tuple[str, ...] = ()
     """What was weighed and not done, each with its reason."""
-    changes: dict[str, float] = {}
+    changes: dict[str, float] = Field(default_factory=dict)
     """Action `change`: hyperparameter -> value of the run that comes instead."""
     resume_from: str | None = None
     """Its checkpoint to start from; None is the base model."""

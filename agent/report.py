@@ -8,6 +8,7 @@ from hfagent.agent import plots as drawings
 from hfagent.agent import report_sections as sections
 from hfagent.agent.errors import ReportError
 from hfagent.agent.markdown import path as quoted
+from hfagent.agent.report_release import export_section
 from hfagent.agent.report_runs import TrackerUrl, section
 from hfagent.agent.report_verdict import title, verdict
 from hfagent.agent.state import State
@@ -39,6 +40,7 @@ def render(
     parts = [
         title(state),
         verdict(state),
+        export_section(state),
         sections.runs(state),
         sections.used(state),
         _plots(plots),

@@ -97,7 +97,8 @@ def _parameters(state: State, run: Run) -> list[list[str]]:
         ["Hardware", f"flavor {code(run.last.job.flavor)}, {_reported(run, 'hardware')}"],
         ["Trackio project / run", f"{code(plan.label)} / {code(_tracker_run(run))}"],
     ]
-    return rows + [[prose(name), value(thing)] for name, thing in train.items() if name not in _SHOWN]
+    others = {name: thing for name, thing in train.items() if name not in _SHOWN and thing is not None}
+    return rows + [[prose(name), value(thing)] for name, thing in others.items()]
 
 
 def _epochs(state: State, run: Run, epochs: object) -> str:

@@ -32,15 +32,25 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DATA_FILE = re.compile(r"\.(jsonl?|parquet|csv|gguf|safetensors)$")
 
 
+def hub_model(state: State) -> str | None:
+    """The base model's id on the Hub, that of the original for an embedded one; None where it is a folder."""
+    model = state.plan.model.id
+    original = EMBEDDED_MODELS.get(model.removeprefix("embedded:")) if model.startswith("embedded:") else None
+    return original or (model if _on_hub(model, state.model_path) else None)
+
+
+def hub_dataset(state: State) -> str | None:
+    """The dataset's id on the Hub; None where it is embedded, a file or a folder."""
+    data = state.plan.dataset.id
+    return data if _on_hub(data, state.data_source) else None
+
+
 def base_model(state: State) -> str:
     """The base model, linked where it is on the Hub."""
-    model = state.plan.model
-    name = model.id.removeprefix("embedded:")
-    if name != model.id and name in EMBEDDED_MODELS:
-        return f"{_hub(EMBEDDED_MODELS[name])} (embedded copy)"
-    if _on_hub(model.id, state.model_path):
-        return _hub(model.id, revision=model.revision)
-    return code(model.id)
+    model, on_hub = state.plan.model, hub_model(state)
+    if on_hub is None:
+        return code(model.id)
+    return _hub(model.id, revision=model.revision) if on_hub == model.id else f"{_hub(on_hub)} (embedded copy)"
 
 
 def dataset(state: State) -> str:
@@ -49,7 +59,7 @@ def dataset(state: State) -> str:
     name = data.id.removeprefix("embedded:")
     if name != data.id and name in EMBEDDED_DATASETS:
         return f"{code(name)} (embedded)"
-    where = _hub(data.id, kind="datasets/") if _on_hub(data.id, state.data_path) else code(data.id)
+    where = code(data.id) if hub_dataset(state) is None else _hub(data.id, kind="datasets/")
     config = f"config {code(data.config)}, " if data.config else ""
     return f"{where} ({config}split {code(data.split)})"
 

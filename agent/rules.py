@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from hfagent.agent import envelope, policy, thresholds
-from hfagent.agent.proposals import Move, export_run, spec_of
+from hfagent.agent import envelope, policy, shipping, thresholds
+from hfagent.agent.proposals import Move, spec_of
 from hfagent.agent.records import ProblemSet, Refusal, RunSpec
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
@@ -242,11 +242,11 @@ def _conclusion(state: State, now: datetime, *, over: str | None) -> Move:
     reason = f"{chosen} on the confirm set: {label.replace('_', ' ')}; {over}"
     if state.plan.export is None:
         return _finish("finished", reason)
-    spec = export_run(state, state.plan.export)
-    if spec.name in state.runs and state.runs[spec.name].done:
+    spec = shipping.next_run(state, state.plan.export, now)
+    if spec is None:
         return _finish("finished", reason)
     why = policy.check_launch(state, spec, now)
-    return Move(tool="publish") if why is None else _finish("finished", f"{reason}; not exported: {why.why}")
+    return Move(tool="publish") if why is None else _finish("finished", f"{reason}; {spec.name}: {why.why}")
 
 
 def _launch(what: str, *, why: str, hypothesis: str, **run: str) -> Move:

@@ -33,6 +33,8 @@ class State:
     data_path: str | None = None
     data_cleaned: bool = False
     """Whether the path is a copy without the rows that hold benchmark problems."""
+    data_source: str | None = None
+    """The path before that: the Hub id of a dataset that is there."""
     dataset: DatasetReport | None = None
     contamination: ContaminationReport | None = None
     runs: Mapping[str, Run] = field(default_factory=dict)
@@ -73,6 +75,11 @@ class State:
     def open_attempts(self) -> tuple[Attempt, ...]:
         """Jobs that run or may run."""
         return tuple(attempt for run in self.runs.values() for attempt in run.attempts if attempt.open)
+
+    @property
+    def outlived(self) -> bool:
+        """Whether the project has ended and a job of it may still run."""
+        return self.ended is not None and bool(self.open_attempts or any(s.open for s in self.strays.values()))
 
     @property
     def billed(self) -> list[Attempt | Stray]:

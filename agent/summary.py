@@ -23,7 +23,7 @@ def published(state: State) -> dict[str, str]:
     """Repo -> address of what was pushed to the Hub, the merged model before its GGUF files."""
     found: dict[str, str] = {}
     for run in state.runs.values():
-        pushed = run.result.get("pushed") if run.spec.kind == "export" and run.done else None
+        pushed = run.result.get("pushed") if run.done else None
         if isinstance(pushed, dict):
             found |= {str(repo): str(where.get("url", "")) for repo, where in pushed.items()}
     return found
@@ -59,6 +59,7 @@ def summary(state: State, *, report: Path, ledger: Path, held: bool) -> dict[str
             {"at": _iso(t.at), "action": t.decision.action, "run": t.decision.run, "reason": t.decision.reason}
             for t in state.decisions
         ],
+        "published": published(state),
         "spent_usd": _usd(state.spent_micro_usd),
         "held_usd": _usd(state.held_micro_usd),
         "started_at": _iso(state.started_at),

@@ -9,6 +9,12 @@ import hashlib
 ALPHA = 0.05
 """Error rate of all looks at one confirm set together, one-sided."""
 
+FILE_MARGIN = 0.05
+"""Loss of score that a GGUF file may have; less can hardly be excluded by 200 problems. Engineering default."""
+
+FILE_LIMIT_S = 3600.0
+"""Longest evaluation of a GGUF file: llama.cpp computes on a processor, where a model of billions takes days."""
+
 MAX_EPOCHS = 3
 """Harnesses of one problem set in a project; more means that something changes with each job."""
 
@@ -86,7 +92,7 @@ HEADROOM_SCORE = 0.98
 
 # --- searching (search, space) ---------------------------------------------------------------------------------------
 
-FULL_LEARNING_RATE = {"sft": 5e-5, "dpo": 5e-7, "kto": 1e-6, "grpo": 1e-6}
+FULL_LEARNING_RATE = {"sft": 5e-5, "dpo": 5e-7, "kto": 1e-6, "grpo": 1e-6, "reward": 1e-5}
 """Learning rates of full fine-tuning: tinker-cookbook's base rate (SFT), those of TRL's examples and defaults."""
 LORA_RATE_FACTOR = 10.0
 """LoRA's best learning rate over that of full fine-tuning (Schulman et al. 2025, "LoRA Without Regret")."""

@@ -78,7 +78,8 @@ def as_planned(settings: Settings, plan: Plan) -> Settings:
     if plan.state_dir is not None:
         changes["state_dir"] = Path(plan.state_dir)
     if plan.backend == "hf":
-        changes |= {"namespace": plan.namespace, "trackio_server_url": plan.trackio_url}
+        server = plan.trackio_url if plan.trackio_space is None else None
+        changes |= {"namespace": plan.namespace, "trackio_space": plan.trackio_space, "trackio_server_url": server}
     return settings.model_copy(update=changes)
 
 

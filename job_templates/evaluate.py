@@ -38,7 +38,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from hfagent.agent.errors import HfagentError, ModelError, UsageError
 from hfagent.agent.records import BenchmarkRef
@@ -48,13 +48,12 @@ from hfagent.job_templates import gguf_generation
 from hfagent.job_templates.futility import FutilityWatch, parse_reference
 from hfagent.job_templates.generation import Decoding, generate
 from hfagent.job_templates.harness import digest, harness_parts
-from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision
+from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision, say, stop
 from hfagent.tools.benchmarks import names, problems
 from hfagent.tools.judging import Judge
 from hfagent.tools.llama_cpp import read_header, require_binding
 
 SMOKE_PROBLEMS = 2
-SIGTERM_EXIT = 143
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -106,7 +105,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; 0 done, 1 failed, 2 arguments that cannot be used."""
     args = parse_args(argv)
-    on_sigterm(_stop)
+    on_sigterm(stop)
     try:
         evaluate(args)
     except HfagentError as error:
@@ -139,7 +138,7 @@ def evaluate(args: argparse.Namespace) -> None:
         header = read_header(args.gguf)
     judge = Judge([problem.check for problem in chosen], workers=os.cpu_count() or 1, unsafe=args.unsafe_exec)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    _say(f"evaluate {len(chosen)} problems of {benchmark.name} ({benchmark.set}); sandbox: {judge.sandbox}")
+    say(f"evaluate {len(chosen)} problems of {benchmark.name} ({benchmark.set}); sandbox: {judge.sandbox}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if Path(args.model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched, so no request may be waited for
@@ -168,10 +167,10 @@ def evaluate(args: argparse.Namespace) -> None:
             loaded = args.gguf
         else:
             loaded = None if vllm and args.adapter is None else load_model(args, dtype, precision.device)
-        _say(f"model loaded after {time.monotonic() - started:.0f} s on {precision.hardware}, {dtype}")
+        say(f"model loaded after {time.monotonic() - started:.0f} s on {precision.hardware}, {dtype}")
         if vllm:
             if watch is not None:
-                _say("vLLM answers all problems at once: the evaluation will not end early")
+                say("vLLM answers all problems at once: the evaluation will not end early")
             folder = args.model if loaded is None else _save(loaded, tokenizer, scratch)
             model = lighteval_tasks.vllm_model(folder, args.revision, dtype=dtype, chat=chat, decoding=decoding)
         else:
@@ -195,7 +194,7 @@ def evaluate(args: argparse.Namespace) -> None:
     metric.save(args.output_dir / "details.jsonl")
     found = watch.found if watch else None
     if found is not None:
-        _say(
+        say(
             f"ended after {found.done} of {found.total} problems, {found.wins} won and {found.losses} lost: "
             f"the goal {found.goal} is reached with probability {found.probability:.2g}"
         )
@@ -293,16 +292,7 @@ def _save(model: Any, tokenizer: Any, folder: str) -> str:
 
 
 def _progress(done: int, total: int, seconds: float) -> None:
-    _say(f"evaluate {done}/{total} answers {seconds:.0f} s")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _stop() -> NoReturn:
-    raise SystemExit(SIGTERM_EXIT)
+    say(f"evaluate {done}/{total} answers {seconds:.0f} s")
 
 
 if __name__ == "__main__":

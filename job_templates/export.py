@@ -24,18 +24,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hfagent.agent.errors import HfagentError, PackageMissing, UsageError
 from hfagent.job_templates.evaluate import check_folders
-from hfagent.job_templates.pushing import push, with_table
-from hfagent.job_templates.runtime import emit_result, on_sigterm
+from hfagent.job_templates.runtime import emit_result, on_sigterm, say, stop
 from hfagent.tools.gguf_export import read_config, whole_file, write_gguf
 from hfagent.tools.gguf_quantize import quantizations, require_quantizer
 from hfagent.tools.llama_cpp import LlamaFile, check_tokens, require_binding
 from hfagent.tools.merge import base_folder, merge
 
-SIGTERM_EXIT = 143
 QUESTION = "Write a Python function that adds two numbers."
 NEW_TOKENS = 32
 CONTEXT = 1024
@@ -52,10 +50,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="F16, Q8_0, Q6_K, Q5_K_M or Q4_K_M; several with commas or repeated; none merges only",
     )  # fmt: skip
     parser.add_argument("--name", help="of the exported model, in the files' names, too (default: the model's, -tuned)")
-    parser.add_argument("--push", metavar="REPO", help="user/name of the merged model; GGUF files go to user/name-GGUF")
-    parser.add_argument("--card", type=Path, help="README.md of the pushed model")
-    parser.add_argument("--gguf-card", type=Path, help="README.md of the repo with the GGUF files")
-    parser.add_argument("--public", action="store_true", help="the repos may be seen by all")
     parser.add_argument("--output-dir", type=Path, required=True)
     args = parser.parse_args(argv)
     try:
@@ -64,8 +58,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"argument --quantize: {error}")
     if args.adapter is None and not args.quantize:
         parser.error("nothing to do: give an --adapter to merge, or a --quantize to convert to")
-    if args.push and args.adapter is None:
-        parser.error("argument --push: there is no --adapter, so nothing new to push")
     args.name = args.name or Path(args.model.rstrip("/")).name + ("-tuned" if args.adapter else "")
     return args
 
@@ -73,7 +65,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; 0 done, 1 failed, 2 arguments that cannot be used."""
     args = parse_args(argv)
-    on_sigterm(_stop)
+    on_sigterm(stop)
     try:
         emit_result(export(args))
     except HfagentError as error:
@@ -93,7 +85,7 @@ def export(args: argparse.Namespace) -> dict[str, Any]:
     if args.quantize:
         require_quantizer(args.quantize)
         require_binding()
-    if Path(args.model).is_dir() and not args.push:
+    if Path(args.model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched, so no request may be waited for
     folder = base_folder(args.model, args.revision)
     if args.quantize:
@@ -101,10 +93,9 @@ def export(args: argparse.Namespace) -> dict[str, Any]:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     merged = None
     if args.adapter is not None:
-        merged = merge(args.model, args.adapter, args.output_dir / "merged", revision=args.revision, say=_say)
+        merged = merge(args.model, args.adapter, args.output_dir / "merged", revision=args.revision, say=say)
         folder = merged.folder
     files = [convert(folder, args.output_dir, name, args.name) for name in args.quantize]
-    pushed = push_all(args, folder, files) if args.push else {}
     return {
         "model": args.model,
         "adapter": str(args.adapter.resolve()) if args.adapter else None,
@@ -113,7 +104,6 @@ def export(args: argparse.Namespace) -> dict[str, Any]:
         "changed_tensors": merged.changed if merged else None,
         "tensors": merged.tensors if merged else None,
         "files": files,
-        "pushed": pushed,
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -137,7 +127,7 @@ def convert(folder: Path, output_dir: Path, quantization: str, name: str) -> dic
         with scratch.open("rb") as held:
             sha256 = hashlib.file_digest(held, "sha256").hexdigest()
     size = path.stat().st_size
-    _say(
+    say(
         f"{path.name}: {size:,} bytes, {written.bits_per_weight:.2f} bits a weight, "
         f"{answer.tokens_per_s:.0f} tokens/s, after {time.monotonic() - started:.0f} s"
     )
@@ -155,38 +145,11 @@ def convert(folder: Path, output_dir: Path, quantization: str, name: str) -> dic
     }
 
 
-def push_all(args: argparse.Namespace, folder: Path, files: list[dict[str, Any]]) -> dict[str, Any]:
-    """Repo -> where it is, of the merged model and of the files.
-
-    Raises:
-        ModelError: the Hub does not take them.
-    """
-    found = {args.push: push(args.push, folder, _text(args.card), public=args.public)}
-    if files:
-        repo, card = f"{args.push}-GGUF", with_table(_text(args.gguf_card), files)
-        paths = [Path(file["path"]) for file in files]
-        found[repo] = push(repo, paths[0].parent, card, public=args.public, only=[path.name for path in paths])
-    return found
-
-
-def _text(card: Path | None) -> str | None:
-    return None if card is None else card.read_text(encoding="utf-8")
-
-
 def _prompt(tokenizer: Any) -> list[int]:
     if not tokenizer.chat_template:
         return list(tokenizer(QUESTION)["input_ids"])
     chat = [{"role": "user", "content": QUESTION}]
     return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _stop() -> NoReturn:
-    raise SystemExit(SIGTERM_EXIT)
 
 
 if __name__ == "__main__":

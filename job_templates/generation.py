@@ -43,6 +43,8 @@ class Row:
     tokens: list[int]
     text: str = ""
     """Without the special tokens, once it has ended."""
+    end: int | None = None
+    """The token that ended it, where one did."""
 
 
 def generate(
@@ -76,12 +78,44 @@ def generate(
         enough: Asked after each batch but the last, once all before it are told, too, with the samples of all prompts
             so far; the work ends where it says yes.
     """
+    encoded = tokenizer(list(prompts), add_special_tokens=add_special_tokens)["input_ids"]
+    batches = math.ceil(len(prompts) * decoding.num_samples / decoding.batch_size)
+    workers, complete = _completer(model, tokenizer, encoded, decoding, is_complete, batches=batches)
+
+    def answer(index: int, batch: list[Row], ended: Callable[[int], None]) -> None:
+        complete(index, batch, ended)
+        for row in batch:
+            row.text = tokenizer.decode(row.tokens, skip_special_tokens=True)
+
+    return in_batches(
+        answer, len(prompts), decoding, workers=workers, progress=progress, answered=answered, enough=enough
+    )
+
+
+def complete_ids(model: Any, tokenizer: Any, *, prompts: Sequence[list[int]], decoding: Decoding) -> list[list[int]]:
+    """One completion of each prompt, as tokens, with the one that ended it where it ended within its limit."""
+    rows = [Row(index, []) for index in range(len(prompts))]
+    batches = [rows[begin : begin + decoding.batch_size] for begin in range(0, len(rows), decoding.batch_size)]
+    workers, complete = _completer(model, tokenizer, prompts, decoding, lambda *_: False, batches=len(batches))
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(lambda index: complete(index, batches[index], lambda _: None), range(len(batches))))
+    return [row.tokens + ([] if row.end is None else [row.end]) for row in rows]
+
+
+def _completer(
+    model: Any,
+    tokenizer: Any,
+    encoded: Sequence[list[int]],
+    decoding: Decoding,
+    is_complete: Callable[[int, str], bool],
+    *,
+    batches: int,
+) -> tuple[int, Callable[[int, list[Row], Callable[[int], None]], None]]:
+    """How many batches to work on at a time, and what completes one of them."""
     import torch
 
-    encoded = tokenizer(list(prompts), add_special_tokens=add_special_tokens)["input_ids"]
     prefix = shared_prefix(encoded)
     threads = torch.get_num_threads()
-    batches = math.ceil(len(prompts) * decoding.num_samples / decoding.batch_size)
     workers = min(threads, batches) if model.device.type == "cpu" else 1
 
     def complete(index: int, batch: list[Row], ended: Callable[[int], None]) -> None:
@@ -91,12 +125,8 @@ def generate(
         with torch.inference_mode():
             ids = [encoded[row.prompt] for row in batch]
             _complete(model, tokenizer, ids, prefix, batch, decoding, is_complete, ended, generator)
-        for row in batch:
-            row.text = tokenizer.decode(row.tokens, skip_special_tokens=True)
 
-    return in_batches(
-        complete, len(prompts), decoding, workers=workers, progress=progress, answered=answered, enough=enough
-    )
+    return workers, complete
 
 
 def in_batches(
@@ -225,6 +255,7 @@ def _complete(
         kept = []
         for index, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
             if token in end_tokens:
+                row.end = token
                 continue
             row.tokens.append(token)
             if not is_complete(row.prompt, tokenizer.decode(row.tokens, skip_special_tokens=True)):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hfagent.agent.errors import ModelError
-from hfagent.agent.model_card import GGUF_TABLE
+from hfagent.tools.hub_calls import explained, first_line
 
 
 def push(
@@ -27,19 +27,20 @@ def push(
         ModelError: the Hub does not take it, or a file has not arrived whole.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     api, names = HfApi(), None if only is None else list(only)
     try:
-        url = api.create_repo(repo, private=not public, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=names, commit_message="Model by hfagent")
-        if card is not None:
-            api.upload_file(
-                repo_id=repo, path_or_fileobj=card.encode(), path_in_repo="README.md", commit_message="Card by hfagent"
-            )
-        info = api.model_info(repo, files_metadata=True)
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelError(f"{repo!r} could not be pushed: {str(error).splitlines()[0]}") from error
+        with explained():
+            url = api.create_repo(repo, private=not public, exist_ok=True)
+            api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=names, commit_message="Model by hfagent")
+            if card is not None:
+                api.upload_file(
+                    repo_id=repo, path_or_fileobj=card.encode(), path_in_repo="README.md",
+                    commit_message="Card by hfagent",
+                )  # fmt: skip
+            info = api.model_info(repo, files_metadata=True)
+    except (OSError, ValueError, RuntimeError) as error:  # the last one is hf_xet's, and of what is explained
+        raise ModelError(f"{repo!r} could not be pushed: {first_line(error)}") from error
     there = {file.rfilename: file.size for file in info.siblings or ()}
     sent = [path for path in folder.rglob("*") if path.is_file() and (names is None or path.name in names)]
     for path in sent:
@@ -47,16 +48,3 @@ def push(
         if there.get(name) != path.stat().st_size and not (name == "README.md" and card is not None):
             raise ModelError(f"{repo!r} has no whole {name!r} after the push: push again")
     return {"url": str(url), "revision": info.sha, "private": info.private}
-
-
-def with_table(card: str | None, files: Sequence[dict[str, Any]]) -> str | None:
-    """The card with the table of the GGUF files at its place."""
-    if card is None:
-        return None
-    rows = ["| File | Size | Bits a weight | SHA-256 |", "| --- | --- | --- | --- |"]
-    rows += [
-        f"| {file['name']} | {file['size_bytes'] / 1e6:,.1f} MB | {file['bits_per_weight']:.2f} "
-        f"| `{file['sha256'][:16]}` |"
-        for file in files
-    ]
-    return card.replace(GGUF_TABLE, "\n".join(rows))

@@ -1,6 +1,6 @@
 """Runs a job script on a rented machine and leaves what the machine's owner does not tell: its exit code.
 
-    HFAGENT_ARGS='["--smoke", ...]' python -m hfagent.job_templates.remote FOLDER SCRIPT
+    HFAGENT_ARGS='["--smoke", ...]' python -m hfagent.job_templates.remote FOLDER MODULE
 
 In FOLDER, a mounted bucket, it writes `exit.json` last; the script writes `result.json` and fills `out/`.
 """
@@ -23,10 +23,10 @@ SIGNALED = 128
 
 def main(argv: list[str]) -> int:
     """Run the script; returns its exit code, 128 + the signal where one ended it."""
-    folder, script = argv
+    folder, module = argv
     home = Path(folder)
     (home / "out").mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", f"hfagent.job_templates.{script}", *json.loads(os.environ[ARGS])]
+    command = [sys.executable, "-m", module, *json.loads(os.environ[ARGS])]
     child = subprocess.Popen(
         [*command, "--output-dir", str(home / "out")], env={**os.environ, RESULT_FILE: str(home / "result.json")}
     )

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 RESULT_PREFIX = "RESULT "
 RESULT_FILE = "HFAGENT_RESULT_FILE"
 """Variable that names a file for the result, too: a log may be lost where jobs run elsewhere."""
+
+SIGTERM_EXIT = 143
+"""Exit code of a job that SIGTERM has ended: 128 + the signal."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,14 @@ def on_sigterm(stop: Callable[[], None]) -> None:
         stop()
 
     signal.signal(signal.SIGTERM, handler)
+
+
+def stop() -> NoReturn:
+    """End the job as SIGTERM does."""
+    raise SystemExit(SIGTERM_EXIT)
+
+
+def say(line: str) -> None:
+    """One line of progress, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -13,16 +13,20 @@ from typing import Any
 
 from hfagent.agent.errors import ModelError, UsageError
 from hfagent.agent.records import TrainConfig
+from hfagent.job_templates.runtime import SIGTERM_EXIT
 from hfagent.job_templates.training_args import Row
 
-EXIT_SIGTERM = 143
 SAVE_BY_S = 15.0
 """Seconds that a step in progress gets to end after SIGTERM; the runner kills after 20."""
 MAX_EVALUATIONS = 8
 SAMPLED = 16
 """Values of each tensor in a fingerprint."""
-_NOT_THE_MODEL = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"})
+_NOT_THE_MODEL = frozenset(
+    {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "id2label", "label2id"}
+)
 """Entries of a configuration that differ between equal models."""
+_FRESH = "score."
+"""Beginning of the names of a head that training adds to the base."""
 
 
 def hold_out(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Row]]:
@@ -176,7 +180,7 @@ class Stop:
     def __call__(self) -> None:
         """Handle the signal."""
         if not self.training:
-            sys.exit(EXIT_SIGTERM)
+            sys.exit(SIGTERM_EXIT)
         if not self.requested:
             self.requested = True
             self._timer = threading.Timer(self.deadline_s, self._end)
@@ -185,7 +189,7 @@ class Stop:
 
     def _end(self) -> None:
         self.finish()
-        os._exit(EXIT_SIGTERM)
+        os._exit(SIGTERM_EXIT)
 
 
 def cut_off(folder: Path, step: int) -> dict[str, Any]:
@@ -235,6 +239,8 @@ def base_fingerprint(model: Any) -> str:
     config = {key: value for key, value in model.config.to_diff_dict().items() if key not in _NOT_THE_MODEL}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.named_parameters()):
+        if name.startswith(_FRESH):
+            continue
         values = tensor.detach().reshape(-1)
         places = torch.linspace(0, max(values.numel() - 1, 0), min(SAMPLED, values.numel()), dtype=torch.float64)
         sample = values[places.long().to(values.device)].to(torch.bfloat16).float().tolist()
@@ -247,12 +253,14 @@ def weight_change(model: Any) -> float | None:
 
     ||BA||^2 is the trace of (B'B)(AA'), so the product of full size is never built.
     """
+    from peft.utils.integrations import dequantize_module_weight
+
     update = base = 0.0
     for module in model.modules():
         for name, b in getattr(module, "lora_B", {}).items():
             b, a = b.weight.detach().float(), module.lora_A[name].weight.detach().float()
             update += module.scaling[name] ** 2 * float(((b.T @ b) * (a @ a.T)).sum())
-            base += float(module.get_base_layer().weight.detach().float().square().sum())
+            base += float(dequantize_module_weight(module.get_base_layer()).detach().float().square().sum())
     change = math.sqrt(max(update, 0.0) / base) if base and math.isfinite(update) else math.nan
     return change if math.isfinite(change) else None
 

@@ -17,6 +17,8 @@ from hfagent.agent.records import (
 )
 
 Row = dict[str, Any]
+CONTENT = ("prompt", "completion", "chosen", "rejected", "messages", "conversations", "text")
+"""Columns that hold texts or chats; a format names some of them."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Args:
     run_name: str
     output_dir: Path
     resume_from_checkpoint: Path | None
+    unsafe_exec: bool = False
 
 
 def parse_args(argv: Sequence[str] | None, *, method: Method, description: str | None) -> Args:
@@ -50,6 +53,8 @@ def parse_args(argv: Sequence[str] | None, *, method: Method, description: str |
     parser.add_argument("--output-dir", required=True, type=Path)
     parser.add_argument("--resume-from-checkpoint", type=Path, help="a folder checkpoint-N")
     parser.add_argument("--smoke", action="store_true", help="3 steps on 16 rows")
+    if method == "grpo":
+        parser.add_argument("--unsafe-exec", action="store_true", help="run answers even where no sandbox works")
     add_hyperparameters(parser)
     args = parser.parse_args(argv)
     config = hyperparameters(parser, args, method=method)
@@ -69,6 +74,7 @@ def parse_args(argv: Sequence[str] | None, *, method: Method, description: str |
         run_name=args.run_name or args.output_dir.name,
         output_dir=args.output_dir,
         resume_from_checkpoint=args.resume_from_checkpoint,
+        unsafe_exec=getattr(args, "unsafe_exec", False),
     )
 
 
@@ -98,10 +104,11 @@ def for_smoke(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"max_steps": 3, "max_rows": rows, "eval_fraction": 0.0})
 
 
-def read_rows(args: Args, formats: Sequence[tuple[str, ...]]) -> list[Row]:
+def read_rows(args: Args, formats: Sequence[tuple[str, ...]], *, all_columns: bool = False) -> list[Row]:
     """The rows, rewritten by the mapping, with only the columns of the first format that they have.
 
-    Any further column can break TRL, which guesses the format by names.
+    Any further column can break TRL, which guesses the format by names; with `all_columns` those are kept that hold
+    no texts or chats of another format.
 
     Raises:
         DatasetError: they cannot be read.
@@ -121,6 +128,8 @@ def read_rows(args: Args, formats: Sequence[tuple[str, ...]]) -> list[Row]:
             f"{args.dataset.id!r} has columns {sorted(rows[0])}, and {args.config.method} trains on "
             f"{' or '.join('+'.join(columns) for columns in formats)}: give a --mapping, as hfagent check proposes"
         )
+    if all_columns:
+        columns += tuple(name for name in rows[0] if name not in {*columns, *CONTENT})
     kept = [{column: row.get(column) for column in columns} for row in rows]
     flaws = [(index, problem) for index, row in enumerate(kept) if (problem := flaw(row))]
     if flaws:

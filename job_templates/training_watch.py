@@ -1,11 +1,12 @@
 """Watches a training from inside: progress lines, checkpoints and evaluations on time, an end on SIGTERM or NaN."""
 
 import math
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hfagent.job_templates.runtime import say
 from hfagent.job_templates.training import Schedule, Stop, keep_only
 
 if TYPE_CHECKING:
@@ -26,20 +27,21 @@ class Watch(Protocol):
         """Seconds of a step after the first, which compiles and fills caches; None for a run of one step."""
 
 
-def say(line: str) -> None:
-    """One line of progress, at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def progress_line(step: int, total: int, logs: dict[str, Any], seconds_per_step: float | None) -> str | None:
-    """The line for one logged row; None for a row without a loss."""
+def progress_line(
+    step: int, total: int, logs: dict[str, Any], seconds_per_step: float | None, shown: Sequence[str] = ()
+) -> str | None:
+    """The line for one logged row, with the metrics that are to be `shown`; None for a row without a loss."""
     if (loss := logs.get("eval_loss")) is not None:
-        return f"step {step}/{total} eval_loss {loss:.4f}"
+        return f"step {step}/{total} eval_loss {loss:.4f}{_metrics(logs, [f'eval_{name}' for name in shown])}"
     if (loss := logs.get("loss")) is None:
         return None
     speed = "" if seconds_per_step is None else f" {seconds_per_step:.2f} s/step"
-    return f"step {step}/{total} loss {loss:.4f} lr {logs.get('learning_rate', math.nan):.3g}{speed}"
+    rate = f"lr {logs.get('learning_rate', math.nan):.3g}"
+    return f"step {step}/{total} loss {loss:.4f} {rate}{_metrics(logs, shown)}{speed}"
+
+
+def _metrics(logs: dict[str, Any], names: Sequence[str]) -> str:
+    return "".join(f" {name} {logs[name]:.3f}" for name in names if logs.get(name) is not None)
 
 
 def no_number(logs: dict[str, Any]) -> str | None:
@@ -56,8 +58,8 @@ def finish_kernels() -> None:
         torch.cuda.synchronize()
 
 
-def watch(schedule: Schedule, stop: Stop, folder: Path) -> Watch:
-    """The callback for a trainer that writes its checkpoints to `folder`."""
+def watch(schedule: Schedule, stop: Stop, folder: Path, *, shown: Sequence[str] = ()) -> Watch:
+    """The callback for a trainer that writes its checkpoints to `folder`; `shown` metrics stand beside the loss."""
     from transformers import TrainerCallback
 
     class Watching(TrainerCallback):  # type: ignore[misc]
@@ -95,7 +97,7 @@ def watch(schedule: Schedule, stop: Stop, folder: Path) -> Watch:
             step, now = state.global_step, time.monotonic()
             speed = (now - self.last[1]) / (step - self.last[0]) if self.last and step > self.last[0] else None
             self.last = (step, now)
-            if line := progress_line(step, schedule.total, logs, speed):
+            if line := progress_line(step, schedule.total, logs, speed, shown):
                 say(line)
             if problem := no_number(logs):
                 self.broken = f"{problem} at step {step} of {schedule.total}"

@@ -149,8 +149,8 @@ def test_status_as_json_is_the_contract(shell: Shell, finished: Path) -> None:
     shown: dict[str, Any] = json.loads(out)
     assert code == 0
     assert set(shown) == {
-        "project", "goal", "state", "stop_reason", "verdict", "claim", "runs", "decisions", "spent_usd", "held_usd",
-        "started_at", "report", "ledger",
+        "project", "goal", "state", "stop_reason", "verdict", "claim", "runs", "decisions", "published",
+        "spent_usd", "held_usd", "started_at", "report", "ledger",
     }  # fmt: skip
     assert (shown["project"], shown["state"], shown["spent_usd"], shown["held_usd"]) == ("night", "finished", 0.0, 0.0)
     assert set(shown["verdict"]) == {
@@ -279,7 +279,7 @@ def test_check_judges_a_file_for_every_method(shell: Shell, tmp_path: Path) -> N
     code, out, _ = shell("check", "data.jsonl", "--json")
     shown = json.loads(out)
     assert (code, shown["dataset"], shown["rows"]) == (0, "data.jsonl", 5)
-    assert set(shown["methods"]) == {"sft", "dpo", "grpo", "kto"}
+    assert set(shown["methods"]) == {"sft", "dpo", "grpo", "kto", "reward"}
     assert shown["methods"]["sft"]["verdict"] == "NEEDS_MAPPING"
     assert set(shown["methods"]["sft"]) == {"verdict", "reason", "mapping", "warnings"}
     only = json.loads(shell("check", "data.jsonl", "--json", "--method", "SFT")[1])

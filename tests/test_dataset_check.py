@@ -168,7 +168,8 @@ def test_a_mapping_made_from_a_part_of_the_rows_drops_what_nobody_has_seen() -> 
         ("dpo", {"messages": [USER, GOOD]}, "needs chosen and rejected"),
         ("dpo", {"prompt": "q", "chosen_score": "a", "rejected_score": "b"}, "needs chosen and rejected"),
         ("dpo", {"chosen": [GOOD], "rejected": [BAD]}, "share no first turn"),
-        ("dpo", {"prompt": "q", "chosen": "a", "rejected": "a"}, "the same in every row"),
+        ("dpo", {"prompt": "q", "chosen": "a", "rejected": "a"}, "chosen and rejected are the same (4)"),
+        ("reward", {"messages": [USER, GOOD]}, "needs chosen and rejected"),
         ("kto", {"prompt": "q", "completion": "a", "label": 3}, "a label of true or false"),
         ("grpo", {"messages": [USER, GOOD]}, "needs a prompt"),
     ],
@@ -190,6 +191,16 @@ def test_a_column_of_two_kinds_cannot_be_used() -> None:
     assert (check.verdict, "text (mixed)" in check.reason) == ("INCOMPATIBLE", True)
 
 
+def test_equal_pairs_are_dropped() -> None:
+    check = judge_for("dpo", [{"prompt": "q", "chosen": "a", "rejected": b} for b in "abc"])
+    assert (check.verdict, check.reason) == (
+        "NEEDS_MAPPING",
+        "1 of 3 rows dropped: chosen and rejected are the same (1)",
+    )
+    assert check.mapping is not None
+    assert check.mapping.drop_rows
+
+
 @pytest.mark.parametrize(
     ("method", "rows", "warning"),
     [
@@ -199,7 +210,6 @@ def test_a_column_of_two_kinds_cannot_be_used() -> None:
         ("sft", {"text": "a"}, "split it into prompt and completion"),
         ("dpo", {"chosen": [USER, USER], "rejected": [USER, BAD]}, "chosen has no assistant turn in 4 of 4"),
         ("sft", [{"text": "a"}, {"text": "a"}, {"text": "a"}], "2 of 3 rows are exact repeats"),
-        ("dpo", [{"prompt": "q", "chosen": "a", "rejected": b} for b in "abc"], "the same in 1 of 3"),
         ("dpo", {"chosen": "x y", "rejected": "z y"}, "share no beginning in 4"),
         ("kto", {"prompt": "a", "completion": "b", "label": True}, "every label is True"),
         (

@@ -213,8 +213,12 @@ def test_the_progress_does_not_repeat_the_folder(built: Path, tmp_path: Path) ->
     assert said == []
 
 
-def test_a_local_folder_and_a_hub_id_pass_through(store: EmbeddedModelStore, built: Path) -> None:
+def test_a_local_folder_and_a_hub_id_pass_through(
+    store: EmbeddedModelStore, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert store.prepare(ModelRef(id=str(built))) == built
+    monkeypatch.chdir(built.parent)
+    assert store.prepare(ModelRef(id=f"./{built.name}")) == built  # jobs run elsewhere
     assert store.prepare(ModelRef(id="HuggingFaceTB/SmolLM2-135M-Instruct")) == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 

@@ -514,5 +514,6 @@ def test_it_starts_by_hand(tmp_path: Path) -> None:
             assert HfApi(endpoint=endpoint, token=token).whoami()["name"] == "ada"
             assert process.stdout.readline() == "\n"
             assert process.stdout.readline().strip() == f"export HF_ENDPOINT={endpoint}"
+            assert HfApi(endpoint=endpoint, token=token).list_jobs_hardware()
         finally:
             process.terminate()

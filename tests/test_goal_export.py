@@ -1,9 +1,12 @@
 """What a sentence wants done with the model at the end."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from world import SKILL, World, claimed, ended, night
+from huggingface_hub import ModelCard
+from nights import PLAN, Night, state_of
+from world import LOST, SKILL, World, claimed, ended, killed, night
 
 from hfagent.agent import ledger
 from hfagent.agent.errors import PlanRejected, UsageError
@@ -11,7 +14,8 @@ from hfagent.agent.events import JobIntended
 from hfagent.agent.fakes import Ending
 from hfagent.agent.goal import parse_goal
 from hfagent.agent.goal_export import asked_export, read_export
-from hfagent.agent.records import Export, JobSpec
+from hfagent.agent.model_card import model_card
+from hfagent.agent.records import DatasetRef, Export, ModelRef, RunSpec
 from hfagent.agent.report import render
 from hfagent.agent.state import State
 
@@ -52,73 +56,166 @@ def test_flags_win_and_what_cannot_be_done_is_said() -> None:
         asked_export("", None, **{**said, "gguf": "Q3_K"})
 
 
-def exported(path: Path) -> list[JobIntended]:
+def launched(path: Path, kind: str) -> list[JobIntended]:
     facts = [event.fact for event in ledger.read(path)]
-    return [fact for fact in facts if isinstance(fact, JobIntended) and fact.run.kind == "export"]
+    return [fact for fact in facts if isinstance(fact, JobIntended) and fact.run.kind == kind]
 
 
-PUSHED = {"ada/tuned": {"url": "https://hub/ada/tuned", "revision": "r", "private": True}}
+def flags(fact: JobIntended) -> dict[str, str]:
+    return dict(zip(fact.job.args[::2], fact.job.args[1::2], strict=False))
 
 
-def pushing(spec: JobSpec) -> Ending | None:
-    return (
-        Ending(running_s=20, result={"merged": "/m", "files": [], "pushed": PUSHED}) if spec.kind == "export" else None
-    )
+KEPT = {"Q8_0": 0.6, "Q5_K_M": 0.45, "Q4_K_M": 0.1}
+"""Skill of each file of a model of 0.6, made from a base model of 0.1."""
 
 
 def a_night(tmp_path: Path, there: World, **export: object) -> State:
-    there.endings = there.endings if there.endings(spec_of_export()) is not None else pushing
-    plan = {"export": Export(push="ada/tuned", **export), "state_dir": str(tmp_path)}  # type: ignore[arg-type]
-    return night(tmp_path / "n.jsonl", there, **plan)
+    asked = Export.model_validate({"push": "ada/tuned", **export})
+    return night(tmp_path / "n.jsonl", there, export=asked, state_dir=str(tmp_path))
 
 
-def spec_of_export() -> JobSpec:
-    return JobSpec(
-        key="k", project="night", run="export", kind="export", template="export.py", args=(), flavor="local",
-        timeout_s=1, price_micro_usd_per_hour=0,
-    )  # fmt: skip
-
-
-def test_a_confirmed_model_is_pushed_with_its_card(tmp_path: Path) -> None:
-    state = a_night(tmp_path, World(SKILL), quantize=("Q4_K_M",))
+def test_a_confirmed_model_is_merged_judged_and_pushed_with_its_card(tmp_path: Path) -> None:
+    state = a_night(tmp_path, World({**SKILL, **KEPT}), quantize=("Q8_0",))
     assert (ended(state), claimed(state).label) == ("finished", "confirmed_better")
-    (fact,) = exported(tmp_path / "n.jsonl")
-    args = dict(zip(fact.job.args[::2], fact.job.args[1::2], strict=False))
-    assert args["--push"] == "ada/tuned"
-    assert args["--quantize"] == "Q4_K_M"
-    assert args["--adapter"] == f"/models/{state.kept}"
+    (made,) = launched(tmp_path / "n.jsonl", "export")
+    assert (flags(made)["--quantize"], flags(made)["--adapter"]) == ("Q8_0", f"/models/{state.kept}")
+    (judged,) = launched(tmp_path / "n.jsonl", "verify")
+    (asked,) = [f for f in launched(tmp_path / "n.jsonl", "evaluate") if f.run.name == f"{state.kept}-confirm"]
+    assert (flags(judged)["--gguf"], flags(judged)["--model"]) == ("/m/Q8_0", "/m/merged")
+    for flag in ("--benchmark", "--set", "--n", "--benchmark-seed", "--seed", "--temperature"):
+        assert flags(judged)[flag] == flags(asked)[flag]
+    (pushed,) = launched(tmp_path / "n.jsonl", "publish")
+    args = flags(pushed)
+    assert (args["--push"], args["--model"], args["--gguf"]) == ("ada/tuned", "/m/merged", "/m/Q8_0")
     card = Path(args["--card"]).read_text()
     assert "better" in card
     assert 'from_pretrained("ada/tuned")' in card
-    assert "llama-server -hf ada/tuned-GGUF:Q4_K_M" in Path(args["--gguf-card"]).read_text()
+    files = Path(args["--gguf-card"]).read_text()
+    assert "llama-server -hf ada/tuned-GGUF:Q8_0" in files
+    assert "| 0.560 | +0.0 points" in files
     text = render(state)
     assert "https://hub/ada/tuned" in text
     assert 'AutoModelForCausalLM.from_pretrained("ada/tuned")' in text
+    assert "keeps the gain: +0.0 points, a loss of 5 points is excluded" in text
+
+
+def test_a_file_that_lost_the_gain_stays_here_and_the_others_are_pushed(tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    state = a_night(tmp_path, World({**SKILL, **KEPT}), quantize=("Q4_K_M", "Q5_K_M"))
+    (pushed,) = launched(path, "publish")
+    assert pushed.job.args.count("--gguf") == 1
+    assert flags(pushed)["--gguf"] == "/m/Q5_K_M"
+    assert "not Q4_K_M" in pushed.run.why
+    card = Path(flags(pushed)["--gguf-card"]).read_text()
+    assert "keeps a part of the gain: -" in card
+    assert "Q4_K_M" not in card
+    assert "the gain is not in the file: -46.5 points" in render(state)
+    assert len(state.looks) == 1
+
+
+def test_a_file_that_takes_days_to_judge_is_pushed_and_says_so(tmp_path: Path) -> None:
+    there = World({**SKILL, **KEPT})
+    there.tokens_per_s = 0.5
+    a_night(tmp_path, there, quantize=("Q8_0",))
+    assert launched(tmp_path / "n.jsonl", "verify") == []
+    (pushed,) = launched(tmp_path / "n.jsonl", "publish")
+    assert "not evaluated: llama.cpp would take about" in Path(flags(pushed)["--gguf-card"]).read_text()
+
+
+def test_a_file_that_cannot_be_judged_is_not_pushed(tmp_path: Path) -> None:
+    there = World({**SKILL, **KEPT})
+    failed = Ending(running_s=5, stage="ERROR", exit_code=1, message="it does not load")
+    there.endings = lambda spec: failed if spec.kind == "verify" else None
+    state = a_night(tmp_path, there, quantize=("Q8_0",))
+    (pushed,) = launched(tmp_path / "n.jsonl", "publish")
+    assert "--gguf" not in pushed.job.args
+    assert ended(state) == "finished"
+
+
+def test_files_alone_are_made_and_judged(tmp_path: Path) -> None:
+    state = a_night(tmp_path, World({**SKILL, **KEPT}), push=None, quantize=("Q8_0",))
+    assert [run.spec.name for run in state.runs.values()][-2:] == ["export", "export-q8-0"]
+    assert ended(state) == "finished"
+
+
+def card_of(**plan: Any) -> tuple[ModelCard, str]:
+    night = Night(PLAN.model_copy(update={"export": Export(push="ada/tuned"), **plan}))
+    night.prepare()
+    run = RunSpec(name="sft-01", kind="train", why="x", train=PLAN.train)
+    night.train(run, first_step=1, last_step=4, seconds=5, eval_loss=1.0)
+    night.decide("keep", "sft-01", "keep-any-gain", "better")
+    publish = RunSpec(name="publish", kind="publish", why="x", subject="sft-01", export=Export(push="ada/tuned"))
+    text = model_card(state_of(night.events), publish, "1.0")
+    return ModelCard(text), text
+
+
+def test_a_card_names_the_original_of_an_embedded_model() -> None:
+    card, text = card_of()
+    assert card.data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert card.data.datasets is None
+    assert "embedded:" not in text
+
+
+def test_a_card_tells_nothing_of_this_machines_folders_and_servers() -> None:
+    model, rows = "/home/ada/private/tiny", "work/rows.jsonl"
+    goal = f"fine-tune {model} on {rows} to improve code"
+    server = {"trackio_url": "http://10.0.0.7:7860", "namespace": "ada"}
+    card, text = card_of(model=ModelRef(id=model), dataset=DatasetRef(id=rows), goal=goal, **server)
+    assert card.data.base_model is None
+    assert card.data.datasets is None
+    assert "fine-tune tiny on rows.jsonl to improve code" in text
+    assert not [secret for secret in ("/home/ada", "work/", "10.0.0.7") if secret in text]
+
+
+def test_a_folder_whose_name_looks_like_a_repo_is_none() -> None:
+    card, _ = card_of(model=ModelRef(id="models/tiny"), dataset=DatasetRef(id="work/rows"))
+    assert (card.data.base_model, card.data.datasets) == (None, None)
+
+
+def test_the_metrics_of_a_space_are_linked() -> None:
+    space = {"trackio_url": "https://ada-trackio.hf.space", "trackio_space": "ada/trackio", "namespace": "ada"}
+    assert "[Metrics in Trackio](https://ada-trackio.hf.space/?project=" in card_of(**space)[1]
 
 
 def test_nothing_is_pushed_that_the_verdict_does_not_carry(tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
     equal = {**SKILL, "sft-01": 0.1, "sft-01-x1": 0.1, "sft-01-x2": 0.1}
     state = a_night(tmp_path, World(equal))
     assert ended(state) == "finished"
-    assert exported(tmp_path / "n.jsonl") == []
+    assert launched(path, "export") + launched(path, "publish") == []
 
 
 def test_a_push_that_fails_does_not_spoil_the_night(tmp_path: Path) -> None:
     there = World(SKILL)
     failed = Ending(running_s=5, stage="ERROR", exit_code=1, message="could not be pushed")
-    there.endings = lambda spec: failed if spec.kind == "export" else None
+    there.endings = lambda spec: failed if spec.kind == "publish" else None
     state = a_night(tmp_path, there)
     assert (ended(state), claimed(state).label) == ("finished", "confirmed_better")
     assert state.ended is not None
-    assert "not exported" in state.ended.reason
-    assert len(exported(tmp_path / "n.jsonl")) == 1
+    assert "publish: its job failed: could not be pushed" in state.ended.reason
+    assert len(launched(tmp_path / "n.jsonl", "publish")) == 1
 
 
-def test_a_push_whose_machine_is_lost_is_begun_again(tmp_path: Path) -> None:
-    there = World(SKILL)
-    lost = Ending(running_s=5, stage="ERROR", exit_code=None, message="the machine is gone")
-    there.endings = lambda spec: lost if spec.key.endswith("export-a1") else pushing(spec)
-    state = a_night(tmp_path, there)
+@pytest.mark.parametrize("kind", ["export", "verify", "publish"])
+def test_a_job_of_the_release_whose_machine_is_lost_is_begun_again(tmp_path: Path, kind: str) -> None:
+    there = World({**SKILL, **KEPT})
+    there.endings = lambda spec: LOST if spec.kind == kind and spec.key.endswith("-a1") else None
+    state = a_night(tmp_path, there, quantize=("Q8_0",))
     assert ended(state) == "finished"
-    assert state.runs["export"].done
-    assert len(exported(tmp_path / "n.jsonl")) == 2
+    assert state.runs["publish"].done
+    assert len(launched(tmp_path / "n.jsonl", kind)) == 2
+
+
+def test_a_night_killed_after_any_event_of_the_release_is_the_same(tmp_path: Path) -> None:
+    whole = a_night(tmp_path / "whole", World({**SKILL, **KEPT}), quantize=("Q8_0", "Q4_K_M"))
+    path, there, seen = tmp_path / "n.jsonl", World({**SKILL, **KEPT}), 0
+    asked = Export(push="ada/tuned", quantize=("Q8_0", "Q4_K_M"))
+    for number in range(40, len(ledger.read(tmp_path / "whole" / "n.jsonl"))):
+        path.unlink(missing_ok=True)
+        there = World({**SKILL, **KEPT})
+        killed(path, there, lambda event: event.seq == number, export=asked, state_dir=str(tmp_path))  # noqa: B023
+        state = night(path, there)
+        seen += 1
+        assert list(state.runs) == list(whole.runs)
+        assert sorted(there.runner.submits) == sorted({f"night-{name}-a1" for name in state.runs})
+    assert seen > 10

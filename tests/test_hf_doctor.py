@@ -16,7 +16,9 @@ from tests.emulator.jobs import Jobs
 from tests.emulator.server import Emulator
 from world import make_plan
 
+from hfagent.agent import planning, wiring
 from hfagent.agent.errors import AccountRefused, BackendAway, HfagentError, OutOfCredit, SettingsError, UsageError
+from hfagent.agent.hf_wiring import hf_runner
 from hfagent.agent.records import DatasetRef, ModelRef
 from hfagent.agent.settings import Settings
 from hfagent.tools import doctor, hf_doctor, hf_rights
@@ -335,6 +337,24 @@ def test_the_space_of_the_metrics(hub: Emulator) -> None:
     found = look(hub, token)["metrics"]
     assert (found.status, "PAUSED" in found.detail) == ("note", True)
     assert broken(look(hub, token, trackio_space="strangers/trackio")) == {"metrics"}
+
+
+@pytest.mark.parametrize("space", [None, "ada/metrics_2"])
+def test_what_was_planned_is_what_the_night_begins_and_goes_on_with(
+    hub: Emulator, monkeypatch: pytest.MonkeyPatch, space: str | None
+) -> None:
+    token = hub.hub.add_user("ada")
+    client = api(hub.endpoint, token)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    asked = Settings(backend="hf", hf_token=SecretStr(token), namespace="ada", trackio_space=space)
+    plan = make_plan(backend="hf", flavor="l4x1", dataset=DatasetRef(id="embedded:procedural-python"))
+    model = ModelRef(id="embedded:SmolLM2-135M-Instruct")
+    plan = plan.model_copy(update={"model": model} | planning.owner(plan, asked))
+    for settings in (asked, Settings(backend="hf", hf_token=SecretStr(token))):  # begun, and gone on with elsewhere
+        hf_doctor.require(wiring.as_planned(settings, plan), plan, client=client)
+        runner = hf_runner(wiring.as_planned(settings, plan))
+        assert runner.environment["TRACKIO_SPACE_ID"] == (space or "ada/trackio")
+        assert "TRACKIO_SERVER_URL" not in runner.environment
 
 
 class Trackio(http.server.BaseHTTPRequestHandler):

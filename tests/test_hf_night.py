@@ -3,6 +3,7 @@
 The jobs are processes that leave what the templates leave; tests/test_hf_main_job.py has the real templates.
 """
 
+import contextlib
 import json
 import math
 import shutil
@@ -14,14 +15,14 @@ from typing import Any
 import pytest
 from tests.emulator.jobs import Behavior, Jobs
 from tests.emulator.server import Emulator
-from world import SKILL, World, at_desk, ended, work
+from world import SKILL, KilledError, World, at_desk, ended, work
 
 import hfagent
 from hfagent.agent import ledger
 from hfagent.agent.backend_facts import BackendLost, StrayFound, SubmitRetried
 from hfagent.agent.clock import SystemClock
 from hfagent.agent.errors import AccountRefused, OutOfCredit
-from hfagent.agent.events import Event
+from hfagent.agent.events import Event, JobIntended
 from hfagent.agent.folding import fold
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import JobSpec
@@ -291,3 +292,28 @@ def test_a_hundred_running_jobs_are_one_request_a_look(cloud: Cloud) -> None:
     before = len(cloud.emulator.requests)
     assert {runner.inspect(job_id).stage for job_id in ids} == {"RUNNING"}
     assert len(cloud.emulator.requests) - before <= math.ceil(100 / 100)
+
+
+def test_a_night_killed_after_every_event_is_the_same_night(cloud: Cloud, tmp_path: Path) -> None:
+    path, seen = tmp_path / "n.jsonl", set[str]()
+
+    def kill(event: Event) -> None:
+        fact = event.fact.model_dump_json()
+        if event.fact.kind != "resumed" and fact not in seen:
+            seen.add(fact)
+            raise KilledError
+
+    while True:
+        with contextlib.suppress(KilledError):
+            state = night(path, cloud, on_event=kill)
+            break
+    told = [event.fact for event in ledger.read(path)]
+    assert len(seen) > 50
+    assert sum(fact.kind == "claimed" for fact in told) == 1
+    assert ended(state) == "finished"
+    assert keys(cloud) == [f"night-{name}-a1" for name in sorted(state.runs)]
+    assert [fact.run.name for fact in told if isinstance(fact, JobIntended)] == list(state.runs)
+    assert_paid_as_billed(state, cloud)
+    undisturbed = night(tmp_path / "other.jsonl", cloud)
+    assert undisturbed.claim == state.claim
+    assert list(undisturbed.runs) == list(state.runs)

@@ -13,7 +13,7 @@ FOLDERS = ("agent", "tools", "job_templates")
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 PURE = (
     "records", "errors", "events", "state", "policy", "verdict", "stats", "decide", "trend", "evidence", "estimate",
-    "jobs", "lines", "summary", "plan", "goal", "proposals", "rules", "runs", "findings",
+    "jobs", "job_ends", "lines", "summary", "plan", "goal", "proposals", "rules", "runs", "findings",
     "integrity", "claim", "setback", "watch", "remedy",
     "space", "hypotheses", "rungs", "envelope", "remaining", "sequential", "surrogate",
     "hardware", "memory", "placement", "night_jobs", "estimate_view", "plan_benchmarks",

@@ -5,16 +5,19 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from world import SKILL, World, ended, night
+from world import SKILL, FakeMailbox, World, at_desk, ended, killed, night, work
 
 from hfagent.agent import ledger
-from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayFound, SubmitRetried
-from hfagent.agent.errors import AccountRefused, BackendAway, OutOfCredit
+from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayEnded, StrayFound, SubmitRetried
+from hfagent.agent.console import closing
+from hfagent.agent.control import Request
+from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent, OutOfCredit
 from hfagent.agent.events import Crashed, JobIntended, JobRejected
 from hfagent.agent.fakes import Ending, FakeClock, FakeJobRunner
 from hfagent.agent.folding import fold
-from hfagent.agent.records import Job, JobSpec, MetricPoint
+from hfagent.agent.records import Export, Job, JobSpec, MetricPoint
 from hfagent.agent.state import State
+from hfagent.agent.wiring import Paths
 
 PRICE = {"price_micro_usd_per_hour": 3_600_000}  # a dollar is 1000 seconds
 SETTLE_S = 60.0
@@ -34,6 +37,11 @@ class Service(FakeJobRunner):
         self.requests: list[str] = []
         self.late: list[tuple[float, JobSpec]] = []
         self.away_until = float("-inf")
+        self.upload_s = 0.0
+        """What a submit needs before it asks for the job."""
+        self.unknown: Callable[[str], bool] = lambda job_id: False
+        """Job id -> whether it is answered that there is no such job."""
+        self.listing = False
 
     @property
     def seconds(self) -> float:
@@ -43,6 +51,7 @@ class Service(FakeJobRunner):
         self._answer()
         self.requests.append(spec.key)
         nth = self.requests.count(spec.key)
+        self.clock.advance(self.upload_s)
         fate = self.fate(spec.key, nth)
         if isinstance(fate, Exception):
             raise fate
@@ -56,7 +65,7 @@ class Service(FakeJobRunner):
         number = sum(key.startswith(spec.key) for key in self._jobs)
         name = spec.key if number == 0 else f"{spec.key}.{number}"
         self._jobs[name] = self._new(spec)
-        return self.inspect(f"fake-{name}")
+        return super().inspect(f"fake-{name}")
 
     def _new(self, spec: JobSpec) -> object:
         made = FakeJobRunner(self.clock, self._behave)
@@ -73,15 +82,26 @@ class Service(FakeJobRunner):
 
     def find(self, key: str) -> Job | None:
         self._answer()
-        return super().find(key)
+        return None if self.unknown(f"fake-{key}") else super().find(key)
 
     def jobs(self, label: str, *, ended: bool = False) -> Sequence[Job]:
         self._answer()
-        return super().jobs(label, ended=ended)
+        self.listing = True
+        found = super().jobs(label, ended=ended)
+        self.listing = False
+        return found
 
     def inspect(self, job_id: str) -> Job:
         self._answer()
+        if self.unknown(job_id) and not self.listing:
+            raise JobError(f"no job {job_id!r}")
         return super().inspect(job_id)
+
+    def wait(self, job_ids: Sequence[str], *, timeout_s: float) -> None:
+        try:
+            super().wait([job_id for job_id in job_ids if not self.unknown(job_id)], timeout_s=timeout_s)
+        except BackendAway:
+            self.clock.advance(timeout_s)
 
 
 @pytest.fixture
@@ -123,6 +143,8 @@ def test_a_request_that_got_lost_is_repeated_after_the_settle_time(there: World,
     path = tmp_path / "n.jsonl"
     state = night(path, there, **PRICE)
     assert ended(state) == "finished"
+    told = [event.fact.kind for event in ledger.read(path) if isinstance(event.fact, BackendLost | SubmitRetried)]
+    assert told == ["backend_lost", "submit_retried"] * len(state.runs)
     assert len(keys_with_jobs(there)) == len(set(keys_with_jobs(there)))
     for attempt in (a for run in state.runs.values() for a in run.attempts):
         assert attempt.tries == 2
@@ -169,6 +191,130 @@ def test_a_backend_that_is_away_is_waited_for_and_the_report_knows_when(there: W
     assert len(lost) == len(found) == 1
     assert 3000 < (found[0] - lost[0]).total_seconds() < 4000
     assert len(keys_with_jobs(there)) == len(set(keys_with_jobs(there)))
+
+
+def test_the_settle_time_begins_once_a_submit_is_over(there: World, tmp_path: Path) -> None:
+    service(there).upload_s = 5 * SETTLE_S
+    service(there).fate = lambda key, nth: SETTLE_S / 2 if nth == 1 and "smoke" in key else None
+    path = tmp_path / "n.jsonl"
+    assert ended(night(path, there, **PRICE)) == "finished"
+    assert len(keys_with_jobs(there)) == len(set(keys_with_jobs(there)))
+    assert facts(path, SubmitRetried) == []
+
+
+def test_a_killed_submit_may_be_taken_until_the_settle_time_after_the_next_start(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    killed(path, there, lambda event: isinstance(event.fact, JobIntended) and "smoke" in event.fact.job.key, **PRICE)
+    there.clock.advance(10 * SETTLE_S)  # it uploaded for so long, asked, and was killed just now
+    (intended,) = facts(path, JobIntended)
+    service(there).late.append((service(there).seconds + SETTLE_S / 2, intended.job))  # type: ignore[attr-defined]
+    assert ended(night(path, there)) == "finished"
+    assert len(keys_with_jobs(there)) == len(set(keys_with_jobs(there)))
+
+
+def test_a_place_for_files_that_is_away_rejects_no_job(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    service(there).fate = lambda key, nth: NothingSent("no upload") if nth <= 8 and "smoke" in key else None  # type: ignore[return-value]
+    assert ended(night(path, there, **PRICE)) == "finished"
+    assert facts(path, JobRejected) == []
+
+
+def test_a_job_that_the_service_does_not_know_yet_is_not_lost(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    asked: list[float] = []
+
+    def unknown(job_id: str) -> bool:
+        if "smoke" not in job_id or job_id not in {f"fake-{name}" for name in there.runner._jobs}:
+            return False
+        asked.append(service(there).seconds)
+        return service(there).seconds - asked[0] < SETTLE_S / 2
+
+    service(there).fate = lambda key, nth: service(there).unknown(f"fake-{key}") or None  # type: ignore[return-value]
+    service(there).unknown = unknown
+    state = night(path, there, **PRICE)
+    assert ended(state) == "finished"
+    assert [attempt.stage for attempt in state.runs["smoke"].attempts] == ["COMPLETED"]
+
+
+def test_what_is_vetoed_before_its_answer_came_is_not_asked_for_again(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    service(there).fate = lambda key, nth: "lost" if "sft-01-a" in key else None
+
+    def veto() -> list[Request]:
+        waits = any(attempt.job.run == "sft-01" and attempt.cancel_why is None for attempt in desk.state.open_attempts)
+        return [Request(ask="veto", text="no")] if waits else []
+
+    with at_desk(path, there, **PRICE) as desk:
+        work(desk, mailbox=FakeMailbox(asks=veto))
+    assert service(there).requests.count("night-sft-01-a1") == 1
+    assert refolded(path).held_micro_usd == 0
+
+
+# --- after the end ---------------------------------------------------------------------------------------------------
+
+
+def cleared_up(path: Path, there: World) -> State:
+    with at_desk(path, there) as desk:
+        desk.clear_up()
+        return desk.state
+
+
+def test_a_job_that_is_taken_after_the_end_is_found_ended_and_paid(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    service(there).fate = lambda key, nth: 50_000.0 if "smoke" in key and nth == 1 else None
+    before = night(path, there, **PRICE)
+    assert ended(before) == "finished"
+    assert before.spent_micro_usd is not None
+    there.clock.advance(50_000.0)
+    service(there).jobs("night")  # taken now
+    there.clock.advance(7.0)
+    state = cleared_up(path, there)
+    (stray,) = state.strays.values()
+    assert (stray.stage, state.held_micro_usd) == ("CANCELED", 0)
+    assert state.spent_micro_usd == before.spent_micro_usd + 7_000
+    assert cleared_up(path, there).strays == state.strays
+    assert sum(isinstance(event.fact, StrayEnded) for event in ledger.read(path)) == 1
+
+
+def test_a_night_that_was_stopped_while_the_backend_was_away_is_ended_later(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+
+    def stop() -> str | None:
+        if not any(attempt.job.run == "sft-01" for attempt in desk.state.open_attempts):
+            return None
+        service(there).away_until = service(there).seconds + 3600
+        return "enough"
+
+    with at_desk(path, there, **PRICE) as desk:
+        state = work(desk, mailbox=FakeMailbox(stop=stop))
+    assert ended(state) == "stopped"
+    assert state.held_micro_usd > 0
+    shown = closing(state, Paths(tmp_path, "night"), state.updated_at, held=False)
+    assert "hfagent resume night ends them" in shown
+    there.clock.advance(3600)
+    state = cleared_up(path, there)
+    assert (state.held_micro_usd, state.open_attempts) == (0, ())
+    assert state.spent_micro_usd is not None
+    assert "hfagent resume" not in closing(state, Paths(tmp_path, "night"), state.updated_at, held=False)
+
+
+def test_an_export_that_was_asked_for_after_the_end_goes_on(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    night(path, there, **PRICE)
+    there.clock.advance(60)
+    there.endings = lambda spec: Ending(running_s=100, result={}) if spec.kind == "export" else None
+    with at_desk(path, there) as desk:
+        assert isinstance(desk.ship(Export()), JobSpec)
+    assert [attempt.cancel_why for attempt in cleared_up(path, there).open_attempts] == [None]
+
+
+def test_a_stray_that_is_gone_ends_and_stops_nobody(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    service(there).fate = lambda key, nth: SETTLE_S + 5.0 if nth == 1 and "smoke" in key else None
+    service(there).unknown = lambda job_id: job_id.endswith("a1.1")
+    state = night(path, there, **PRICE, budget_micro_usd=1_000_000_000)
+    assert ended(state) == "finished"
+    assert [stray.stage for stray in state.strays.values()] == ["DELETED"]
 
 
 @pytest.mark.parametrize("error", [AccountRefused("the token is expired"), OutOfCredit("no credit")])

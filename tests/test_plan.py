@@ -190,6 +190,13 @@ def test_a_persons_own_rows_are_neither_cut_to_the_demo_nor_trained_at_its_rate(
     assert made.train.learning_rate == recipe.learning_rate
 
 
+def test_the_recipes_dataset_keeps_its_config_where_a_person_names_it_alone() -> None:
+    goal = "improve code with SFT on open-r1/codeforces-cots"
+    for here in (OFFLINE, GPU_BOX):
+        assert plan(goal, here=here).dataset.config == "solutions_py_decontaminated"
+    assert plan(goal, here=OFFLINE, config="solutions").dataset.config == "solutions"
+
+
 def test_quick_wins_over_the_sentence() -> None:
     assert plan("improve code with SFT on 500 examples", quick=True).train.max_rows == 100
 

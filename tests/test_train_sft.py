@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from tiny_model import write_tiny_model
+from tiny_runs import environment, losses, run_all, write_jsonl
 
 from hfagent.agent.dataset_records import ColumnMapping
 from hfagent.agent.errors import ModelError, UsageError
@@ -237,14 +237,7 @@ def test_rows_that_cannot_be_trained_on_are_refused_before_any_weight_is_loaded(
         rows_of(tmp_path, rows)
 
 
-# From here on real trainings of a tiny model, in processes of their own as jobs are: trackio and signals are global.
-
-RUN_ALL = """
-import json, sys
-from hfagent.job_templates.train_sft import main
-for argv in json.loads(sys.argv[1]):
-    print("ENDED", main(argv), flush=True)
-"""
+# From here on real trainings of a tiny model.
 
 
 @pytest.fixture(scope="module")
@@ -264,17 +257,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def command(place: Path, run: str, *flags: str) -> list[str]:
     argv = ["--model", str(place / "model"), "--dataset", str(place / "rows.jsonl"), "--output-dir", str(place / run)]
     return [*argv, "--project", "tiny", "--per-device-train-batch-size", "8", "--learning-rate", "0.01", *flags]
-
-
-def environment(place: Path) -> dict[str, str]:
-    return {**os.environ, "TRACKIO_DIR": str(place / "trackio"), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -290,28 +275,7 @@ def runs(place: Path) -> list[dict[str, Any]]:
         command(place, "no-room", "--max-length", "8", "--dataset", str(place / "long.jsonl")),
         command(place, "lowered", *rows, "--max-steps", "20", *resumed, "--learning-rate", "0.003"),
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_ALL, json.dumps(commands)],
-        env=environment(place), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = [{"lines": [], "result": None}]
-    for line in done.stdout.splitlines():
-        if line.startswith("ENDED "):
-            found[-1]["code"] = int(line.split()[1])
-            found.append({"lines": [], "result": None})
-        elif line.startswith("RESULT "):
-            found[-1]["result"] = json.loads(line.removeprefix("RESULT "))
-        else:
-            found[-1]["lines"].append(line)
-    found[-1]["stderr"] = done.stderr
-    return found
-
-
-def losses(run: dict[str, Any]) -> dict[int, tuple[float, float]]:
-    """Step -> loss and learning rate, from the progress lines."""
-    words = [line.split() for line in run["lines"] if " loss " in line and line.startswith("step ")]
-    return {int(w[1].split("/")[0]): (float(w[3]), float(w[5])) for w in words}
+    return run_all(place, [("train_sft", argv) for argv in commands])
 
 
 def test_a_run_reports_what_it_did_and_leaves_what_it_says(runs: list[dict[str, Any]], place: Path) -> None:
@@ -360,7 +324,7 @@ def test_a_diverging_run_stops_at_once_and_leaves_no_model(runs: list[dict[str, 
 
 def test_rows_whose_prompts_leave_no_room_end_the_run_with_the_reason(runs: list[dict[str, Any]]) -> None:
     assert (runs[4]["code"], runs[4]["result"]) == (2, None)
-    assert "in every row the prompt alone fills --max-length 8: raise it" in runs[-1]["stderr"]
+    assert "--max-length 8 leaves no row, since their prompt alone fills it: raise it" in runs[-1]["stderr"]
 
 
 def test_sigterm_leaves_a_checkpoint_and_the_logged_rows(place: Path) -> None:

@@ -85,6 +85,8 @@ class World:
         """The base model that the training job really takes."""
         self.evaluation_s: Callable[[str], float] = lambda run: 30
         """Seconds that the evaluation of this name takes."""
+        self.tokens_per_s = 100.0
+        """Of llama.cpp on an exported file."""
         self.flips = 0
         """Problems on which the repeated baseline differs."""
 
@@ -106,7 +108,9 @@ class World:
         special = self.endings(spec)
         if special is not None:
             return special
-        if spec.kind == "evaluate":
+        if spec.kind in ("export", "publish"):
+            return Ending(running_s=20, result=self._exported(spec) if spec.kind == "export" else self._pushed(spec))
+        if spec.kind in ("evaluate", "verify"):
             return Ending(running_s=self.evaluation_s(spec.run), result=self._score(spec))
         steps = 3 if spec.kind == "smoke" else 20 * (1 + spec.run.count("-x"))
         slope = -0.05 if self.falling else 0.0
@@ -125,9 +129,22 @@ class World:
         }
         return Ending(running_s=60, result=result)
 
+    def _exported(self, spec: JobSpec) -> dict[str, Any]:
+        args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
+        names = args.get("--quantize", "").split(",") if "--quantize" in args else []
+        file = {"size_bytes": 100_000_000, "bits_per_weight": 6.2, "tokens_per_s": self.tokens_per_s}
+        files = [{"name": f"m-{q}.gguf", "path": f"/m/{q}", "quantization": q, **file} for q in names]
+        return {"merged": "/m/merged", "files": files}
+
+    def _pushed(self, spec: JobSpec) -> dict[str, Any]:
+        repo = spec.args[spec.args.index("--push") + 1]
+        repos = [repo, *([f"{repo}-GGUF"] if "--gguf" in spec.args else [])]
+        return {"pushed": {name: {"url": f"https://hub/{name}", "revision": "r", "private": True} for name in repos}}
+
     def _score(self, spec: JobSpec) -> dict[str, Any]:
         args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
-        subject = args["--adapter"].rpartition("/")[2] if "--adapter" in args else "baseline"
+        source = args.get("--adapter") or args.get("--gguf") or "baseline"
+        subject = source.rpartition("/")[2]
         problems = args["--set"]
         outcomes = fake_outcomes(N, self.skill[subject], salt=problems)
         if args["--seed"] != "0":  # the repeated baseline
@@ -140,7 +157,7 @@ class World:
             "value": sum(outcomes.values()) / N,
             "n": N,
             "outcomes": outcomes,
-            "harness": f"{self.harness}-{args['--batch-size']}",
+            "harness": f"{self.harness}-{args['--batch-size']}-{spec.kind}",
             "sandbox": "fake",
             "device": "cpu",
         }

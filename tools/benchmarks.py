@@ -70,7 +70,7 @@ def _procedural_python(benchmark: BenchmarkRef) -> list[Problem]:
         code_problem(
             f"{benchmark.set}-{benchmark.seed}-{number:04d}",
             prompt=task.prompt,
-            prefix=f'{task.signature}\n    """{task.prompt}"""',
+            prefix=task.prefix,
             entry_point=task.entry_point,
             tests=task.tests,
             solution=task.solution,

@@ -23,6 +23,7 @@ NEEDS: dict[Method, str] = {
     "dpo": "chosen and rejected",
     "kto": "prompt, completion and a label of true or false, or chosen and rejected",
     "grpo": "a prompt",
+    "reward": "chosen and rejected",
 }
 CHAT_ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
 """Roles that chat templates know; for any other the template decides whether it fails or writes the name out."""
@@ -166,8 +167,6 @@ def _obstacle(
         return f"{rows}: nothing is left to hold out, so no loss could be trusted"
     if sample.chat_template is False and any(isinstance(row.get(name), list) for row in sound for name in _CONTENT):
         return "messages need a chat template, and the model's tokenizer has none"
-    if "chosen" in sound[0] and all(row["chosen"] == row["rejected"] for row in sound):
-        return "chosen and rejected are the same in every row"
     limit = sample.max_length
     if limit and method != "grpo" and lengths and all(prompt >= limit for prompt, _ in lengths):
         shortest = min(prompt for prompt, _ in lengths)
@@ -209,6 +208,10 @@ def _length_warnings(sample: _Sample, method: Method, lengths: Sequence[tuple[in
     limit = sample.max_length
     if limit is None or method == "grpo":
         return
+    if method == "reward":
+        if long := sum(total > limit for _, total in lengths):
+            yield f"{long} of {len(lengths)} pairs have more than max_length={limit} tokens: TRL drops those rows"
+        return
     dropped = sum(prompt >= limit for prompt, _ in lengths)
     cut = sum(prompt < limit < total for prompt, total in lengths)
     if dropped:
@@ -240,8 +243,6 @@ def _row_warnings(method: Method, rows: Sequence[Row], *, chat_template: bool | 
             "text trains on every token, the prompt's too, and no chat template is applied: "
             "split it into prompt and completion, or into messages, to change that"
         )
-    if "chosen" in first and (same := sum(row["chosen"] == row["rejected"] for row in rows)):
-        yield f"chosen and rejected are the same in {same} of {len(rows)} rows: nothing is learned from them"
     if "chosen" in first and "prompt" not in first:
         bare = sum(not _shared(row["chosen"], row["rejected"]) for row in rows)
         if bare:

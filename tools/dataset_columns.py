@@ -28,6 +28,7 @@ READ_BY_TRL: dict[Method, frozenset[str]] = {
     "dpo": _ALWAYS_READ,
     "kto": _ALWAYS_READ | {"label"},
     "grpo": frozenset({"prompt", "prompts", "completions", "image", "images"}),
+    "reward": _ALWAYS_READ | {"margin", "chosen_ids", "rejected_ids", "chosen_input_ids", "rejected_input_ids"},
 }
 """Columns that change what TRL 1.16 does, wanted or not. A `prompt` beside `messages` is a KeyError, a `text` beside
 prompt and completion takes the end-of-sequence token away from the completion, a `label` beside chosen and rejected
@@ -82,7 +83,7 @@ def candidates(table: Table, method: Method, *, chat_template: bool | None = Non
     Texts become turns of a chat where the model has a template for them; where that is unknown, only those whose
     columns are renamed anyway.
     """
-    found = {"sft": _sft, "dpo": _dpo, "kto": _kto, "grpo": _grpo}[method](table)
+    found = {"sft": _sft, "dpo": _dpo, "kto": _kto, "grpo": _grpo, "reward": _dpo}[method](table)
     formats = found if isinstance(found, Iterator) else iter([found] if found else [])
     for columns in formats:
         yield _candidate(table, method, columns, chat_template=chat_template)

@@ -39,7 +39,7 @@ def flaw(row: Mapping[str, Any]) -> str | None:
             continue  # a ground truth for GRPO's rewards, not a verdict for KTO
         if problem := _column_flaw(column, value):
             return problem
-    return _kinds_flaw(row) or _prefix_flaw(row)
+    return _kinds_flaw(row) or _prefix_flaw(row) or _pair_flaw(row)
 
 
 def _target(row: Mapping[str, Any], target: str, sources: tuple[str, ...], mapping: ColumnMapping) -> Any:
@@ -89,10 +89,16 @@ def _column_flaw(column: str, value: Any) -> str | None:
         return f"{column} is {type(value).__name__}, not a text{'' if column == 'text' else ' or a list of messages'}"
     if not value:
         return f"{column} is an empty list"
-    if problem := next((problem for turn in value if (problem := _turn_flaw(column, turn))), None):
-        return problem
-    if column in TAUGHT and all(turn["role"] != "assistant" for turn in value):
+    single = next((problem for turn in value if (problem := _turn_flaw(column, turn))), None)
+    return single or _turns_flaw(column, value)
+
+
+def _turns_flaw(column: str, turns: list[Any]) -> str | None:
+    """What is missing from turns that are sound one by one."""
+    if column in TAUGHT and all(turn["role"] != "assistant" for turn in turns):
         return f"{column} has no assistant turn"
+    if column == "prompt" and not any((turn["content"] or "").strip() or turn.get("tool_calls") for turn in turns):
+        return "prompt is empty"
     return None
 
 
@@ -126,4 +132,10 @@ def _prefix_flaw(row: Mapping[str, Any]) -> str | None:
         return None
     if min(len(chosen), len(rejected)) < 2 or chosen[0] != rejected[0]:
         return "chosen and rejected share no first turn, and there is no prompt"
+    return None
+
+
+def _pair_flaw(row: Mapping[str, Any]) -> str | None:
+    if "chosen" in row and row["chosen"] == row.get("rejected"):
+        return "chosen and rejected are the same"
     return None

@@ -8,17 +8,18 @@ from typing import Any
 
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import DatasetRef
+from hfagent.agent.train_config import METHODS, Method
 from hfagent.tools import procedural_math, procedural_python, reasoning_gym_problems
 from hfagent.tools.dataset_files import write_text
 from hfagent.tools.dataset_read import looks_local
 
 DEFAULT_ROWS = 1000
-EMBEDDED: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
+EMBEDDED: dict[str, Callable[[int, int, Method], list[dict[str, Any]]]] = {
     "embedded:procedural-python": procedural_python.train_rows,
     "embedded:procedural-math": procedural_math.train_rows,
     "embedded:reasoning-gym": reasoning_gym_problems.train_rows,
 }
-"""By number of rows and seed."""
+"""By number of rows, seed and method."""
 
 
 class LocalDatasetStore:
@@ -30,8 +31,10 @@ class LocalDatasetStore:
     def prepare(self, dataset: DatasetRef, *, rows: int | None, seed: int) -> str:
         """The path of an embedded dataset's file, the absolute path of a local one, or the Hub id.
 
+        The configs of the embedded dataset are the methods: the same tasks in the columns of each.
+
         Raises:
-            DatasetError: an unknown embedded dataset, no such file, or the folder cannot be written.
+            DatasetError: an unknown embedded dataset or config, no such file, or the folder cannot be written.
         """
         if not dataset.id.startswith("embedded:"):
             path = Path(dataset.id).expanduser()
@@ -42,8 +45,11 @@ class LocalDatasetStore:
             return dataset.id
         if dataset.id not in EMBEDDED:
             raise DatasetError(f"unknown embedded dataset {dataset.id!r}; there is {' or '.join(EMBEDDED)}")
-        count = rows or DEFAULT_ROWS
-        target = self._folder.resolve() / f"{dataset.id.removeprefix('embedded:')}-{count}-seed{seed}.jsonl"
+        method = dataset.config or "sft"
+        if method not in METHODS:
+            raise DatasetError(f"{dataset.id!r} has no config {method!r}: its configs are {', '.join(METHODS)}")
+        count, kind = rows or DEFAULT_ROWS, "" if method == "sft" else f"-{method}"
+        target = self._folder.resolve() / f"{dataset.id.removeprefix('embedded:')}{kind}-{count}-seed{seed}.jsonl"
         if not target.exists():
-            write_text(target, "".join(f"{json.dumps(row)}\n" for row in EMBEDDED[dataset.id](count, seed)))
+            write_text(target, "".join(f"{json.dumps(row)}\n" for row in EMBEDDED[dataset.id](count, seed, method)))
         return str(target)

@@ -89,7 +89,7 @@ class EmbeddedModelStore:
             return self._embedded(model.id.removeprefix(PREFIX))
         folder = Path(model.id).expanduser()
         if folder.is_dir():
-            return _checked_folder(folder)
+            return _checked_folder(folder).resolve()  # a job has another working directory, and may have no such folder
         if model.id.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model.id):
             raise ModelNotFound(f"model {model.id!r} is neither a folder here nor a Hub id like 'org/name'")
         return model.id

@@ -35,7 +35,7 @@ def account(settings: Settings) -> Account:
             "jobs on hf need a token with the right to write: create one at hf.co/settings/tokens and set HF_TOKEN, "
             "or log in with `hf auth login`"
         )
-    namespace = settings.namespace or str(ask(lambda: api(None, token).whoami(cache=True))["name"])
+    namespace = settings.namespace or ask(lambda: str(api(None, token).whoami(cache=True)["name"]))
     return Account(token, namespace)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from hfagent.agent.errors import AccountRefused, BackendAway, HfagentError, JobError, OutOfCredit, SettingsError
-from hfagent.agent.hf_wiring import BUCKET, SPACE
+from hfagent.agent.hf_wiring import BUCKET, metrics_space
 from hfagent.agent.planning import SET_HERE
 from hfagent.agent.records import DatasetRef, ModelRef, Plan, Refusal
 from hfagent.agent.redact import redact
@@ -19,7 +19,7 @@ from hfagent.tools.doctor import Check
 from hfagent.tools.embedded_model import PREFIX
 from hfagent.tools.hf_account import found_token
 from hfagent.tools.hf_rights import broken, note, ok
-from hfagent.tools.hub_calls import api, ask, http_error, status_of
+from hfagent.tools.hub_calls import NOT_THE_HUB, api, ask, http_error, status_of
 
 TRACKIO_TIMEOUT_S = 10.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -103,10 +103,8 @@ def findings(settings: Settings, wanted: Wanted, *, client: Any = None) -> Itera
         yield _source(client, "model", wanted.model)
     if wanted.dataset is not None:
         yield _source(client, "dataset", wanted.dataset)
-    if settings.trackio_server_url is not None:
-        yield _server(settings.trackio_server_url)
-    else:
-        yield _space(client, who, settings.trackio_space or f"{namespace}/{SPACE}")
+    space = metrics_space(settings, namespace)
+    yield _server(str(settings.trackio_server_url)) if space is None else _space(client, who, space)
 
 
 # --- each check ------------------------------------------------------------------------------------------------------
@@ -280,8 +278,8 @@ def _answer(name: str, call: Callable[[], Any]) -> Any:
         return ask(call)
     except JobError as error:
         return _refused(name, error)
-    except (ValueError, KeyError, TypeError) as error:
-        detail = f"what answers is not the Hub, or speaks another version of it ({type(error).__name__})"
+    except (ValueError, TypeError) as error:
+        detail = f"{NOT_THE_HUB} ({type(error).__name__})"
         return _broken(name, detail, "check HF_ENDPOINT and proxies", BackendAway)
 
 

@@ -7,16 +7,18 @@ import queue
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import hfagent
-from hfagent.agent.errors import BackendAway, JobError
-from hfagent.agent.records import Job, JobSpec
+from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent
+from hfagent.agent.records import TERMINAL_STAGES, Job, JobSpec
 from hfagent.job_templates.remote import ARGS
 from hfagent.job_templates.runtime import RESULT_PREFIX
-from hfagent.tools.hub_calls import ask, explain, http_error, taken_for_sure_not
+from hfagent.tools.hub_calls import NO_ANSWER, NOT_THE_HUB, ask, explain, http_error, taken_for_sure_not
 from hfagent.tools.job_bucket import JobBucket
 from hfagent.tools.job_folder import last_result
 from hfagent.tools.script_command import requirements
@@ -25,6 +27,7 @@ KEY, PROJECT, SPEC = "hfagent-key", "hfagent-project", "hfagent-spec"
 """Labels: the job's key, the plan's label, and a hash of the whole spec."""
 PLACED = "HFAGENT_PLACED"
 """Variable: local files and folders -> their copies in the bucket."""
+TEMPLATES = "hfagent.job_templates"
 PYTHON = "3.12"
 SETTLE_S = 60.0
 """How long the service may take to show a job that it has accepted is not known: a guess, so strays are looked for."""
@@ -70,12 +73,14 @@ class HfJobRunner:
         self._api = api
         self._namespace = namespace
         self._bucket = bucket
-        self._environment = dict(environment)
+        self.environment = dict(environment)
         self._secrets = dict(secrets)
         self._poll_s = poll_s
         self.settle_s = settle_s
         self._package = package or Path(hfagent.__file__).parent
         self._ended: dict[str, Job] = {}
+        self._ended_at: dict[str, float] = {}
+        """Job id -> when it was first seen to have ended, while something of it is missing."""
         self._labels: dict[str, str] = {}
         """Job id -> the project's label."""
         self._lists: dict[str, tuple[float, dict[str, Any]]] = {}
@@ -83,25 +88,28 @@ class HfJobRunner:
 
     def submit(self, spec: JobSpec) -> Job:
         """Start the job with a timeout and its key as a label, or return the one that this key has already started."""
-        job = self._started(spec)
-        if job is not None:
-            return job
         template = self._package / "job_templates" / spec.template
         if Path(spec.template).name != spec.template or not template.is_file():
             raise JobError(f"no job template {spec.template!r}")
-        code = self._bucket.put_package(self._package)
+        try:
+            job = self._started(spec)
+            if job is not None:
+                return job
+            code, placed = self._bucket.put_package(self._package), self._placed(spec)
+        except BackendAway as error:
+            raise NothingSent(str(error)) from error
+        # Of two jobs of one key, which a lost answer may leave, each has a folder of its own.
+        home = self._bucket.path("jobs", spec.key, token_hex(4))
         # The client would take an argument for a file of the same name here, and fails at long ones.
-        placed = self._placed(spec)
-        args = json.dumps([placed.get(arg, arg) for arg in spec.args])
-        home, module = self._bucket.path("jobs", spec.key), spec.template.removesuffix(".py")
+        module, args = f"{TEMPLATES}.{spec.template.removesuffix('.py')}", [placed.get(arg, arg) for arg in spec.args]
         try:
             info = _quietly(
                 self._api.run_uv_job,
                 "python",
-                script_args=["-m", "hfagent.job_templates.remote", home, module],
+                script_args=["-m", f"{TEMPLATES}.remote", home, module],
                 dependencies=requirements(template, spec.args),
                 python=PYTHON,
-                env={"PYTHONPATH": code, ARGS: args, PLACED: json.dumps(placed), **self._environment},
+                env={"PYTHONPATH": code, ARGS: json.dumps(args), PLACED: json.dumps(placed), **self.environment},
                 secrets=self._secrets,
                 flavor=spec.flavor,
                 timeout=spec.timeout_s,
@@ -111,9 +119,11 @@ class HfJobRunner:
             )
         except http_error() as error:
             known = explain(error)
-            if taken_for_sure_not(error) or isinstance(known, BackendAway):
-                raise known from error
-            raise BackendAway(f"no answer to the submit of {spec.key!r}: {known}") from error
+            if not taken_for_sure_not(error):
+                raise BackendAway(f"no answer to the submit of {spec.key!r}: {known}") from error
+            raise (NothingSent(str(known)) if isinstance(known, BackendAway) else known) from error
+        except NO_ANSWER as error:
+            raise BackendAway(f"no answer to the submit of {spec.key!r}: {NOT_THE_HUB}") from error
         self._lists.pop(spec.label, None)
         return self._job(info)
 
@@ -142,9 +152,16 @@ class HfJobRunner:
 
     def cancel(self, job_id: str) -> None:
         """Ask the service to end the job; one that has ended stays as it is."""
-        if not self.inspect(job_id).ended:
+        if self.inspect(job_id).ended:
+            return
+        self._lists.clear()
+        try:
             ask(lambda: self._api.cancel_job(job_id=job_id, namespace=self._namespace))
-            self._lists.clear()
+        except (BackendAway, AccountRefused):
+            raise
+        except JobError:
+            if self._inspected(job_id).status.stage not in TERMINAL_STAGES:  # else it has ended meanwhile
+                raise
 
     def wait(self, job_ids: Sequence[str], *, timeout_s: float) -> None:
         """Look every `poll_s` seconds, beginning after the first of them."""
@@ -156,6 +173,8 @@ class HfJobRunner:
                     return
             except BackendAway:
                 continue  # whoever waits will ask, and be told
+            except JobError:
+                return
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -203,12 +222,13 @@ class HfJobRunner:
             try:
                 for line in self._api.fetch_job_logs(job_id=job_id, namespace=self._namespace, tail=tail):
                     lines.put(line)
-            except http_error():
+            except (http_error(), *NO_ANSWER):
                 pass  # a log that breaks off is as long as it is
-            lines.put(None)
+            finally:
+                lines.put(None)
 
         threading.Thread(target=fetch, daemon=True).start()
-        found: list[str] = []
+        found: deque[str] = deque(maxlen=tail)
         deadline = time.monotonic() + LOG_WAIT_S[ended]
         while (left_s := deadline - time.monotonic()) > 0:
             try:
@@ -217,14 +237,16 @@ class HfJobRunner:
                 break
             if line is None:
                 break
-            found += [part for part in line.splitlines() if part]
-        return found[-tail:]
+            found.extend(part for part in line.splitlines() if part)
+        return list(found)
 
     # --- what a job is given and what it leaves ----------------------------------------------------------------------
 
     def _placed(self, spec: JobSpec) -> dict[str, str]:
-        """Local files and folders among the arguments -> where the job sees them."""
-        local = [arg for arg in spec.args if arg.startswith("/") and os.path.exists(arg)]  # noqa: PTH110 - any text
+        """Local files and folders among the arguments -> where the job sees them; what jobs have left is there."""
+        left = self._bucket.path("jobs") + "/"
+        named = [arg for arg in spec.args if arg.startswith("/") and not arg.startswith(left)]
+        local = [arg for arg in named if os.path.exists(arg)]  # noqa: PTH110 - any text
         return {arg: self._bucket.put(Path(arg)) for arg in local}
 
     def _job(self, info: Any) -> Job:
@@ -247,27 +269,37 @@ class HfJobRunner:
         )
         if not job.ended:
             return job
-        self._ended[info.id] = job = _with_local_names(self._closed(job), info.environment or {})
+        job = self._closed(job, self._bucket.inside(info.command[-2]) if info.command else "")
+        if job.ended:
+            self._ended[info.id] = job = _with_local_names(job, info.environment or {})
         return job
 
-    def _closed(self, job: Job) -> Job:
-        """An ended job with its exit code, its result, or the checkpoints that it left."""
-        place = ("jobs", job.key)
+    def _closed(self, job: Job, *place: str) -> Job:
+        """An ended job with its exit code, its result, or the checkpoints that it left in a folder of the bucket.
+
+        It counts as running while the bucket may not show yet what it wrote last.
+        """
         code = (self._bucket.read_json(*place, "exit.json") or {}).get("exit_code")
         result = self._bucket.read_json(*place, "result.json")
         if result is None and job.stage == "COMPLETED":
             result = last_result(self._log(job.id, RESULT_TAIL, ended=True))
         message, stage = job.message, job.stage
-        if stage == "COMPLETED":
-            flaw = self._missing(result)
-            if flaw is not None:
-                stage, message, code, result = "ERROR", flaw, None, None
-        elif result is None:
+        flaw = self._missing(result) if stage == "COMPLETED" else None
+        lacking = flaw is not None or (stage == "ERROR" and code is None and not _timed_out(message))
+        if lacking and job.started_at is not None and self._may_come(job.id):
+            return job.model_copy(update={"stage": "RUNNING", "finished_at": None, "billed_s": None, "message": None})
+        if flaw is not None:
+            stage, message, code, result = "ERROR", flaw, None, None
+        elif stage != "COMPLETED" and result is None:
             checkpoints = self._bucket.checkpoints(*place, "out")
             result = {"checkpoints": checkpoints} if checkpoints else None
         if stage == "ERROR":
             message = _message(message, code)
         return job.model_copy(update={"stage": stage, "message": message, "exit_code": code, "result": result})
+
+    def _may_come(self, job_id: str) -> bool:
+        """Whether a job has ended so short a time ago that what it left may be on its way."""
+        return time.monotonic() - self._ended_at.setdefault(job_id, time.monotonic()) < self.settle_s
 
     def _missing(self, result: Mapping[str, Any] | None) -> str | None:
         """What a completed job did not leave."""
@@ -298,9 +330,13 @@ def _quietly(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 def _message(said: str | None, code: int | None) -> str:
     """The cause of a failure, a timeout in the words of every runner."""
-    if said and "timeout" in said.lower():
+    if _timed_out(said):
         return TIMED_OUT
     return said or ("lost: it left no exit code" if code is None else f"exit code {code}")
+
+
+def _timed_out(said: str | None) -> bool:
+    return said is not None and "timeout" in said.lower()
 
 
 def _digest(spec: JobSpec) -> str:

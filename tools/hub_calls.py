@@ -1,6 +1,7 @@
 """Calls of the Hub's API as hfagent makes them: with one patience, and with errors that say what is to be done."""
 
 import functools
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,6 +12,11 @@ T = TypeVar("T")
 ATTEMPTS = 4
 LONGEST_WAIT_S = 20.0
 """Between two attempts, also where the Hub asks for more: the loop asks again anyway."""
+NOT_THE_HUB = "what answers is not the Hub, or speaks another version of it"
+NO_ANSWER = (json.JSONDecodeError, KeyError)
+"""What the client makes of it."""
+TIMEOUT_S = 60.0
+"""Without a byte of an answer: the client's own requests wait for ever, and a night with them."""
 FOREVER = frozenset({408, 425, 429})
 """Statuses below 500 that pass by themselves."""
 
@@ -44,6 +50,8 @@ def explained() -> Iterator[None]:
         yield
     except http_error() as error:
         raise explain(error) from error
+    except NO_ANSWER as error:
+        raise BackendAway(f"{NOT_THE_HUB} ({type(error).__name__}): check HF_ENDPOINT and proxies") from error
 
 
 def may_pass(error: BaseException) -> bool:
@@ -69,7 +77,7 @@ def explain(error: Exception) -> JobError:
     status = status_of(error)
     if status is None:
         return BackendAway(f"the Hub does not answer: {type(error).__name__}: {error}".rstrip(": "))
-    said = getattr(error, "server_message", None) or str(error).splitlines()[0]
+    said = getattr(error, "server_message", None) or first_line(error)
     if may_pass(error):
         return BackendAway(f"the Hub answers with status {status}: {said}")
     if status == 401:
@@ -83,6 +91,11 @@ def explain(error: Exception) -> JobError:
             f"the token may not do this ({said}): it needs the right to write and to run jobs in this namespace"
         )
     return JobError(f"the Hub refuses: {said} (status {status})")
+
+
+def first_line(error: BaseException) -> str:
+    """Of its text; its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def http_error() -> type[Exception]:
@@ -101,9 +114,23 @@ def _wait_s(state: Any) -> float:
     return min(wait_s, LONGEST_WAIT_S)
 
 
+def bound(timeout_s: float) -> None:
+    """Let every request of the client that sets no limit of its own fail after so long without an answer."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def client() -> Any:
+        made = default_client_factory()
+        made.timeout = timeout_s
+        return made
+
+    set_client_factory(client)
+
+
 @functools.cache
 def api(endpoint: str | None, token: str | None) -> Any:
-    """One client an account."""
+    """One client an account; no request of this process waits for ever once there is one."""
     from huggingface_hub import HfApi
 
+    bound(TIMEOUT_S)
     return HfApi(endpoint=endpoint, token=token, library_name="hfagent")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hfagent.agent.hardware import Flavor, Table, fallback, gpu_key
+from hfagent.tools.hub_calls import first_line
 
 UNITS_PER_HOUR = {"second": 3600, "sec": 3600, "minute": 60, "min": 60, "hour": 1}
 BYTES = {"mb": 1e6, "gb": 1e9, "tb": 1e12, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -43,7 +44,7 @@ def hardware(token: str | None = None, *, api: Hub | None = None) -> Table:
     try:
         listed = list((api or hub(token)).list_jobs_hardware())
     except Exception as error:  # noqa: BLE001 - whatever the network or another version of the Hub does, the file is there
-        return _from_file(f"the Hub does not list its hardware ({_first_line(error)})")
+        return _from_file(f"the Hub does not list its hardware ({first_line(error)[:120]})")
     table = listed_table(listed)
     return table or _from_file(f"none of the {len(listed)} flavors that the Hub lists could be read")
 
@@ -173,7 +174,3 @@ def _from_file(why: str) -> Table:
     table = fallback()
     note = f"{why}: prices and flavors are those of {table.as_of.isoformat()}"
     return table.model_copy(update={"note": note})
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

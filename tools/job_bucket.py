@@ -2,9 +2,10 @@
 
 code/<hash>/hfagent/...   this package, once a version
 data/<hash>/<name>        local files and folders that a job reads, by their content
-jobs/<key>/exit.json      the exit code, which the Jobs API does not tell
-jobs/<key>/result.json    the object of the RESULT line
-jobs/<key>/out/...        the job's --output-dir: checkpoints, adapter
+jobs/<key>/<n>/           one job; a second one of a key has another n
+  exit.json               the exit code, which the Jobs API does not tell
+  result.json             the object of the RESULT line
+  out/...                 its --output-dir: checkpoints, adapter
 """
 
 import hashlib
@@ -116,9 +117,13 @@ class JobBucket:
         entries = ask(lambda: list(self._api.list_bucket_tree(self.bucket, prefix=prefix, recursive=True)))
         return [entry.path for entry in entries if entry.type == "file" and entry.path.startswith(prefix)]
 
+    def inside(self, job_path: str) -> str:
+        """The path in the bucket of a job's path; one elsewhere as it is."""
+        return job_path.removeprefix(self.mount + "/")
+
     def has(self, job_path: str) -> bool:
         """Whether there is a file at a job's path, or anything below it."""
-        inside = job_path.removeprefix(self.mount + "/")
+        inside = self.inside(job_path)
         return inside != job_path and (bool(self._infos([inside])) or bool(self.files(inside)))
 
     # --- inside ------------------------------------------------------------------------------------------------------

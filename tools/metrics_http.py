@@ -10,7 +10,7 @@ from hfagent.agent.errors import JobError
 from hfagent.agent.ports import JobRunner
 from hfagent.agent.records import MetricPoint
 from hfagent.tools.hub_calls import http_error
-from hfagent.tools.metrics import merged
+from hfagent.tools.metrics import STEP, merged
 
 TIMEOUT_S = 10.0
 ROWS = 5000
@@ -55,7 +55,7 @@ class TrackioServer:
         except (http_error(), ValueError, KeyError, TypeError):
             return merged(self._logged(project, run), after_step)
         # A server that was away while the job logged may hold nothing yet.
-        return merged(seen.rows or self._logged(project, run), after_step)
+        return merged(_later(seen.rows, after_step) if seen.rows else self._logged(project, run), after_step)
 
     def url(self, project: str, run: str) -> str:
         """The server's own page."""
@@ -92,10 +92,22 @@ class TrackioServer:
     def _logged(self, project: str, run: str) -> list[dict[str, Any]]:
         key = f"{project}-{run}" if _ATTEMPT.search(run) else f"{project}-{run}-a1"
         try:
-            job = self._runner.find(key)
-            return [] if job is None else from_log(self._runner.logs(job.id, tail=LOG_LINES))
+            running = next((job for job in self._runner.jobs(project) if job.key == key), None)
+            job = running or self._runner.find(key)
+            if job is None or job.stage == "SCHEDULING":  # whose log is waited for in vain
+                return []
+            return from_log(self._runner.logs(job.id, tail=LOG_LINES))
         except JobError:
             return []
+
+
+def _later(rows: list[dict[str, Any]], after_step: int) -> list[dict[str, Any]]:
+    """The rows behind the last one of this step or an earlier one: a look at a long run reads only its end."""
+    for at in range(len(rows), 0, -1):
+        step = rows[at - 1].get(STEP)
+        if isinstance(step, int) and step <= after_step:
+            return rows[at:]
+    return rows
 
 
 def from_log(lines: Sequence[str]) -> list[dict[str, Any]]:
@@ -107,8 +119,9 @@ def from_log(lines: Sequence[str]) -> list[dict[str, Any]]:
             continue
         step, loss, rate, eval_loss = found.groups()
         values: Mapping[str, str | None] = {"train/loss": loss, "train/learning_rate": rate, "eval/loss": eval_loss}
-        numbers = {name: float(value) for name, value in values.items() if value is not None and value != "nan"}
-        rows.append({"train/global_step": int(step), **numbers})
+        if rate == "nan":  # as a line is printed whose rate is not known
+            values = {**values, "train/learning_rate": None}
+        rows.append({STEP: int(step), **{name: float(value) for name, value in values.items() if value is not None}})
     return rows
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
-from typing import Literal, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, Protocol, TypeVar
+
+from hfagent.agent.train_config import Method
 
 Split = Literal["train", "search", "confirm"]
 
@@ -20,6 +22,36 @@ class Drawn(Protocol):
 
 
 T = TypeVar("T", bound=Drawn)
+
+
+def chat_row(
+    method: Method, prompt: str, number: int, *, right: str, wrong: Callable[[], str], hidden: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A training row as TRL wants it for a method, in the form of chat data.
+
+    Args:
+        method: what trains on it.
+        prompt: the user's message.
+        number: of the row; for KTO every second one is a bad example.
+        right: a right answer.
+        wrong: makes one that looks like it.
+        hidden: columns that a reward judges by.
+    """
+    row: dict[str, Any] = {"prompt": [{"role": "user", "content": prompt}]}
+    match method:
+        case "sft":
+            return {**row, "completion": _turn(right)}
+        case "kto":
+            good = number % 2 == 0
+            return {**row, "completion": _turn(right if good else wrong()), "label": good}
+        case "dpo" | "reward":
+            return {**row, "chosen": _turn(right), "rejected": _turn(wrong())}
+        case "grpo":
+            return {**row, **hidden, "solution": right}
+
+
+def _turn(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
 
 
 def split_of(composition: str) -> Split:

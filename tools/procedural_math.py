@@ -14,7 +14,8 @@ from functools import cache
 from itertools import islice, permutations, product
 from typing import Any
 
-from hfagent.tools.procedural import Split, draw, split_of
+from hfagent.agent.train_config import Method
+from hfagent.tools.procedural import Split, chat_row, draw, split_of
 
 LARGEST = 200
 """No number of a problem or its solution is larger: it is about steps, not about long arithmetic."""
@@ -162,15 +163,25 @@ def problems(split: Split, n: int, seed: int) -> list[WordProblem]:
     return list(islice(draw(lambda rng: _drawn(split, rng), split=split, seed=seed), n))
 
 
-def train_rows(n: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of the split `train` in the prompt-completion form of chat data."""
+def train_rows(n: int, seed: int, method: Method = "sft") -> list[dict[str, Any]]:
+    """Rows of the split `train` as TRL wants them for a method, in the form of chat data."""
     return [
-        {
-            "prompt": [{"role": "user", "content": problem.prompt}],
-            "completion": [{"role": "assistant", "content": problem.solution}],
-        }
-        for problem in problems("train", n, seed)
+        chat_row(
+            method,
+            one.prompt,
+            number,
+            right=one.solution,
+            wrong=lambda one=one: wrong_solution(one),  # type: ignore[misc]
+            hidden={"answer": str(one.answer)},
+        )
+        for number, one in enumerate(problems("train", n, seed))
     ]
+
+
+def wrong_solution(one: WordProblem) -> str:
+    """The solution with another result of the last calculation."""
+    wrong = one.answer + random.Random(one.prompt).choice((1, 2, 10))  # noqa: S311 - reproducible, not secret
+    return re.sub(rf"\b{one.answer}(?=\n#### |$)", str(wrong), one.solution)
 
 
 def _drawn(split: Split, rng: random.Random) -> WordProblem | None:

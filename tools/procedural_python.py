@@ -13,7 +13,8 @@ from functools import cache
 from itertools import islice
 from typing import Any, Literal
 
-from hfagent.tools.procedural import Split, draw, split_of
+from hfagent.agent.records import Method
+from hfagent.tools.procedural import Split, chat_row, draw, split_of
 
 Items = Literal["numbers", "words"]
 
@@ -54,11 +55,19 @@ class Task:
     solution: str
     cases: tuple[tuple[Any, Any], ...]
     """Arguments with the expected results; the first argument is 0 or empty."""
+    operations: tuple[Operation, ...]
+    codes: tuple[str, ...]
+    """Of the operations, with their parameters."""
 
     @property
     def signature(self) -> str:
         """The first line of the solution."""
         return self.solution.partition("\n")[0]
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of a program that asks for the solution."""
+        return f'{self.signature}\n    """{self.prompt}"""'
 
     @property
     def tests(self) -> str:
@@ -162,15 +171,44 @@ def tasks(split: Split, n: int, seed: int) -> list[Task]:
     return list(islice(draw(lambda rng: _drawn(split, rng), split=split, seed=seed), n))
 
 
-def train_rows(n: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of the split `train` in the prompt-completion form of chat data."""
-    return [
-        {
-            "prompt": [{"role": "user", "content": task.prompt}],
-            "completion": [{"role": "assistant", "content": f"```python\n{task.solution}```"}],
-        }
-        for task in tasks("train", n, seed)
+def train_rows(n: int, seed: int, method: Method = "sft") -> list[dict[str, Any]]:
+    """Rows of the split `train` as TRL wants them for a method, in the form of chat data."""
+    return [_row(task, method, number) for number, task in enumerate(tasks("train", n, seed))]
+
+
+def _row(task: Task, method: Method, number: int) -> dict[str, Any]:
+    return chat_row(
+        method,
+        task.prompt,
+        number,
+        right=fenced(task.solution),
+        wrong=lambda: fenced(wrong_solution(task)),
+        hidden={"tests": task.tests, "entry_point": task.entry_point, "prefix": task.prefix},
+    )
+
+
+def fenced(program: str) -> str:
+    """A program as a chat answer."""
+    return f"```python\n{program}```"
+
+
+def wrong_solution(task: Task) -> str:
+    """A program that looks like the solution and fails a test: one operation is another one."""
+    source = SOURCES[task.composition.partition(":")[0]]
+    rng = random.Random(task.prompt)  # noqa: S311 - reproducible, not secret
+    exchanges = [
+        (place, other)
+        for place, (own, table) in enumerate(zip(task.operations, (SELECT, CHANGE, FINISH), strict=True))
+        for other in table
+        if (other.takes, other.gives) == (own.takes, own.gives) and other is not own
     ]
+    for place, other in rng.sample(exchanges, len(exchanges)):
+        codes = list(task.codes)
+        codes[place] = other.code.format(k=rng.choice(other.parameters))
+        listed = f"[{codes[1]} for x in {source.code} if {codes[0]}]"
+        if any(_answer(source, listed, codes[2], argument) != expected for argument, expected in task.cases):
+            return f"{task.signature}\n    return {codes[2].replace('items', listed)}\n"
+    raise AssertionError(f"all exchanges in {task.composition!r} give the same answers")
 
 
 @cache
@@ -205,7 +243,8 @@ def _make(name: str, triple: tuple[Operation, ...], rng: random.Random) -> Task 
     """A task, or None where a part could be left out, or the answer guessed, without any test noticing."""
     source = SOURCES[name]
     parameters = [rng.choice(operation.parameters) for operation in triple]
-    select, change, finish = (o.code.format(k=k) for o, k in zip(triple, parameters, strict=True))
+    codes = tuple(o.code.format(k=k) for o, k in zip(triple, parameters, strict=True))
+    select, change, finish = codes
     listed = f"[{change} for x in {source.code} if {select}]"
     inputs = [source.empty, *(_input(name, rng) for _ in range(RANDOM_TESTS))]
     expected = [_answer(source, listed, finish, value) for value in inputs]
@@ -222,7 +261,8 @@ def _make(name: str, triple: tuple[Operation, ...], rng: random.Random) -> Task 
     entry_point = "_".join(operation.name for operation in reversed(triple))
     prompt = rng.choice(OPENINGS).format(name=entry_point, argument=source.argument, what=what)
     solution = f"def {entry_point}({source.argument}):\n    return {finish.replace('items', listed)}\n"
-    return Task(_name(name, triple), prompt, entry_point, solution, tuple(zip(inputs, expected, strict=True)))
+    cases = tuple(zip(inputs, expected, strict=True))
+    return Task(_name(name, triple), prompt, entry_point, solution, cases, triple, codes)
 
 
 def _input(source: str, rng: random.Random) -> Any:

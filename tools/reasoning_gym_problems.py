@@ -7,9 +7,10 @@ from typing import Any
 
 from hfagent.agent.errors import PackageMissing
 from hfagent.agent.records import BenchmarkRef
+from hfagent.agent.train_config import Method
 from hfagent.tools.number_answer import as_number
 from hfagent.tools.problem import BOXED, NumberCheck, Problem
-from hfagent.tools.procedural import Split, split_of
+from hfagent.tools.procedural import Split, chat_row, split_of
 
 TASKS = ("chain_sum", "simple_equations", "leg_counting", "gcd", "basic_arithmetic", "lcm", "products")
 """In turn. Each has one whole number as its answer and draws 200 questions in less than 0.1 s."""
@@ -25,19 +26,27 @@ def problems(benchmark: BenchmarkRef, n: int) -> list[Problem]:
     return list(islice(_draw(benchmark.set, benchmark.seed), n))
 
 
-def train_rows(n: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of the split `train` in the prompt-completion form of chat data; the package gives answers without steps.
+def train_rows(n: int, seed: int, method: Method = "sft") -> list[dict[str, Any]]:
+    """Rows of the split `train` as TRL wants them for a method; the package gives answers without steps.
 
     Raises:
         PackageMissing: reasoning-gym is not installed.
     """
     return [
-        {
-            "prompt": [{"role": "user", "content": problem.prompt}],
-            "completion": [{"role": "assistant", "content": f"\\boxed{{{problem.solution}}}"}],
-        }
-        for problem in islice(_draw("train", seed), n)
+        chat_row(
+            method,
+            problem.prompt,
+            number,
+            right=_boxed(problem.solution),
+            wrong=lambda answer=problem.solution: _boxed(f"{answer}1"),  # type: ignore[misc]
+            hidden={"answer": problem.solution},
+        )
+        for number, problem in enumerate(islice(_draw("train", seed), n))
     ]
+
+
+def _boxed(answer: str) -> str:
+    return f"\\boxed{{{answer}}}"
 
 
 def _draw(split: Split, seed: int) -> Iterator[Problem]:

@@ -33,6 +33,8 @@ READY: list[tuple[Method, dict[str, Any]]] = [
     ("kto", {"prompt": "w1 ", "completion": "w2", "label": True}),
     ("kto", {"chosen": [USER, GOOD], "rejected": [USER, BAD]}),
     ("grpo", {"prompt": "w1", "answer": "w2"}),
+    ("reward", {"prompt": "w1 ", "chosen": "w2", "rejected": "w3"}),
+    ("reward", {"chosen": [USER, GOOD], "rejected": [USER, BAD]}),
 ]
 NEEDS_MAPPING: list[tuple[Method, dict[str, Any]]] = [
     ("sft", {"conversations": [USER, GOOD]}),
@@ -49,6 +51,8 @@ NEEDS_MAPPING: list[tuple[Method, dict[str, Any]]] = [
     ("dpo", {"prompt": "w1 w2", "chosen": [USER, GOOD], "rejected": [USER, BAD]}),
     ("kto", {"prompt": "w1", "response": "w2", "label": True}),
     ("grpo", {"question": "w1", "completions": "w2"}),
+    ("reward", {"question": "w1", "good_response": "w2", "bad_response": "w3"}),
+    ("reward", {"prompt": "w1 ", "chosen": "w2", "rejected": "w3", "margin": "wide"}),
 ]
 INCOMPATIBLE: list[tuple[Method, dict[str, Any]]] = [
     ("sft", {"title": "w1", "stars": 5}),
@@ -62,6 +66,7 @@ INCOMPATIBLE: list[tuple[Method, dict[str, Any]]] = [
     ("dpo", {"prompt": "w1 " * MAX_LENGTH, "chosen": "w2", "rejected": "w3"}),
     ("kto", {"prompt": "w1", "completion": "w2", "label": "good"}),
     ("grpo", {"messages": [USER, GOOD]}),
+    ("reward", {"prompt": "w1", "completion": "w2"}),
 ]
 
 
@@ -104,6 +109,8 @@ def train(method: Method, rows: list[dict[str, Any]], folder: Path) -> Any:
         trainer = trl.SFTTrainer(model(), args=trl.SFTConfig(max_length=MAX_LENGTH, **common), **data)
     elif method == "dpo":
         trainer = trl.DPOTrainer(model(), model(), args=trl.DPOConfig(max_length=MAX_LENGTH, **common), **data)
+    elif method == "reward":
+        trainer = trl.RewardTrainer(scorer(), args=trl.RewardConfig(max_length=MAX_LENGTH, **common), **data)
     else:
         trainer = trl.KTOTrainer(model(), model(), args=trl.KTOConfig(max_length=MAX_LENGTH, **common), **data)
     trainer.train()
@@ -123,10 +130,22 @@ def tokenizer() -> Any:
 
 
 def model() -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM(config())
+
+
+def scorer() -> Any:
+    from transformers import LlamaForSequenceClassification
+
+    return LlamaForSequenceClassification(config(num_labels=1))
+
+
+def config(**options: Any) -> Any:
+    from transformers import LlamaConfig
 
     size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=16, eos_token_id=2, pad_token_id=1, bos_token_id=None, **size))
+    return LlamaConfig(vocab_size=16, eos_token_id=2, pad_token_id=1, bos_token_id=None, **size, **options)
 
 
 @pytest.fixture(autouse=True)

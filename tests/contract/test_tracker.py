@@ -3,15 +3,17 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from hfagent.agent.fakes import FakeTracker
+from hfagent.agent.fakes import Ending, FakeClock, FakeJobRunner, FakeTracker
 from hfagent.agent.ports import Tracker
 from hfagent.agent.records import MetricPoint
 from hfagent.tools.metrics import TrackioTracker
+from hfagent.tools.metrics_http import TrackioServer
 
 Logged = dict[tuple[str, str], list[MetricPoint]]
 
@@ -36,25 +38,54 @@ for (project, run), points in logged.items():
 """
 
 
-def trackio_tracker(folder: Path) -> Tracker:
+SERVE = """
+import sys, trackio
+address = trackio.show(open_browser=False, block_thread=False, host="127.0.0.1")[1]
+print("ADDRESS " + address, flush=True)
+sys.stdin.read()
+"""
+
+
+def write(folder: Path) -> None:
     """Rows written by trackio itself, in a process of its own: it fixes its folder when imported."""
     subprocess.run(
         [sys.executable, "-c", WRITE], input=repr(LOGGED), env={**os.environ, "TRACKIO_DIR": str(folder)},
         text=True, check=True, capture_output=True,
     )  # fmt: skip
-    return TrackioTracker(folder)
 
 
-def fake_tracker(folder: Path) -> Tracker:
+@contextmanager
+def trackio_tracker(folder: Path) -> Iterator[Tracker]:
+    write(folder)
+    yield TrackioTracker(folder)
+
+
+@contextmanager
+def trackio_server(folder: Path) -> Iterator[Tracker]:
+    write(folder)
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE], env={**os.environ, "TRACKIO_DIR": str(folder)}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as server:  # fmt: skip
+        assert server.stdout is not None
+        address = next(line.split()[1] for line in server.stdout if line.startswith("ADDRESS "))
+        no_jobs = FakeJobRunner(FakeClock(), lambda spec: Ending(running_s=1))
+        yield TrackioServer(address, token=None, runner=no_jobs)
+        server.kill()
+
+
+@contextmanager
+def fake_tracker(folder: Path) -> Iterator[Tracker]:
     tracker = FakeTracker()
     tracker.rows.update(LOGGED)
-    return tracker
+    yield tracker
 
 
-@pytest.fixture(scope="module", params=[trackio_tracker, fake_tracker])
-def tracker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tracker:
-    make: Callable[[Path], Tracker] = request.param
-    return make(tmp_path_factory.mktemp("tracker"))
+@pytest.fixture(scope="module", params=[trackio_tracker, trackio_server, fake_tracker])
+def tracker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
+    make: Callable[[Path], AbstractContextManager[Tracker]] = request.param
+    with make(tmp_path_factory.mktemp("tracker")) as made:
+        yield made
 
 
 @pytest.mark.parametrize(("project", "run"), list(LOGGED))

@@ -1,0 +1,94 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#   "pydantic>=2.11",
+#   "torch>=2.6",
+#   "transformers>=5.20,<6",
+#   "trl>=1.16,<2",
+#   "peft>=0.18",
+#   "accelerate>=1.12",
+#   "datasets>=5.2,<6",
+#   "trackio>=0.43",
+# ]
+"""KTO of a LoRA adapter with TRL: single answers, each labelled good or bad, become likelier or less likely.
+
+Exit codes: 0 with a RESULT line; 1 failed, also by a loss that is no number; 2 arguments or data that cannot be used;
+143 stopped by SIGTERM, with a checkpoint.
+"""
+
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hfagent.agent.errors import UsageError
+from hfagent.job_templates import trainer_run, training_args
+from hfagent.job_templates.trainer_run import Rows, Technique
+from hfagent.job_templates.training_args import Args
+from hfagent.job_templates.trl_trainers import trl_trainer
+
+FORMATS = (("prompt", "completion", "label"), ("prompt", "chosen", "rejected"), ("chosen", "rejected"))
+"""What TRL's KTO trains on; a pair becomes two answers."""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Args:
+    """Parse; ends the process with exit code 2 on a wrong argument."""
+    return training_args.parse_args(argv, method="kto", description=__doc__)
+
+
+def _trainer(args: Args, device: str) -> Callable[..., Any]:
+    return trl_trainer("KTOTrainer", device)
+
+
+def _check(args: Args, rows: Rows) -> Rows:
+    """Refuse what teaches nothing; the rows in an order of the seed, since TRL takes KTO's in theirs."""
+    if args.config.per_device_train_batch_size < 2:
+        raise UsageError(
+            "--per-device-train-batch-size 1 is too small for KTO: it compares the answers of a micro-batch; give 2 "
+            "or more"
+        )
+    good, bad = _counts(rows)
+    if not good or not bad:
+        raise UsageError(
+            f"all {good + bad} labels are {bool(good)}: KTO learns from the difference of good and bad answers; add "
+            f"rows of the label {not good}"
+        )
+    return replace(rows, train=random.Random(args.config.seed).sample(rows.train, len(rows.train)))  # noqa: S311
+
+
+def _settings(args: Args, rows: Rows) -> dict[str, Any]:
+    """Weights that let the good and the bad answers count alike, where none are given."""
+    found: dict[str, Any] = {"train_sampling_strategy": "sequential"}  # TRL pairs neighbours to estimate a divergence
+    good, bad = _counts(rows)
+    if args.config.desirable_weight is None and args.config.undesirable_weight is None and good != bad:
+        found |= {"desirable_weight": max(bad / good, 1.0), "undesirable_weight": max(good / bad, 1.0)}
+    return found
+
+
+def _counts(rows: Rows) -> tuple[int, int]:
+    """Good and bad answers to train on."""
+    labels = [bool(row["label"]) for row in rows.train if "label" in row]
+    pairs = len(rows.train) - len(labels)
+    return sum(labels) + pairs, len(labels) - sum(labels) + pairs
+
+
+TECHNIQUE = Technique(
+    method="kto",
+    formats=FORMATS,
+    trl_config="KTOConfig",
+    trainer=_trainer,
+    length=lambda trainer, row: len(row["prompt_ids"]) + len(row["completion_ids"]),
+    measures=("rewards/margins", "rewards/chosen", "rewards/rejected", "kl"),
+    settings=_settings,
+    check=_check,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train by the command line; returns the exit code."""
+    return trainer_run.main(TECHNIQUE, argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

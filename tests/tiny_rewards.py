@@ -1,0 +1,24 @@
+"""Rewards of a person, as `--reward-funcs` finds them by a dotted path."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def holds_w1(completions: Sequence[Any], **columns: Any) -> list[float]:
+    return [float("w1" in completion[0]["content"].split()) for completion in completions]
+
+
+def nan(completions: Sequence[Any], **columns: Any) -> list[float]:
+    return [float("nan")] * len(completions)
+
+
+def raising(completions: Sequence[Any], **columns: Any) -> list[float]:
+    raise KeyError("gone")
+
+
+def short(completions: Sequence[Any], **columns: Any) -> list[float]:
+    return []
+
+
+def later_none(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    return [0.0 if not completion[0]["content"] else None for completion in completions]
