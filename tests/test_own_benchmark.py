@@ -142,3 +142,12 @@ def test_the_file_goes_to_the_job_with_its_hash_and_no_other_will_do(tmp_path: P
     write(path, sums(121))
     with pytest.raises(DatasetError, match="was changed since the plan was made"):
         problems(job)
+
+
+def test_the_example_in_the_docs_can_be_used_as_it_is() -> None:
+    path = Path(__file__).parent.parent / "docs" / "example-benchmark.jsonl"
+    sets: tuple[ProblemSet, ProblemSet] = ("search", "confirm")
+    counts = [of(path, problem_set).n or 0 for problem_set in sets]
+    assert min(counts) >= 30
+    kinds = {problem.check.kind for problem in problems(of(path, "search")) + problems(of(path, "confirm"))}
+    assert kinds == {"code", "number", "text"}
