@@ -84,7 +84,7 @@ def budget_view(state: State, now: datetime) -> Table:
     table.add_row("of it for the planner", money_text(state.planner_micro_usd))
     table.add_row("held for open jobs", money_text(state.held_micro_usd))
     table.add_row("left", "no cap" if left is None else money_text(left))
-    table.add_row("taken", time_text(((state.ended_at or now) - state.started_at).total_seconds()))
+    table.add_row("taken", time_text(max(((state.ended_at or now) - state.started_at).total_seconds(), 0.0)))
     table.add_row("time left", "no limit" if left_s is None else time_text(max(left_s, 0)))
     table.add_row("planned for", time_text(planned_s(state)))
     if state.tokens is not None:

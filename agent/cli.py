@@ -16,7 +16,7 @@ from hfagent import __version__
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS = (
     "run", "estimate", "resume", "status", "report", "logs", "cancel", "publish", "check", "rehearse", "doctor", "mcp",
-    "chat", "watch",
+    "chat", "watch", "verify",
 )  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def publish(
     project: Project = None,
     push: Annotated[str | None, typer.Option(help="Repo of the merged model: user/name. Private.")] = None,
     gguf: Annotated[str | None, typer.Option(help="GGUF files to make, e.g. Q4_K_M,Q8_0.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="A new repo may be seen by all.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="The repo may be seen by all.")] = False,
     anyway: Annotated[bool, typer.Option("--publish-anyway", help="Also without a confirmed gain.")] = False,
     reports_dir: ReportsDir = None,
     state_dir: StateDir = None,
@@ -269,6 +269,14 @@ def doctor(
 
     settings = _settings(backend=backend, flavor=flavor)
     _exit(commands.doctor(settings, model=model, dataset=dataset, as_json=as_json))
+
+
+@app.command()
+def verify(project: Project = None, reports_dir: ReportsDir = None, as_json: AsJson = False) -> None:
+    """Check that a project's ledger holds what was written, line by line."""
+    from hfagent.agent import verify as verifying
+
+    _exit(verifying.verify(project, _settings(reports_dir=reports_dir), as_json=as_json))
 
 
 @app.command()

@@ -2,10 +2,8 @@
 
 import json
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,20 +19,17 @@ from hfagent.agent.records import (
     Export,
     Plan,
 )
+from hfagent.agent.redact import redact
 from hfagent.agent.report_release import export_text
 from hfagent.agent.settings import Settings
 from hfagent.agent.shipping import newest
+from hfagent.agent.signals import Terminated, exit_code, terminable
 from hfagent.agent.state import State
 from hfagent.agent.summary import phase, summary
 from hfagent.agent.wiring import Paths
 
-EXIT = {"finished": 0, "running": 0, "waiting": 0, "failed": 1, "stopped": 3, "interrupted": 130, "terminated": 143}
-"""The last two as a shell reports SIGINT and SIGTERM: 128 + the signal."""
+EXIT = {"finished": 0, "running": 0, "waiting": 0, "failed": 1, "stopped": 3}
 IMAGE = re.compile(r"^!\[(.*)\]\((.*)\)$", re.MULTILINE)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, e.g. of `timeout` or of a machine that shuts down: the night ends as by Ctrl-C."""
 
 
 def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: bool) -> int:
@@ -168,7 +163,7 @@ def logs(name: str, project: str | None, settings: Settings, *, tail: int) -> in
             "another project is chosen with --project"
         ) from error
     for line in lines:
-        print(line)  # noqa: T201 - the result
+        print(redact(line))  # noqa: T201 - the result
     return 0
 
 
@@ -283,7 +278,7 @@ def _show_plan(
 
 def _worked(night: Callable[[], State | None], paths: Paths, *, as_json: bool) -> int:
     """Run a night and print what came of it, also when it was interrupted or crashed."""
-    with _terminable():
+    with terminable():
         return _closed(night, paths, as_json=as_json)
 
 
@@ -300,7 +295,7 @@ def _closed(night: Callable[[], State | None], paths: Paths, *, as_json: bool) -
             console.print(f"or stop it with `hfagent cancel {paths.project}`")
             if as_json:
                 _close(_state(paths), paths, as_json=True)
-        return EXIT[said]
+        return exit_code(signaled)
     except HfagentError as error:
         # Held by another process now: the error is about this attempt, and that process tells how the project stands.
         if not paths.ledger.exists() or is_held(paths.ledger):
@@ -312,21 +307,6 @@ def _closed(night: Callable[[], State | None], paths: Paths, *, as_json: bool) -
         console.print("nothing was started")
         return 0
     return _close(state, paths, as_json=as_json)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Make SIGTERM an exception, once: `timeout` sends it twice, to the process and to its group."""
-
-    def terminate(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _close(state: State, paths: Paths, *, as_json: bool) -> int:

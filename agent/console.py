@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
@@ -19,6 +18,8 @@ from rich.theme import Theme
 from hfagent.agent import estimate, lines
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event
+from hfagent.agent.live_screen import LiveScreen
+from hfagent.agent.loading import kept_adapter
 from hfagent.agent.records import (
     BenchmarkRef,
     Plan,
@@ -54,7 +55,7 @@ class Progress:
         self._recent: deque[str] = deque(maxlen=RECENT)
         self._warned: set[str] = set()
         self._shown = time.monotonic()
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=False)
+        self._live = LiveScreen(console, self._render)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -100,7 +101,7 @@ class Progress:
             run = state.runs[attempt.job.run]
             since = attempt.started_at or attempt.intended_at
             now = datetime.now(UTC)
-            waited = time_text((now - since).total_seconds())
+            waited = time_text(max((now - since).total_seconds(), 0.0))
             said = f"{now:%H:%M:%SZ} waiting run={run.spec.name} for={waited!r} {lines.progress(run, state)}"
             self._say(said.rstrip())
 
@@ -119,15 +120,20 @@ class Progress:
         cost = f"{money_text(state.spent_micro_usd)} spent, {money_text(state.held_micro_usd)} held"
         title = Text.assemble((state.plan.project, "name"), ("  " + state.plan.goal.splitlines()[0][:80], "detail"))
         footer = Text("\n".join(text[: self._console.width - 1] for text in self._recent), style="detail")
-        return Group(title, run_table(state, datetime.now(UTC)), Text(cost, style="detail"), footer)
+        fitting = max(self._console.height - RECENT - 4, 1)
+        return Group(title, run_table(state, datetime.now(UTC), rows=fitting), Text(cost, style="detail"), footer)
 
 
-def run_table(state: State, now: datetime) -> Table:
-    """The runs of a project; what runs counts its time to now."""
+def run_table(state: State, now: datetime, *, rows: int | None = None) -> Table:
+    """The runs of a project, or the last of them; what runs counts its time to now."""
+    runs = list(state.runs.values())
+    earlier = 0 if rows is None else max(len(runs) - rows, 0)
     table = Table(box=None, pad_edge=False, header_style="detail")
     for name in ("run", "kind", "stage", "progress", "score", "vs baseline", "time", "decision"):
         table.add_column(name)
-    for run in state.runs.values():
+    if earlier:
+        table.add_row(Text(f"{earlier} earlier", style="detail"))
+    for run in runs[earlier:]:
         table.add_row(*_row(run, state, now))
     return table
 
@@ -245,14 +251,16 @@ def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
     end = state.ended_at or now
     held_text = f", {money_text(state.held_micro_usd)} held" if state.held_micro_usd else ""
     rows += [
-        ("time", time_text((end - state.started_at).total_seconds())),
+        ("time", time_text(max((end - state.started_at).total_seconds(), 0.0))),
         ("cost", money_text(state.spent_micro_usd) + held_text),
         ("report", _from_here(paths.report)),
     ]
     rows += [("pushed", url) for url in published(state).values()]
-    adapter = kept_adapter(state)
-    if adapter is not None:
-        shown = _from_here(Path(adapter))
+    kept = kept_adapter(state)
+    if kept is not None and kept.fetch is not None:
+        rows += [("model", f"the adapter of {kept.run}; the report tells how it is loaded"), ("fetch", kept.fetch)]
+    elif kept is not None:
+        shown = _from_here(Path(kept.folder))
         # The path has a line of its own, so that a narrow terminal does not break it; the lines are one statement.
         rows += [("model", shown), ("load", "AutoPeftModelForCausalLM.from_pretrained(  # from peft")]
         rows += [("", f'    "{shown}"'), ("", ")")]
@@ -302,10 +310,3 @@ def dataset_view(found: DatasetReport) -> Group:
     if any(check.verdict == "NEEDS_MAPPING" for check in found.methods.values()):
         notes.append(Text(f"NEEDS MAPPING: {MAPPED}", style="detail"))
     return Group(head, table, *notes)
-
-
-def kept_adapter(state: State) -> str | None:
-    """The folder of the kept run's adapter."""
-    run = state.kept
-    adapter = state.runs[run].result.get("adapter") if run is not None else None
-    return None if adapter is None else str(adapter)

@@ -65,6 +65,8 @@ class FolderMailbox:
             part.write_text(request.model_dump_json(), encoding="utf-8")
             part.rename(self._folder / f"{name}.json")
         except OSError as error:
+            for part in self._folder.glob(f"*-{os.getpid()}.part"):
+                part.unlink(missing_ok=True)
             raise SettingsError(
                 f"cannot write a request into {str(self._folder)!r}: {error.strerror}; choose another --state-dir"
             ) from error

@@ -31,8 +31,11 @@ from hfagent.agent.events import (
 from hfagent.agent.evidence import evidence, inputs, trials
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.job_desk import JobDesk
+from hfagent.agent.ledger import Ledger
 from hfagent.agent.model_card import model_card
+from hfagent.agent.pace import Pace
 from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, Unpaused, Vetoed
+from hfagent.agent.ports import Ports
 from hfagent.agent.records import (
     Decision,
     Export,
@@ -44,11 +47,22 @@ from hfagent.agent.records import (
 )
 from hfagent.agent.rules import SEARCH_EXHAUSTED
 from hfagent.agent.state import root_name
+from hfagent.agent.upkeep_facts import ClockJumped
 from hfagent.agent.verdict import Verdict, compare
 
 
 class Desk(JobDesk):
     """What a planner may do with a project."""
+
+    def __init__(self, ledger: Ledger, ports: Ports):
+        super().__init__(ledger, ports)
+        self._pace = Pace(ports.clock)
+
+    def notice_jump(self) -> None:
+        """Record that the clock was set, or that the machine slept, since the last look."""
+        jump = self._pace.jump_s()
+        if jump is not None:
+            self.append(ClockJumped(seconds=jump))
 
     def check_dataset(self) -> DatasetReport | Refusal:
         """Make model and data loadable, then judge the data for every method."""

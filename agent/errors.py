@@ -6,8 +6,10 @@ HfagentError
 │   ├── GoalUnclear                   a sentence that does not say what to work on
 │   ├── PlanRejected                  a goal or a combination that cannot be run
 │   └── DatasetError                  a dataset that cannot be read or does not fit
-├── LedgerError       (OSError)       the ledger is damaged or cannot be written
+├── LedgerError       (OSError)       the ledger cannot be read or written
+│   └── LedgerDamaged                 a line of it is not what was written
 ├── JobError          (RuntimeError)  a job could not be submitted or inspected
+│   ├── NoRoom                        a disk is full or read-only: nothing was started, and a person makes room
 │   ├── BackendAway                   the place where jobs run does not answer: nobody knows, and it may answer later
 │   │   └── NothingSent               likewise, but it is known that nothing was started
 │   └── AccountRefused                the account may not: only a person can mend it
@@ -52,11 +54,27 @@ class DatasetError(UsageError):
 
 
 class LedgerError(HfagentError, OSError):
-    """The ledger is held by another process, damaged, or cannot be written."""
+    """The ledger is damaged, or cannot be read or written."""
+
+
+class LedgerDamaged(LedgerError):
+    """A line of the ledger is not what was written: nothing is built on it."""
+
+    def __init__(self, path: str, line: int, why: str):
+        super().__init__(
+            f"line {line} of the ledger {path!r} is damaged: {why}. Nothing was changed: put a copy of the file from "
+            "before back and check it with `hfagent verify`, or begin a new project"
+        )
+        self.line = line
+        self.why = why
 
 
 class JobError(HfagentError, RuntimeError):
     """A job could not be submitted, found or inspected."""
+
+
+class NoRoom(JobError):
+    """A disk is full, or may not be written: nothing was started, and the project goes on once there is room."""
 
 
 class BackendAway(JobError):

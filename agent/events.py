@@ -1,6 +1,6 @@
 """The facts that a ledger holds: each is appended once and never changed.
 
-A line of the ledger is one fact with `seq`, `at` and `kind` before its own fields.
+A line of the ledger is one fact with `seq`, `at`, `prev` (see `chain`) and `kind` before its own fields.
 """
 
 from datetime import datetime
@@ -36,6 +36,7 @@ from hfagent.agent.records import (
     Score,
     TrainConfig,
 )
+from hfagent.agent.upkeep_facts import ClockJumped, LineTorn, UpkeepFact
 from hfagent.agent.verdict import Verdict
 
 
@@ -302,6 +303,7 @@ Fact = Annotated[
     | PlannerFact
     | CancelRequested
     | BackendFact
+    | UpkeepFact
     | ProjectEnded
     | Crashed,
     Field(discriminator="kind"),
@@ -310,7 +312,7 @@ Fact = Annotated[
 INCIDENTS = (
     Refused, Resumed, Crashed, Proposed, SearchEnded, Flagged, EpochOpened, NoiseMeasured, LookTaken,
     PlannerSwitched, Noted, Paused, Unpaused, ApprovalAsked, Approved, Vetoed,
-    BackendLost, BackendFound, SubmitRetried, StrayFound,
+    BackendLost, BackendFound, SubmitRetried, StrayFound, LineTorn, ClockJumped,
 )  # fmt: skip
 """What the decision log tells beside verdicts and decisions."""
 
@@ -325,15 +327,16 @@ class Event(Record):
     fact: Fact
 
 
-def to_line(event: Event) -> str:
-    """The event as one line of JSON, without a newline."""
+def to_line(event: Event, *, prev: str | None = None) -> str:
+    """The event as one line of JSON, without a newline; `prev` is the hash of the line before."""
     payload = _FACT.dump_json(event.fact).decode()
     at = event.at.isoformat().replace("+00:00", "Z")
-    return f'{{"seq":{event.seq},"at":"{at}",{payload[1:]}'
+    chained = "" if prev is None else f'"prev":"{prev}",'
+    return f'{{"seq":{event.seq},"at":"{at}",{chained}{payload[1:]}'
 
 
 def from_dict(line: dict[str, Any]) -> Event:
-    """The inverse of `to_line`, from parsed JSON.
+    """The inverse of `to_line`, from parsed JSON without `prev`.
 
     Raises:
         pydantic.ValidationError: not a line that this version writes.

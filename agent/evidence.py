@@ -1,7 +1,7 @@
 """What a decision about a training run rests on, gathered from the state. Pure."""
 
 import math
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from hfagent.agent import envelope, estimate, policy, proposals
 from hfagent.agent.decide import Evidence, Extension, Parent
@@ -153,7 +153,7 @@ def _unscored(state: State, line: list[Run]) -> Outcome:
 def watched(state: State, run: Run, now: datetime) -> Watched:
     """What is known of a training run's last job."""
     attempt, train = run.last, run.spec.train or state.plan.train
-    started = attempt.started_at
+    started = None if attempt.started_at is None else attempt.started_at + timedelta(seconds=attempt.shift_s)
     seen = [((at - started).total_seconds(), step) for at, step in run.progress] if started is not None else []
     return Watched(
         points=run.points,

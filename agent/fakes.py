@@ -30,6 +30,7 @@ class FakeClock:
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, 22, tzinfo=UTC)):
         self._now = start
+        self._passed = 0.0
 
     def now(self) -> datetime:
         """The clock's time."""
@@ -37,6 +38,15 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
+        self._now += timedelta(seconds=seconds)
+        self._passed += seconds
+
+    def monotonic(self) -> float:
+        """Seconds that passed."""
+        return self._passed
+
+    def jump(self, seconds: float) -> None:
+        """Be set to another time."""
         self._now += timedelta(seconds=seconds)
 
 
@@ -58,6 +68,8 @@ class _FakeJob:
     spec: JobSpec
     ending: Ending
     created_at: datetime
+    created_after_s: float
+    """By the clock's monotonic time."""
     canceled_at: datetime | None = None
 
 
@@ -81,7 +93,7 @@ class FakeJobRunner:
         if known is not None and known.spec != spec:
             raise JobError(f"key {spec.key!r} was used for another job")
         if known is None:
-            self._jobs[spec.key] = _FakeJob(spec, self._behave(spec), self._clock.now())
+            self._jobs[spec.key] = _FakeJob(spec, self._behave(spec), self._clock.now(), self._clock.monotonic())
             self.submits.append(spec.key)
         return self.inspect(f"fake-{spec.key}")
 
@@ -98,7 +110,7 @@ class FakeJobRunner:
         """The job at the clock's time."""
         job = self._job(job_id)
         started, finished = self._times(job)
-        now, ending = self._clock.now(), job.ending
+        now, ending = self._now(job), job.ending
         common = {"id": job_id, "key": job.spec.key, "url": f"fake://{job.spec.key}", "flavor": job.spec.flavor}
         if job.canceled_at is not None and job.canceled_at < finished:
             return Job(**common, created_at=job.created_at, started_at=min(started, job.canceled_at),
@@ -118,15 +130,14 @@ class FakeJobRunner:
     def cancel(self, job_id: str) -> None:
         """Stop the job now."""
         job = self._job(job_id)
-        job.canceled_at = job.canceled_at or self._clock.now()
+        job.canceled_at = job.canceled_at or self._now(job)
 
     def wait(self, job_ids: Sequence[str], *, timeout_s: float) -> None:
         """Move the clock to the next end among the jobs, at most `timeout_s`."""
-        now = self._clock.now()
         jobs = [self._job(job_id) for job_id in job_ids]
         if any(self.inspect(job_id).ended for job_id in job_ids):
             return
-        ends = [(self._times(job)[1] - now).total_seconds() for job in jobs]
+        ends = [(self._times(job)[1] - self._now(job)).total_seconds() for job in jobs]
         self._clock.advance(min([timeout_s, *ends]))
 
     def _job(self, job_id: str) -> _FakeJob:
@@ -134,6 +145,10 @@ class FakeJobRunner:
             return self._jobs[job_id.removeprefix("fake-")]
         except KeyError:
             raise JobError(f"no job {job_id!r}") from None
+
+    def _now(self, job: _FakeJob) -> datetime:
+        """What the job's own clock shows, which nobody sets."""
+        return job.created_at + timedelta(seconds=self._clock.monotonic() - job.created_after_s)
 
     @staticmethod
     def _times(job: _FakeJob) -> tuple[datetime, datetime]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from hfagent.agent.backend_facts import (
@@ -46,6 +47,7 @@ from hfagent.agent.planner_facts import PlannerCalled, PlannerSwitched, PlannerW
 from hfagent.agent.records import MetricPoint, ProblemSet
 from hfagent.agent.runs import Attempt, Comparison, Run, Stray, Taken
 from hfagent.agent.state import State
+from hfagent.agent.upkeep_facts import ClockJumped
 from hfagent.agent.wishes import Wish
 
 
@@ -119,7 +121,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return replace(state, decisions=(*state.decisions, Taken(event.at, about, decision)))
         case PlannerWoke() as fact:
             used = [n for n in (state.tokens, fact.input_tokens, fact.output_tokens) if n is not None]
-            return replace(state, wakes=state.wakes + 1, tokens=sum(used) if used else None)
+            cost = state.planner_micro_usd + (fact.cost_micro_usd or 0)
+            return replace(state, wakes=state.wakes + 1, tokens=sum(used) if used else None, planner_micro_usd=cost)
         case PlannerCalled() as fact:
             tokens = (state.tokens or 0) + fact.input_tokens + fact.output_tokens
             cost = state.planner_micro_usd + (fact.cost_micro_usd or 0)
@@ -128,6 +131,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return replace(state, stand_in=why if planner == "rules" else None)
         case Resumed():
             return replace(state, crash=None)
+        case ClockJumped(seconds=seconds):
+            return _shifted(state, timedelta(seconds=seconds))
         case Crashed(error=error):
             return replace(state, crash=error)
         case ProjectEnded() as fact:
@@ -170,6 +175,19 @@ def _apply_backend(state: State, event: Event) -> State:
         case StrayEnded(job_id=job_id, stage=stage, cost_micro_usd=cost):
             ended = replace(state.strays[job_id], stage=stage, cost_micro_usd=cost)
             return replace(state, strays={**state.strays, job_id: ended})
+    return state
+
+
+def _shifted(state: State, by: timedelta) -> State:
+    """Open jobs on the clock that was set: what passed for them is unchanged."""
+    for name, run in state.runs.items():
+        if not run.last.open:
+            continue
+        last = replace(run.last, tried_at=run.last.tried_at + by)
+        if last.started_at is not None:
+            last = replace(last, shift_s=last.shift_s + by.total_seconds())
+        progress = tuple((at + by, step) for at, step in run.progress)
+        state = _with_run(state, name, attempts=(*run.attempts[:-1], last), progress=progress)
     return state
 
 

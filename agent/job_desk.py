@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from hfagent.agent import job_ends, jobs
 from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayFound, SubmitRetried
 from hfagent.agent.claim import noise
-from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent
+from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NoRoom, NothingSent
 from hfagent.agent.events import (
     CancelRequested,
     EpochOpened,
@@ -249,6 +249,8 @@ class JobDesk:
         with self._asking():
             try:
                 self._record(job, self.ports.runner.submit(job))
+            except NoRoom:
+                raise  # the key stays alive and its money held: it is asked again with more room
             except BackendAway as error:  # nobody knows: the key stays alive and its money held
                 self._asked_at[job.key] = self.now
                 (self._unsent.add if isinstance(error, NothingSent) else self._unsent.discard)(job.key)

@@ -1,5 +1,6 @@
 """The only memory of a project: append-only JSONL, one writer, on disk before the effect it announces."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -12,23 +13,32 @@ from typing import IO
 
 from pydantic import ValidationError
 
+from hfagent.agent import chain
+from hfagent.agent.chain import Chain
 from hfagent.agent.errors import LedgerError, SettingsError, UsageError
 from hfagent.agent.events import Event, Fact, PlanConfirmed, from_dict, to_line
 from hfagent.agent.ports import Clock
 from hfagent.agent.redact import holds_secret, redact_all
+from hfagent.agent.upkeep_facts import LineTorn
 
 
 def read(path: Path) -> list[Event]:
     """All whole events of a ledger; a torn last line (a crash while writing) is left out.
 
     Raises:
-        LedgerError: no such file, or a damaged line before the last.
+        LedgerError: no such file.
+        LedgerDamaged: a line before the last is not what was written.
     """
+    return read_chain(path).events
+
+
+def read_chain(path: Path) -> Chain:
+    """The events with what holds them together; raises as `read` does."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise LedgerError(f"cannot read the ledger {str(path)!r}: {error.strerror}") from error
-    return _parse(path, data)
+    return chain.parse(str(path), data)
 
 
 def is_held(path: Path) -> bool:
@@ -46,11 +56,13 @@ def is_held(path: Path) -> bool:
 class Ledger:
     """An open ledger. Made by `open_ledger`, which holds the lock."""
 
-    def __init__(self, path: Path, file: IO[bytes], clock: Clock, events: list[Event], *, sync: bool = True):
+    def __init__(self, path: Path, file: IO[bytes], clock: Clock, found: Chain, *, sync: bool = True):
         self.path = path
-        self.events = events
+        self.events = found.events
         self._file = file
         self._clock = clock
+        self._size = found.size
+        self._head = found.head
         self._sync = sync
         self._listeners: list[Callable[[Event], None]] = []
 
@@ -62,6 +74,9 @@ class Ledger:
         """Forget everything: for a project that nobody confirmed."""
         self._file.truncate(0)
         self.events.clear()
+        self._size, self._head = 0, chain.BEGIN
+        for piece in _pieces(self.path):
+            piece.unlink()
 
     def append(self, fact: Fact) -> Event:
         """Write the fact without any secrets, wait until the disk has it, and return the event.
@@ -70,31 +85,54 @@ class Ledger:
             LedgerError: it could not be written; the ledger is as before.
         """
         event = Event(seq=len(self.events) + 1, at=self._clock.now(), fact=fact)
-        line = to_line(event)
+        line = to_line(event, prev=self._head)
         if holds_secret(line):
             event = _redacted(event)
-            line = to_line(event)
-        data = line.encode() + b"\n"
-        size = self._file.seek(0, os.SEEK_END)
-        try:
-            if self._file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if self._sync:
-                os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(size)
-            raise LedgerError(
-                f"cannot write the ledger {str(self.path)!r}: {error.strerror}; free the disk, then `hfagent resume`"
-            ) from error
+            line = to_line(event, prev=self._head)
+        data = line.encode()
+        self._write(data + b"\n")
+        self._head = chain.link(data)
         self.events.append(event)
         for listener in self._listeners:
             listener(event)
         return event
 
+    def mend(self, torn: bytes) -> None:
+        """Put a line that was never whole aside, its bytes kept, and tell of it.
+
+        Raises:
+            LedgerError: they cannot be kept; the ledger is as before.
+        """
+        if torn:
+            piece = self.path.with_name(f"{self.path.name}.torn-after-{len(self.events)}")
+            try:
+                _keep(piece, torn)
+                self._file.truncate(self._size)
+            except OSError as error:
+                raise _unwritable(self.path, error) from error
+        told = {event.fact.kept for event in self.events if isinstance(event.fact, LineTorn)}
+        for piece in _pieces(self.path):  # a crash may have come between the last repair and its line
+            if piece.name not in told and (size := piece.stat().st_size):
+                self.append(LineTorn(kept=piece.name, bytes=size))
+
+    def _write(self, data: bytes) -> None:
+        try:
+            if self._file.seek(0, os.SEEK_END) != self._size:  # a failed write could not be taken back
+                self._file.truncate(self._size)
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if self._sync:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            raise _unwritable(self.path, error) from error
+        self._size += len(data)
+
 
 @contextmanager
 def open_ledger(path: Path, clock: Clock, *, sync: bool = True) -> Iterator[Ledger]:
-    """Lock a ledger for writing, create it if needed, and cut off a torn last line.
+    """Lock a ledger for writing, create it if needed, and put a torn last line aside.
 
     Args:
         path: its file.
@@ -104,7 +142,7 @@ def open_ledger(path: Path, clock: Clock, *, sync: bool = True) -> Iterator[Ledg
     Raises:
         UsageError: another process holds it.
         SettingsError: its folder cannot be written.
-        LedgerError: it is damaged.
+        LedgerError: it is damaged, or what is torn cannot be put aside.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,18 +151,24 @@ def open_ledger(path: Path, clock: Clock, *, sync: bool = True) -> Iterator[Ledg
         raise SettingsError(
             f"cannot write the ledger {str(path)!r}: {error.strerror}; choose another folder with --reports-dir"
         ) from error
+    holder = path.with_name(f".{path.name}.holder")
     with file:
         try:
             _lock(file)
         except OSError as error:
             raise UsageError(
-                f"another hfagent process works on the project {path.stem!r}; see `hfagent status {path.stem}`"
+                f"another hfagent process{_holder(holder)} works on the project {path.stem!r}: see it with "
+                f"`hfagent status {path.stem}`, end it with `hfagent cancel {path.stem}`"
             ) from error
         file.seek(0)
-        data = file.read()
-        events = _parse(path, data)
-        file.truncate(data.rfind(b"\n") + 1)
-        yield Ledger(path, file, clock, events, sync=sync)
+        found = chain.parse(str(path), file.read())
+        if not sync:
+            yield Ledger(path, file, clock, found, sync=False)
+            return
+        with _holding(holder, clock):
+            book = Ledger(path, file, clock, found)
+            book.mend(found.torn)
+            yield book
 
 
 def _redacted(event: Event) -> Event:
@@ -147,22 +191,48 @@ def _lock(file: IO[bytes]) -> None:
     return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+@contextmanager
+def _holding(path: Path, clock: Clock) -> Iterator[None]:
+    """Say who holds the lock, for the message to whoever comes second; the lock alone counts."""
+    with contextlib.suppress(OSError):
+        path.write_text(f"{os.getpid()} {clock.now():%Y-%m-%d %H:%M:%S} UTC", encoding="utf-8")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _holder(path: Path) -> str:
+    try:
+        pid, since = path.read_text(encoding="utf-8").split(" ", 1)
+    except (OSError, ValueError):
+        return ""
+    return f" (pid {pid}, since {since})"
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Write the file, whole and on disk, or leave none."""
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _pieces(ledger: Path) -> list[Path]:
+    return sorted(ledger.parent.glob(f"{ledger.name}.torn-after-*"))
+
+
+def _unwritable(path: Path, error: OSError) -> LedgerError:
+    return LedgerError(
+        f"cannot write the ledger {str(path)!r}: {error.strerror}; free the disk, then `hfagent resume {path.stem}`"
+    )
+
+
 def is_confirmed(path: Path) -> bool:
     """Whether the project was ever started: one that was not may be replaced."""
     return any(isinstance(event.fact, PlanConfirmed) for event in read(path))
-
-
-def _parse(path: Path, data: bytes) -> list[Event]:
-    lines = data.split(b"\n")[:-1]
-    events = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            event = from_dict(json.loads(line))
-        except (ValueError, ValidationError) as error:
-            raise LedgerError(f"line {number} of the ledger {str(path)!r} is damaged: {error}") from error
-        if event.seq != number:
-            raise LedgerError(
-                f"line {number} of the ledger {str(path)!r} has seq {event.seq}: lines were lost or added"
-            )
-        events.append(event)
-    return events

@@ -35,6 +35,7 @@ from hfagent.agent.events import (
 from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, PlannerSwitched, Unpaused, Vetoed
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
+from hfagent.agent.upkeep_facts import ClockJumped, LineTorn
 
 SMOKE_STEPS = 3
 """Optimizer steps of a smoke run, as the training templates cut it."""
@@ -128,6 +129,10 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
             return f"job={job_id} stage={stage}"
         case BackendFound():
             return "it answers again"
+        case ClockJumped(seconds=seconds):
+            return f"seconds={seconds:+.0f}"
+        case LineTorn(kept=kept, bytes=size):
+            return f"bytes={size} kept={kept}"
         case Crashed(error=error) | BackendLost(error=error):
             return f"error={error!r}"
     return None

@@ -68,6 +68,7 @@ def look(desk: Desk, mailbox: Mailbox) -> None:
     """Bring a project up to date with its jobs and with what a person asks; end it when asked to, or out of time."""
     why = mailbox.stop_asked()  # before anything is started, or looked at, which may fail
     if why is None:
+        desk.notice_jump()
         desk.reconcile()
         desk.observe()
         for request in mailbox.take():

@@ -1,16 +1,20 @@
 """The card of a published model: what it is, how much better, by which evidence, and how to load it. Pure."""
 
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfagent.agent.claim import claim
 from hfagent.agent.records import Claim, Export, RunSpec
+from hfagent.agent.release import file_check
 from hfagent.agent.report_release import files_table
 from hfagent.agent.report_words import EMBEDDED_MODEL_WORDS, hub_dataset, hub_model
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.trackio_links import run_link
 from hfagent.agent.view import verdict_text
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 TASKS = {
     "procedural_python": "procedural Python functions",
@@ -35,7 +39,7 @@ def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = Fal
     run, export = state.runs[str(state.kept)], publish.export or Export()
     title = str(export.push).rpartition("/")[2] + ("-GGUF" if gguf else "")
     parts = [
-        _front_matter(state, run, title, export, gguf=gguf),
+        _front_matter(state, run, title, publish, gguf=gguf),
         f"# {title}",
         _what(state),
         _verdict(state),
@@ -47,23 +51,10 @@ def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = Fal
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(state: State, run: Run, title: str, export: Export, *, gguf: bool) -> str:
-    from huggingface_hub import EvalResult, ModelCardData
+def _front_matter(state: State, run: Run, title: str, publish: RunSpec, *, gguf: bool) -> str:
+    from huggingface_hub import ModelCardData
 
-    method, dataset, results = state.plan.method, hub_dataset(state), []
-    confirm = state.scored(run.spec.name, "confirm")
-    if confirm is not None and confirm.score is not None:
-        name = confirm.score.benchmark.name
-        results.append(
-            EvalResult(
-                task_type="text-generation",
-                dataset_type=name,
-                dataset_name=TASKS.get(name, name),
-                metric_type=confirm.score.metric,
-                metric_value=round(confirm.score.value, 4),
-                metric_name=confirm.score.metric,
-            )
-        )
+    method, dataset, export = state.plan.method, hub_dataset(state), publish.export or Export()
     data: dict[str, Any] = {
         "base_model": str(export.push) if gguf else hub_model(state),
         "datasets": None if dataset is None else [dataset],
@@ -71,9 +62,35 @@ def _front_matter(state: State, run: Run, title: str, export: Export, *, gguf: b
         "pipeline_tag": "text-generation",
         "tags": ["hfagent", "trl", method, *(["gguf", "llama.cpp"] if gguf else ["trackio"])],
         "model_name": title,
-        "eval_results": results or None,
+        "eval_results": _eval_results(state, run, publish if gguf else None) or None,
     }
     return f"---\n{ModelCardData(**data).to_yaml()}\n---"
+
+
+def _eval_results(state: State, run: Run, files: RunSpec | None) -> "list[EvalResult]":
+    """The score on the confirm set: of the model, or of each file of a push that was judged."""
+    from huggingface_hub import EvalResult
+
+    confirm = state.scored(run.spec.name, "confirm")
+    if confirm is None or confirm.score is None:
+        return []
+    name, metric = confirm.score.benchmark.name, confirm.score.metric
+    scores = {metric: confirm.score.value}
+    if files is not None:
+        asked = files.export.quantize if files.export is not None else ()
+        checks = [file_check(state, str(files.exported), quantization) for quantization in asked]
+        scores = {f"{metric} ({check.quantization})": check.score for check in checks if check is not None}
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=name,
+            dataset_name=TASKS.get(name, name),
+            metric_type=metric,
+            metric_value=round(value, 4),
+            metric_name=label,
+        )
+        for label, value in scores.items()
+    ]
 
 
 def _what(state: State) -> str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from hfagent.agent import report
+from hfagent.agent import report, room
 from hfagent.agent.console import Progress
 from hfagent.agent.control import Request
 from hfagent.agent.desk import Desk
@@ -54,7 +54,10 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
         paths.mailbox(settings.state_dir).clear()
         try:
             book.append(PlanMade(plan=plan, versions=versions()))
-            with _followed(book, ports, paths, settings, console) as (desk, progress):
+            with (
+                room.needed(paths.project),
+                _followed(book, ports, paths, settings, console) as (desk, progress),
+            ):
                 if not _agreed(desk, ask, progress):
                     paths.abandon()
                     return None
@@ -71,6 +74,7 @@ def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) 
     Of one that has ended, what outlived it is ended and counted.
     """
     with (
+        room.needed(paths.project),
         open_ledger(paths.ledger, ports.clock) as book,
         _followed(book, ports, paths, settings, console) as (desk, progress),
     ):

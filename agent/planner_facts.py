@@ -16,6 +16,8 @@ class PlannerWoke(Record):
     input_tokens: int | None = None
     """Of ledgers that were written before there was `PlannerCalled`."""
     output_tokens: int | None = None
+    estimated: bool = False
+    cost_micro_usd: int | None = None
 
 
 class PlannerCalled(Record):

@@ -28,6 +28,10 @@ class Clock(Protocol):
         """The current time, UTC."""
         ...
 
+    def monotonic(self) -> float:
+        """Seconds that passed since any moment, whatever the clock is set to meanwhile."""
+        ...
+
 
 class JobRunner(Protocol):
     """Where jobs run."""
@@ -45,6 +49,7 @@ class JobRunner(Protocol):
         Raises:
             AccountRefused: it did not start, and none will until a person has mended the account.
             NothingSent: it did not start; submit it again later.
+            NoRoom: it did not start, and can under the same key once there is room.
             BackendAway: nobody knows; look for the key after `settle_s`, then submit again.
             JobError: it did not start.
         """

@@ -232,7 +232,7 @@ class Job(Record):
             return self.billed_s
         if self.started_at is None or self.finished_at is None:
             return None
-        return (self.finished_at - self.started_at).total_seconds()
+        return max((self.finished_at - self.started_at).total_seconds(), 0.0)  # the clock may have been set back
 
 
 class MetricPoint(Record):
@@ -297,7 +297,7 @@ class Claim(Record):
     reason: str
     run: str | None
     """The training run that it is about; None where none was kept."""
-    gain: float | None
+    gain: float | None = None
     """Published gain, in score units: corrected for being published only when significant; None without a claim."""
     look: int | None
     """How often this confirm set was looked at for this base model, this look included; None without a look."""

@@ -10,7 +10,7 @@ MASK = "***"
 _NAMES = (b"_API_KEY", b"_TOKEN", b"_SECRET", b"_PASSWORD", b"HFAGENT_NOTIFY")
 """Ends of the names of variables that hold secrets; as bytes, which need no decoding: each event is looked at."""
 _SHAPES = (
-    r"\bhf_[A-Za-z0-9]{30,}"
+    r"\bhf_(?:[A-Za-z0-9]{30,}|(?:oauth|jwt)_[\w.-]{20,})"
     r"|\bsk-(?=[\w-]*[0-9])(?=[\w-]*[A-Z])[\w-]{20,}"
     r"|(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{12,}"
 )

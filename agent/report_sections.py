@@ -52,6 +52,7 @@ from hfagent.agent.report_words import (
 )
 from hfagent.agent.runs import Comparison, Run, Taken
 from hfagent.agent.state import State, root_name
+from hfagent.agent.upkeep_facts import ClockJumped, LineTorn
 from hfagent.agent.verdict import sentence
 
 SHOWN_ROWS = 20
@@ -194,6 +195,12 @@ def _incident_row(state: State, event: Event) -> list[str]:  # noqa: C901 - one 
             return ["crashed", NONE, NONE, prose(error), NONE]
         case BackendLost(error=error):
             return ["backend away", NONE, NONE, f"{prose(error)}; its jobs go on, their money stays held", NONE]
+        case ClockJumped(seconds=seconds):
+            reason = f"the clock of this machine went {duration(abs(seconds))} {'forward' if seconds > 0 else 'back'}"
+            return ["clock", NONE, NONE, f"{reason}, or it slept; jobs are watched by what passed for them", NONE]
+        case LineTorn(kept=kept, bytes=size):
+            reason = f"the ledger's last line was cut off while it was written; its {size} bytes are in {code(kept)}"
+            return ["torn line", NONE, NONE, reason, NONE]
         case BackendFound():
             return ["backend back", NONE, NONE, "it answers again", NONE]
         case SubmitRetried(key=key):

@@ -3,6 +3,7 @@
 import json
 
 from hfagent.agent import report_facts as facts
+from hfagent.agent.loading import kept_adapter
 from hfagent.agent.markdown import NONE, code, dollars, duration, fenced, link, plain, prose, table, times, utc, value
 from hfagent.agent.report_words import STAGE_WORDS, points, score
 from hfagent.agent.runs import Comparison
@@ -82,7 +83,7 @@ def _verdict_facts(state: State) -> list[list[str]]:
     tokens = "" if state.tokens is None else f", {state.tokens} tokens"
     cap = "no cap" if plan.budget_micro_usd is None else f"cap {dollars(plan.budget_micro_usd)}"
     hours = "no limit" if plan.max_hours is None else f"limit {value(plan.max_hours)} h"
-    taken = duration((end - state.started_at).total_seconds())
+    taken = duration(max((end - state.started_at).total_seconds(), 0.0))
     return [
         *_interval_facts(headline(state)),
         *_claim_facts(state),
@@ -142,21 +143,23 @@ def _interval_facts(found: Verdict | None) -> list[list[str]]:
 
 
 def _loading(state: State) -> list[str]:
-    kept, confirmed = state.kept, headline(state)
-    adapter = state.runs[kept].result.get("adapter") if kept is not None and kept in state.runs else None
-    if not isinstance(adapter, str) or (confirmed is not None and confirmed.label == "worse"):
+    kept, confirmed = kept_adapter(state), headline(state)
+    if kept is None or (confirmed is not None and confirmed.label == "worse"):
         return []
     pushed = published(state)
     if pushed:
         return _published(pushed)
-    text = (
-        "from peft import AutoPeftModelForCausalLM\n"
-        "from transformers import AutoTokenizer\n\n"
-        f"model = AutoPeftModelForCausalLM.from_pretrained({json.dumps(adapter)})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(adapter)})"
-    )
-    lead = f"The adapter of {code(str(kept))} is loaded with its base model by"
-    return ["", lead, "", *fenced(text, language="python")]
+    name = code(kept.run)
+    load = ["", f"The adapter of {name} is loaded with its base model by", "", *fenced(kept.code, language="python")]
+    if kept.fetch is None:
+        return load
+    return [
+        "",
+        f"The adapter of {name} is in the jobs' bucket, and fetched by",
+        "",
+        *fenced(kept.fetch, language="sh"),
+        *load,
+    ]
 
 
 def _published(pushed: dict[str, str]) -> list[str]:

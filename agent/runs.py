@@ -40,6 +40,8 @@ class Attempt:
     message: str | None = None
     result: Mapping[str, Any] | None = None
     cancel_why: str | None = None
+    shift_s: float = 0.0
+    """By how much the clock has jumped since its start."""
 
     @property
     def lost(self) -> bool:

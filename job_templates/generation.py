@@ -96,7 +96,7 @@ def complete_ids(model: Any, tokenizer: Any, *, prompts: Sequence[list[int]], de
     """One completion of each prompt, as tokens, with the one that ended it where it ended within its limit."""
     rows = [Row(index, []) for index in range(len(prompts))]
     batches = [rows[begin : begin + decoding.batch_size] for begin in range(0, len(rows), decoding.batch_size)]
-    workers, complete = _completer(model, tokenizer, prompts, decoding, lambda *_: False, batches=len(batches))
+    workers, complete = _completer(model, tokenizer, prompts, decoding, lambda _, text: False, batches=len(batches))
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(lambda index: complete(index, batches[index], lambda _: None), range(len(batches))))
     return [row.tokens + ([] if row.end is None else [row.end]) for row in rows]

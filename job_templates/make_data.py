@@ -59,9 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--revision", help="its commit or branch on the Hub")
     parser.add_argument("--adapter", type=Path, help="LoRA folder, merged into the model before")
     parser.add_argument("--method", required=True, choices=tuple(MAKERS), help="what is to be trained on the data")
-    parser.add_argument(
-        "--prompts", required=True, help=f"{', '.join(EMBEDDED)}, or a Hub id, file or folder with prompts"
-    )
+    parser.add_argument("--prompts", required=True, help=f"{', '.join(EMBEDDED)}, a Hub id, file or folder")
     parser.add_argument("--config", help="config of that dataset")
     parser.add_argument("--split", default="train", help="split of that dataset")
     parser.add_argument("--mapping", help="ColumnMapping as JSON: how its rows are rewritten")

@@ -1,8 +1,10 @@
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +22,8 @@ from hfagent.agent.clock import SystemClock
 from hfagent.agent.dataset_records import DatasetReport, MethodCheck
 from hfagent.agent.events import Event, JobIntended, to_line
 from hfagent.agent.ledger import open_ledger
+from hfagent.agent.live_screen import LiveScreen
+from hfagent.agent.loading import kept_adapter
 from hfagent.agent.records import (
     RunSpec,
 )
@@ -193,7 +197,8 @@ def test_a_resume_beside_a_working_process_is_refused_in_one_line(shell: Shell, 
     with open_ledger(finished, SystemClock()):
         code, out, err = shell("resume", "night")
     assert (code, out) == (2, "")
-    assert "another hfagent process works on the project 'night'" in err
+    assert f"another hfagent process (pid {os.getpid()}, since " in err
+    assert "works on the project 'night'" in err
 
 
 def test_sigterm_ends_like_ctrl_c_and_says_how_to_go_on(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,13 +227,42 @@ def test_what_runs_shows_the_time_until_now() -> None:
     assert "time      5 min 00 s" in closing
 
 
+def test_a_screen_shows_the_newest_runs_and_how_many_are_above_it() -> None:
+    state = state_of(finished_night())
+    console = Console(width=200, theme=terminal.THEME)
+    with console.capture() as shown:
+        console.print(terminal.run_table(state, state.updated_at, rows=2))
+    lines = shown.get().splitlines()
+    assert lines[1].startswith(f"{len(state.runs) - 2} earlier")
+    assert [line.split()[0] for line in lines[2:]] == list(state.runs)[-2:]
+
+
+def test_a_screen_that_is_dear_to_draw_is_drawn_less_often() -> None:
+    drawn = 0
+
+    def render() -> str:
+        nonlocal drawn
+        until = time.thread_time() + 0.05
+        while time.thread_time() < until:
+            pass
+        drawn += 1
+        return "x"
+
+    screen = LiveScreen(Console(force_terminal=True, file=io.StringIO()), render)
+    screen.start()
+    time.sleep(2.5)
+    screen.stop()
+    assert 2 <= drawn <= 4  # at its start, after a second, at its end: another would be after ten seconds
+
+
 def test_a_path_in_the_closing_block_is_never_broken(shell: Shell, tmp_path: Path) -> None:
     state = state_of(finished_night())
     closing = terminal.closing(state, Paths(tmp_path, "p"), state.updated_at, held=False)
-    adapter = terminal.kept_adapter(state)
+    kept = kept_adapter(state)
+    assert kept is not None
     code = [line[10:] for line in closing.splitlines() if line.startswith(("load", " "))]
     assert code[0].startswith("AutoPeftModelForCausalLM")
-    assert eval("\n".join(code), {"AutoPeftModelForCausalLM": Loader}) == adapter
+    assert eval("\n".join(code), {"AutoPeftModelForCausalLM": Loader}) == kept.folder
 
 
 class Loader:

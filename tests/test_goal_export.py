@@ -93,6 +93,8 @@ def test_a_confirmed_model_is_merged_judged_and_pushed_with_its_card(tmp_path: P
     files = Path(args["--gguf-card"]).read_text()
     assert "llama-server -hf ada/tuned-GGUF:Q8_0" in files
     assert "| 0.560 | +0.0 points" in files
+    (scored,) = ModelCard(files).data.eval_results or []
+    assert (scored.metric_name, scored.metric_value) == ("pass@1 (Q8_0)", 0.56)
     text = render(state)
     assert "https://hub/ada/tuned" in text
     assert 'AutoModelForCausalLM.from_pretrained("ada/tuned")' in text

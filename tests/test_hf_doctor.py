@@ -172,10 +172,13 @@ def test_a_night_of_a_good_account_may_begin(hub: Emulator) -> None:
     assert "ada/hfagent" in hub.hub.buckets
 
 
-def test_a_public_bucket_is_told(hub: Emulator) -> None:
+def test_nothing_is_put_into_a_public_bucket(hub: Emulator) -> None:
     hub.hub.create_bucket("ada", "hfagent")
-    found = look(hub, hub.hub.add_user("ada"))["bucket"]
-    assert (found.status, "public" in found.detail) == ("note", True)
+    token = hub.hub.add_user("ada")
+    assert broken(look(hub, token)) == {"bucket"}
+    error = refusal(hub, token)
+    assert isinstance(error, SettingsError)
+    assert "make it private" in str(error)
 
 
 def test_a_bucket_that_is_there_must_be_writable(hub: Emulator) -> None:

@@ -1,6 +1,7 @@
 """Jobs on hf as their runner sees them, where the service answers late, oddly or not at all."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hfagent.job_templates.remote import ARGS
 from hfagent.tools.hf_jobs import HfJobRunner
 from hfagent.tools.hub_calls import api
 from hfagent.tools.job_bucket import JobBucket
+from hfagent.tools.job_log import last_lines
 
 LEAVE = """
 import pathlib, time
@@ -192,3 +194,28 @@ def test_the_log_of_a_quiet_job_holds_nobody_up(place: Place) -> None:
     begun = time.monotonic()
     assert list(runner.logs(job.id, tail=5)) == ["here"]
     assert time.monotonic() - begun < 4
+
+
+def test_a_job_that_ends_in_the_queue_costs_nothing(place: Place) -> None:
+    place.jobs.behave = lambda body: Behavior(stuck=True)
+    runner = place.runner()
+    job = runner.submit(spec())
+    runner.cancel(job.id)
+    ended = end_of(runner, job)
+    assert (ended.stage, ended.running_s) == ("CANCELED", 0)
+
+
+def test_a_log_without_end_is_read_for_a_bounded_time_in_bounded_memory() -> None:
+    asked = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal asked
+        while True:
+            asked += 1
+            yield f"line {asked}"
+
+    before, begun = threading.active_count(), time.monotonic()
+    found = last_lines(endless, 5, wait_s=0.3)
+    assert time.monotonic() - begun < 2
+    assert len(found) == 5
+    until(lambda: threading.active_count() == before)

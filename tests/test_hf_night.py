@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tests.emulator.jobs import Behavior, Jobs
 from tests.emulator.server import Emulator
 from world import SKILL, KilledError, World, at_desk, ended, work
@@ -24,9 +25,12 @@ from hfagent.agent.clock import SystemClock
 from hfagent.agent.errors import AccountRefused, OutOfCredit
 from hfagent.agent.events import Event, JobIntended
 from hfagent.agent.folding import fold
+from hfagent.agent.night import resume
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import JobSpec
+from hfagent.agent.settings import Settings
 from hfagent.agent.state import State
+from hfagent.agent.wiring import Paths
 from hfagent.job_templates.remote import ARGS
 from hfagent.tools.hf_jobs import KEY, HfJobRunner
 from hfagent.tools.hub_calls import api
@@ -193,6 +197,22 @@ def test_a_launch_that_is_taken_after_the_settle_time_is_a_stray_and_paid(cloud:
     assert [fact.key for fact in facts(path, StrayFound)] == ["night-baseline-a1"]
     assert len(cloud.jobs.keyed(KEY, "night-baseline-a1")) == 2
     assert_paid_as_billed(state, cloud)
+
+
+def test_a_job_that_is_taken_after_the_end_is_ended_by_a_resume_and_paid(cloud: Cloud, tmp_path: Path) -> None:
+    cloud.emulator.faults.plan(path=r"^/api/jobs/ada$", method="POST", times=1, when="after")
+    late = Behavior(script="import time; time.sleep(600)", hidden_s=600.0)
+    cloud.special = lambda key: late if "smoke-a1" in key and not cloud.jobs.keyed(KEY, key) else None
+    before = night(tmp_path / "n.jsonl", cloud)
+    assert ended(before) == "finished"
+    (job,) = [job for job in cloud.jobs.all if job.behavior == late]
+    job.behavior = replace(late, hidden_s=0.0)
+    settings = Settings(reports_dir=tmp_path, state_dir=tmp_path / "state")
+    state = resume(Paths(tmp_path, "n"), cloud.ports, settings, console=Console(quiet=True))
+    assert job.stage == "CANCELED"
+    assert_paid_as_billed(state, cloud)
+    assert state.spent_micro_usd != before.spent_micro_usd
+    assert "hf_" not in (tmp_path / "n.md").read_text()
 
 
 def test_a_service_that_stumbles_is_asked_again(cloud: Cloud, tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from hfagent.agent.chain import link
 from hfagent.agent.errors import LedgerError, SettingsError, UsageError
 from hfagent.agent.events import Crashed, Resumed
 from hfagent.agent.fakes import FakeClock
 from hfagent.agent.ledger import is_held, open_ledger, read
+from hfagent.agent.upkeep_facts import LineTorn
 
 
 def fill(path: Path, n: int) -> None:
@@ -21,10 +23,12 @@ def test_lines_are_json_with_seq_at_and_kind(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     fill(path, 2)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
+    links = [line.pop("prev") for line in lines]
     assert lines == [
         {"seq": 1, "at": "2026-01-01T22:00:00Z", "kind": "resumed", "pid": 1},
         {"seq": 2, "at": "2026-01-01T22:00:00Z", "kind": "resumed", "pid": 2},
     ]
+    assert links == [link(b""), link(path.read_bytes().split(b"\n")[0])]
 
 
 def test_events_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -34,15 +38,47 @@ def test_events_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert read(path) == written
 
 
-def test_a_torn_last_line_is_left_out_and_then_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "torn", [b'{"seq":3,"at":"2026-01-01T22:00:', b'{"seq":3,"at"' + bytes(40) + b"\n"], ids=["cut off", "zeros"]
+)
+def test_a_torn_last_line_is_left_out_and_then_put_aside_with_its_bytes(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "p.jsonl"
     fill(path, 2)
-    with path.open("a") as file:
-        file.write('{"seq":3,"at":"2026-01-01T22:00:')
+    with path.open("ab") as file:
+        file.write(torn)
     assert [event.seq for event in read(path)] == [1, 2]
     with open_ledger(path, FakeClock()) as book:
+        told = book.events[-1].fact
+        assert isinstance(told, LineTorn)
+        assert (told.bytes, (tmp_path / told.kept).read_bytes()) == (len(torn), torn)
         book.append(Resumed(pid=3))
-    assert [event.seq for event in read(path)] == [1, 2, 3]
+    with open_ledger(path, FakeClock()) as book:
+        assert [event.fact.kind for event in book.events] == ["resumed", "resumed", "line_torn", "resumed"]
+
+
+def test_a_torn_line_that_was_put_aside_is_told_of_though_a_crash_came_between(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    fill(path, 2)
+    (tmp_path / "p.jsonl.torn-after-2").write_bytes(b"{")
+    with open_ledger(path, FakeClock()) as book:
+        assert book.events[-1].fact == LineTorn(kept="p.jsonl.torn-after-2", bytes=1)
+
+
+def test_a_torn_line_that_cannot_be_kept_stays_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    fill(path, 2)
+    with path.open("ab") as file:
+        file.write(b"x" * 50)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+    try:
+        with pytest.raises(LedgerError, match="free the disk"), open_ledger(path, FakeClock()):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert [child.name for child in tmp_path.iterdir()] == ["p.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +121,8 @@ def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     assert opened.wait(10)
     try:
         assert is_held(path)
-        with pytest.raises(UsageError, match="another hfagent process"), open_ledger(path, FakeClock()):
+        said = rf"another hfagent process \(pid {other.pid}, since 2026-01-01 22:00:00 UTC\) works on the project 'p'"
+        with pytest.raises(UsageError, match=said), open_ledger(path, FakeClock()):
             pass
         assert len(read(path)) == 1
     finally:

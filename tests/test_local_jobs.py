@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -246,6 +247,51 @@ def test_a_killed_supervisor_makes_the_job_lost_and_leaves_no_process(
     assert (ended.stage, ended.message, ended.exit_code) == ("ERROR", f"lost: {cause}", None)
     assert job_supervisor.marked(folder) == []
     assert runner.find("k") == ended
+
+
+def test_after_a_reboot_a_job_is_lost_and_the_process_that_got_its_pid_is_left_alone(
+    runner: LocalJobRunner, tmp_path: Path
+) -> None:
+    """Reboot: another process has the supervisor's pid by now."""
+    job = runner.submit(make_spec(tmp_path, FOREVER))
+    folder = tmp_path / "jobs" / "k"
+    run = json.loads((folder / "run.json").read_text())
+    os.kill(run["pid"], signal.SIGKILL)
+    job_supervisor.end_all(lambda: job_supervisor.marked(folder), grace_s=1)
+    with subprocess.Popen([sys.executable, "-c", FOREVER]) as other:
+        try:
+            reused = run | {"boot_id": "of another day", "pid": other.pid}
+            job_supervisor.write_json(folder / "run.json", reused)
+            ended = runner.inspect(job.id)
+            assert (ended.stage, ended.message) == ("ERROR", "lost: the machine was restarted")
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+def test_a_job_dies_at_its_time_limit_though_nobody_is_left_to_look(runner: LocalJobRunner, tmp_path: Path) -> None:
+    """Lease: hfagent is killed, and the job runs into its time limit."""
+    spec = make_spec(tmp_path, "print('on', flush=True)\n" + FOREVER, timeout_s=1)
+    assert in_child(lambda: os.kill(os.getpid(), signal.SIGKILL) if runner.submit(spec) else None) == -signal.SIGKILL
+    folder = tmp_path / "jobs" / "k"
+    until(lambda: (folder / "exit.json").exists())
+    told = json.loads((folder / "exit.json").read_text())
+    assert (told["stage"], told["message"]) == ("ERROR", "Job timeout")
+    assert 1 <= told["running_s"] < 5
+    assert job_supervisor.marked(folder) == []
+
+
+def test_the_seconds_of_a_job_are_those_that_passed_whatever_its_clock_says(
+    runner: LocalJobRunner, tmp_path: Path
+) -> None:
+    """The clock is set back while a job runs."""
+    job = end_of(runner, runner.submit(make_spec(tmp_path, "print('RESULT {}')")))
+    path = tmp_path / "jobs" / "k" / "exit.json"
+    job_supervisor.write_json(path, json.loads(path.read_text()) | {"finished_at": "2001-01-01T00:00:00Z"})
+    told = runner.inspect(job.id)
+    assert told.running_s == job.running_s
+    assert told.running_s is not None
+    assert 0 < told.running_s < 20
 
 
 def test_a_supervisor_told_to_end_takes_the_job_with_it(runner: LocalJobRunner, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hfagent.agent.records import MetricPoint
+from hfagent.tools import metrics
 from hfagent.tools.metrics import TrackioTracker, database_name, default_folder
 
 PROJECTS = ["night-1", "my.model", "a b/c", "Über_größe", "...", "x" * 40]
@@ -82,6 +84,23 @@ def test_a_file_that_is_no_store_gives_no_points(tmp_path: Path) -> None:
     (tmp_path / "p.db").write_bytes(b"not a database, not a database" * 100)
     (tmp_path / "q.db").touch()
     assert [*TrackioTracker(tmp_path).points("p", "r"), *TrackioTracker(tmp_path).points("q", "r")] == []
+
+
+def test_a_store_that_another_process_has_locked_is_read_once_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trackio's store is locked: the look goes on without metrics, and has them later."""
+    monkeypatch.setattr(metrics, "LOCK_WAIT_S", 0.1)
+    with closing(sqlite3.connect(tmp_path / "p.db", isolation_level=None)) as store:
+        store.execute("CREATE TABLE metrics (id INTEGER PRIMARY KEY, run_id, run_name, step, metrics)")
+        row = ("i", "r", 0, json.dumps({"train/global_step": 1, "train/loss": 2.0}))
+        store.execute("INSERT INTO metrics (run_id, run_name, step, metrics) VALUES (?, ?, ?, ?)", row)
+        store.execute("BEGIN EXCLUSIVE")
+        begun = time.monotonic()
+        assert TrackioTracker(tmp_path).points("p", "r") == []
+        assert time.monotonic() - begun < 2
+        store.execute("COMMIT")
+        assert TrackioTracker(tmp_path).points("p", "r") == [MetricPoint(step=1, values={"train/loss": 2.0})]
 
 
 def test_a_poll_of_a_long_run_reads_only_its_end(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from decimal import Decimal
 import pytest
 
 from hfagent.agent.records import BenchmarkRef
-from hfagent.agent.train_config import METHODS, Method
 from hfagent.tools import benchmarks
 from hfagent.tools.contamination import check
 from hfagent.tools.judging import Judge
@@ -57,20 +56,9 @@ def test_training_rows_are_chats_that_are_clean_of_both_sets() -> None:
     assert check([*rows, planted], held, dataset_id="rows", benchmarks=refs).flagged == (400,)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_rows_for_every_method_hold_right_and_wrong_answers(method: Method) -> None:
-    for place, row in enumerate(train_rows(40, 2, method)):
-        answer = problems("train", 40, 2)[place].answer
-        found = {name: final_number(turns[-1]["content"]) for name, turns in row.items() if isinstance(turns, list)}
-        match method:
-            case "sft":
-                assert found["completion"] == answer
-            case "kto":
-                assert (found["completion"] == answer) is row["label"] is (place % 2 == 0)
-            case "grpo":
-                assert (final_number(row["solution"]), row["answer"]) == (answer, str(answer))
-            case _:
-                assert (found["chosen"], found["rejected"] != answer) == (answer, True)
+def test_rows_for_rewards_hold_the_answer() -> None:
+    for row, one in zip(train_rows(40, 2, "grpo"), problems("train", 40, 2), strict=True):
+        assert (final_number(row["solution"]), row["answer"]) == (one.answer, str(one.answer))
 
 
 def test_as_a_benchmark_its_own_solutions_pass_and_others_do_not() -> None:

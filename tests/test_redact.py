@@ -12,10 +12,13 @@ from hfagent.agent.planner_facts import Noted
 from hfagent.agent.redact import redact, redact_all
 
 HF = "hf_" + "aB3dE" * 7
+OAUTH = "hf_oauth_eyJhbGciOiJI.eyJzdWIiOiJh_b-c"
 SK = "sk-proj-Ab12_cdEF-34ghIJ56klMN78"
 
 
-@pytest.mark.parametrize("secret", [HF, SK, "sk-ant-api03-Xy12Zz34Ab56Cd78Ef90"])
+@pytest.mark.parametrize(
+    "secret", [HF, SK, "sk-ant-api03-Xy12Zz34Ab56Cd78Ef90", "hf_oauth_eyJhbGciOiJI.eyJzdWIiOiJh_b-c"]
+)
 def test_tokens_are_known_by_their_shape(secret: str) -> None:
     assert redact(f"key {secret}, said the server") == "key ***, said the server"
 

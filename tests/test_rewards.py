@@ -58,10 +58,10 @@ def test_an_empty_continuation_is_no_function() -> None:
     assert reward(completions=["", "    return 1"], **columns) == [0.0, 1.0]
 
 
-def test_the_number_at_the_end_must_be_the_answers() -> None:
-    assert worth("number_equal", r"\boxed{1,234.50} of 7", "#### $1234.5\n", answer="1234.5") == [1.0, 1.0]
+def test_the_last_number_must_be_the_answers() -> None:
     assert worth("number_equal", "so 72", "72 or 73", "no idea", answer="work\n#### 72") == [1.0, 0.0, 0.0]
-    assert worth("number_equal", "no idea", answer="no number") == [0.0]
+    with pytest.raises(UsageError, match="needs a number in the column 'answer', not 'no number'"):
+        worth("number_equal", "no idea", answer="no number")
 
 
 def test_a_format_is_a_whole_fenced_block_or_the_rows_pattern() -> None:

@@ -45,11 +45,13 @@ class LocalDatasetStore:
             return dataset.id
         if dataset.id not in EMBEDDED:
             raise DatasetError(f"unknown embedded dataset {dataset.id!r}; there is {' or '.join(EMBEDDED)}")
-        method = dataset.config or "sft"
-        if method not in METHODS:
-            raise DatasetError(f"{dataset.id!r} has no config {method!r}: its configs are {', '.join(METHODS)}")
+        method = next((name for name in METHODS if name == (dataset.config or "sft")), None)
+        if method is None:
+            configs = ", ".join(METHODS)
+            raise DatasetError(f"{dataset.id!r} has no config {dataset.config!r}: its configs are {configs}")
         count, kind = rows or DEFAULT_ROWS, "" if method == "sft" else f"-{method}"
         target = self._folder.resolve() / f"{dataset.id.removeprefix('embedded:')}{kind}-{count}-seed{seed}.jsonl"
         if not target.exists():
-            write_text(target, "".join(f"{json.dumps(row)}\n" for row in EMBEDDED[dataset.id](count, seed, method)))
+            made = EMBEDDED[dataset.id](count, seed, method)
+            write_text(target, "".join(f"{json.dumps(row)}\n" for row in made))
         return str(target)

@@ -148,7 +148,8 @@ def _bucket(client: Any, bucket: str) -> Finding:
         return info
     if not info.private:
         mend = f"make it private at {hf_rights.HUB}/buckets/{bucket}/settings, or delete it: the next job makes it anew"
-        return Finding(note("bucket", f"{bucket} is public: everybody reads what jobs leave", mend))
+        detail = f"{bucket} is public: everybody would read the data that jobs are given and what they leave"
+        return _broken("bucket", detail, mend, SettingsError)
     return Finding(ok("bucket", f"{bucket}, private, may be written"))
 
 

@@ -3,12 +3,9 @@
 import hashlib
 import json
 import os
-import queue
-import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -21,6 +18,7 @@ from hfagent.job_templates.runtime import RESULT_PREFIX
 from hfagent.tools.hub_calls import NO_ANSWER, NOT_THE_HUB, ask, explain, http_error, taken_for_sure_not
 from hfagent.tools.job_bucket import JobBucket
 from hfagent.tools.job_folder import last_result
+from hfagent.tools.job_log import last_lines
 from hfagent.tools.script_command import requirements
 
 KEY, PROJECT, SPEC = "hfagent-key", "hfagent-project", "hfagent-spec"
@@ -215,30 +213,11 @@ class HfJobRunner:
             raise JobError(f"no job {job_id!r} in the namespace {self._namespace!r}: {error}") from error
 
     def _log(self, job_id: str, tail: int, *, ended: bool) -> list[str]:
-        """In a thread, since the client blocks for seconds while a running job is quiet."""
-        lines: queue.Queue[str | None] = queue.Queue()
+        def fetch() -> Iterable[str]:
+            lines: Iterable[str] = self._api.fetch_job_logs(job_id=job_id, namespace=self._namespace, tail=tail)
+            return lines
 
-        def fetch() -> None:
-            try:
-                for line in self._api.fetch_job_logs(job_id=job_id, namespace=self._namespace, tail=tail):
-                    lines.put(line)
-            except (http_error(), *NO_ANSWER):
-                pass  # a log that breaks off is as long as it is
-            finally:
-                lines.put(None)
-
-        threading.Thread(target=fetch, daemon=True).start()
-        found: deque[str] = deque(maxlen=tail)
-        deadline = time.monotonic() + LOG_WAIT_S[ended]
-        while (left_s := deadline - time.monotonic()) > 0:
-            try:
-                line = lines.get(timeout=left_s)
-            except queue.Empty:
-                break
-            if line is None:
-                break
-            found.extend(part for part in line.splitlines() if part)
-        return list(found)
+        return last_lines(fetch, tail, wait_s=LOG_WAIT_S[ended])
 
     # --- what a job is given and what it leaves ----------------------------------------------------------------------
 
@@ -264,7 +243,7 @@ class HfJobRunner:
             created_at=info.created_at,
             started_at=info.started_at,
             finished_at=info.finished_at,
-            billed_s=None if info.durations is None else info.durations.running_secs,
+            billed_s=_billed_s(info),
             message=info.status.message,
         )
         if not job.ended:
@@ -310,6 +289,13 @@ class HfJobRunner:
             if isinstance(path, str) and not self._bucket.has(path):
                 return f"ended as completed, and its {name} is not in the bucket {self._bucket.bucket}"
         return None
+
+
+def _billed_s(info: Any) -> float | None:
+    """Seconds of running, 0 for a job that ended before it ran; None where that is not told."""
+    told: float | None = None if info.durations is None else info.durations.running_secs
+    never_ran = info.started_at is None and info.status.stage in ("CANCELED", "ERROR")
+    return 0.0 if told is None and never_ran else told
 
 
 def _with_local_names(job: Job, environment: Mapping[str, str]) -> Job:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hfagent.agent.hardware import Flavor, Table, fallback, gpu_key
-from hfagent.tools.hub_calls import first_line
+from hfagent.tools.hub_calls import api, first_line
 
 UNITS_PER_HOUR = {"second": 3600, "sec": 3600, "minute": 60, "min": 60, "hour": 1}
 BYTES = {"mb": 1e6, "gb": 1e9, "tb": 1e12, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -33,10 +33,8 @@ class Hub(Protocol):
 
 def hub(token: str | None) -> Hub:
     """The client."""
-    from huggingface_hub import HfApi
-
-    api: Hub = HfApi(token=token)
-    return api
+    client: Hub = api(None, token)
+    return client
 
 
 def hardware(token: str | None = None, *, api: Hub | None = None) -> Table:

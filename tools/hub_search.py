@@ -4,9 +4,10 @@ import os
 from typing import Any, Literal
 
 from hfagent.agent.brief import cut
-from hfagent.agent.errors import UsageError
+from hfagent.agent.errors import JobError, UsageError
 from hfagent.agent.records import Record
 from hfagent.agent.redact import redact
+from hfagent.tools.hub_calls import api, ask
 
 FOUND = 8
 Kind = Literal["model", "dataset"]
@@ -37,22 +38,13 @@ def find(kind: Kind, query: str, *, token: str | None = None) -> list[Found]:
     Raises:
         UsageError: the Hub does not answer.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+    client = api(os.environ.get("HF_ENDPOINT"), token)
     expand: list[Any] = ["downloads", "likes", "gated", "tags", *(["safetensors"] if kind == "model" else [])]
+    search = client.list_models if kind == "model" else client.list_datasets
     try:
-        if kind == "model":
-            listed: list[Any] = list(api.list_models(search=query, sort="downloads", limit=FOUND, expand=expand))
-        else:
-            listed = list(api.list_datasets(search=query, sort="downloads", limit=FOUND, expand=expand))
-    except (OSError, HfHubHTTPError, RuntimeError) as error:
+        listed = ask(lambda: list(search(search=query, sort="downloads", limit=FOUND, expand=expand)), attempts=1)
+    except (JobError, OSError) as error:
         raise UsageError(f"the Hub does not answer: {redact(cut(str(error), 200))}") from error
-    except Exception as error:
-        if "TransportError" in {base.__name__ for base in type(error).__mro__}:
-            raise UsageError(f"the Hub does not answer: {redact(cut(str(error), 200))}") from error
-        raise
     return [_found(item) for item in listed]
 
 

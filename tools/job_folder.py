@@ -41,6 +41,8 @@ class _Ended(Record):
     message: str | None
     started_at: datetime
     finished_at: datetime
+    running_s: float | None = None
+    """What passed, whatever the clock was set to meanwhile; None where the supervisor was killed."""
 
 
 def create(folder: Path, spec: JobSpec, *, package: Path) -> None:
@@ -110,7 +112,9 @@ def read_job(folder: Path) -> Job | None:
         ended = ended.model_copy(update={"stage": "ERROR", "message": "ended without a RESULT line"})
     if result is None:
         result = _left_behind(folder / "out")
-    return job.model_copy(update={**dict(ended), "result": result})
+    told = dict(ended)
+    told["billed_s"] = told.pop("running_s")
+    return job.model_copy(update={**told, "result": result})
 
 
 def is_over(folder: Path) -> bool:

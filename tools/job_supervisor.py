@@ -269,6 +269,7 @@ def _supervise(folder: Path, command: Sequence[str], *, timeout_s: float, grace_
         started_at = datetime.now(UTC).isoformat()
         run = {"pid": os.getpid(), "boot_id": boot_id(), "started_at": started_at, "command": list(command)}
         write_json(folder / "run.json", run)
+        begun = time.monotonic()
     except OSError as error:
         os.write(report, str(error).encode())
         return
@@ -276,8 +277,9 @@ def _supervise(folder: Path, command: Sequence[str], *, timeout_s: float, grace_
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     exit_code, stage, message = _run(folder, command, timeout_s=timeout_s, grace_s=grace_s)
-    end = {"exit_code": exit_code, "stage": stage, "message": message, "started_at": started_at}
-    write_json(folder / "exit.json", end | {"finished_at": datetime.now(UTC).isoformat()})
+    end: dict[str, Any] = {"exit_code": exit_code, "stage": stage, "message": message, "started_at": started_at}
+    end |= {"finished_at": datetime.now(UTC).isoformat(), "running_s": round(time.monotonic() - begun, 3)}
+    write_json(folder / "exit.json", end)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hfagent
-from hfagent.agent.errors import JobError, SettingsError
+from hfagent.agent.errors import JobError, NoRoom, SettingsError
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import job_folder, job_supervisor
 from hfagent.tools.script_command import script_command
@@ -17,6 +17,7 @@ from hfagent.tools.script_command import script_command
 _START_TIMEOUT_S = 60.0  # 0.05 s on an idle machine
 _POLL_S = 0.1
 _LOG_TAIL_BYTES = 1 << 20
+_MEND = "make room or make it writable, then `hfagent resume`"
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -55,6 +56,7 @@ class LocalJobRunner:
 
         Raises:
             SettingsError: the flavor is not `local`.
+            NoRoom: its folder cannot be written; nothing was started.
             PackageMissing: neither this Python nor uv can run the template; nothing was started.
             JobError: it did not start, or the key belongs to another spec.
         """
@@ -126,7 +128,7 @@ class LocalJobRunner:
         try:
             job_folder.create(folder, spec, package=self._package)
         except OSError as error:
-            raise JobError(f"the job folder {str(folder)!r} cannot be made: {error}") from error
+            raise NoRoom(f"the job folder {str(folder)!r} cannot be made: {error.strerror}; {_MEND}") from error
 
     def _require_same(self, spec: JobSpec) -> None:
         folder = self._root / spec.key
@@ -190,4 +192,6 @@ class LocalJobRunner:
             ) from error
         if done.returncode != 0:
             problem = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-            raise JobError(f"job {spec.key!r} could not be started: {problem or f'exit code {done.returncode}'}")
+            if problem:
+                raise NoRoom(f"job {spec.key!r} could not be started: {problem}; {_MEND}")
+            raise JobError(f"job {spec.key!r} could not be started: exit code {done.returncode}")

@@ -2,9 +2,10 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
+from hfagent.agent.errors import DatasetError
 from hfagent.agent.train_config import Method
 
 Split = Literal["train", "search", "confirm"]
@@ -24,36 +25,6 @@ class Drawn(Protocol):
 T = TypeVar("T", bound=Drawn)
 
 
-def chat_row(
-    method: Method, prompt: str, number: int, *, right: str, wrong: Callable[[], str], hidden: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A training row as TRL wants it for a method, in the form of chat data.
-
-    Args:
-        method: what trains on it.
-        prompt: the user's message.
-        number: of the row; for KTO every second one is a bad example.
-        right: a right answer.
-        wrong: makes one that looks like it.
-        hidden: columns that a reward judges by.
-    """
-    row: dict[str, Any] = {"prompt": [{"role": "user", "content": prompt}]}
-    match method:
-        case "sft":
-            return {**row, "completion": _turn(right)}
-        case "kto":
-            good = number % 2 == 0
-            return {**row, "completion": _turn(right if good else wrong()), "label": good}
-        case "dpo" | "reward":
-            return {**row, "chosen": _turn(right), "rejected": _turn(wrong())}
-        case "grpo":
-            return {**row, **hidden, "solution": right}
-
-
-def _turn(text: str) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": text}]
-
-
 def split_of(composition: str) -> Split:
     """Which split a composition belongs to: by a hash of its name, never by a seed."""
     percent = int.from_bytes(hashlib.sha256(composition.encode()).digest()[:4]) % 100
@@ -71,3 +42,19 @@ def draw(make: Callable[[random.Random], T | None], *, split: Split, seed: int) 
         if made is not None and made.prompt not in seen:
             seen.add(made.prompt)
             yield made
+
+
+def chat_rows(solved: Sequence[tuple[str, str, str]], method: Method) -> list[dict[str, Any]]:
+    """Prompts with a solution and its final answer, as rows for a method that learns from right answers.
+
+    Raises:
+        DatasetError: a method that needs wrong answers, too.
+    """
+    turns = [([{"role": "user", "content": prompt}], solution, answer) for prompt, solution, answer in solved]
+    if method == "sft":
+        return [{"prompt": turn, "completion": [{"role": "assistant", "content": text}]} for turn, text, _ in turns]
+    if method == "grpo":
+        return [{"prompt": turn, "answer": answer, "solution": text} for turn, text, answer in turns]
+    raise DatasetError(
+        f"there are right answers only, and {method} needs wrong ones: have the model make them, or use sft or grpo"
+    )

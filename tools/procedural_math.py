@@ -15,7 +15,7 @@ from itertools import islice, permutations, product
 from typing import Any
 
 from hfagent.agent.train_config import Method
-from hfagent.tools.procedural import Split, chat_row, draw, split_of
+from hfagent.tools.procedural import Split, chat_rows, draw, split_of
 
 LARGEST = 200
 """No number of a problem or its solution is larger: it is about steps, not about long arithmetic."""
@@ -164,24 +164,12 @@ def problems(split: Split, n: int, seed: int) -> list[WordProblem]:
 
 
 def train_rows(n: int, seed: int, method: Method = "sft") -> list[dict[str, Any]]:
-    """Rows of the split `train` as TRL wants them for a method, in the form of chat data."""
-    return [
-        chat_row(
-            method,
-            one.prompt,
-            number,
-            right=one.solution,
-            wrong=lambda one=one: wrong_solution(one),  # type: ignore[misc]
-            hidden={"answer": str(one.answer)},
-        )
-        for number, one in enumerate(problems("train", n, seed))
-    ]
+    """Rows of the split `train` as TRL wants them for a method, in the form of chat data.
 
-
-def wrong_solution(one: WordProblem) -> str:
-    """The solution with another result of the last calculation."""
-    wrong = one.answer + random.Random(one.prompt).choice((1, 2, 10))  # noqa: S311 - reproducible, not secret
-    return re.sub(rf"\b{one.answer}(?=\n#### |$)", str(wrong), one.solution)
+    Raises:
+        DatasetError: a method that needs wrong answers, too.
+    """
+    return chat_rows([(one.prompt, one.solution, str(one.answer)) for one in problems("train", n, seed)], method)
 
 
 def _drawn(split: Split, rng: random.Random) -> WordProblem | None:

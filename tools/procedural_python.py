@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from hfagent.agent.records import Method
-from hfagent.tools.procedural import Split, chat_row, draw, split_of
+from hfagent.tools.procedural import Split, draw, split_of
 
 Items = Literal["numbers", "words"]
 
@@ -177,19 +177,29 @@ def train_rows(n: int, seed: int, method: Method = "sft") -> list[dict[str, Any]
 
 
 def _row(task: Task, method: Method, number: int) -> dict[str, Any]:
-    return chat_row(
-        method,
-        task.prompt,
-        number,
-        right=fenced(task.solution),
-        wrong=lambda: fenced(wrong_solution(task)),
-        hidden={"tests": task.tests, "entry_point": task.entry_point, "prefix": task.prefix},
-    )
+    prompt = {"prompt": [{"role": "user", "content": task.prompt}]}
+    match method:
+        case "sft":
+            return {**prompt, "completion": _answer_turn(task.solution)}
+        case "kto":
+            right = number % 2 == 0
+            answer = task.solution if right else wrong_solution(task)
+            return {**prompt, "completion": _answer_turn(answer), "label": right}
+        case "dpo" | "reward":
+            rejected = _answer_turn(wrong_solution(task))
+            return {**prompt, "chosen": _answer_turn(task.solution), "rejected": rejected}
+        case "grpo":
+            hidden = {"tests": task.tests, "entry_point": task.entry_point, "prefix": task.prefix}
+            return {**prompt, **hidden, "solution": fenced(task.solution)}
 
 
 def fenced(program: str) -> str:
     """A program as a chat answer."""
     return f"```python\n{program}```"
+
+
+def _answer_turn(program: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": fenced(program)}]
 
 
 def wrong_solution(task: Task) -> str:

@@ -10,7 +10,7 @@ from hfagent.agent.records import BenchmarkRef
 from hfagent.agent.train_config import Method
 from hfagent.tools.number_answer import as_number
 from hfagent.tools.problem import BOXED, NumberCheck, Problem
-from hfagent.tools.procedural import Split, chat_row, split_of
+from hfagent.tools.procedural import Split, chat_rows, split_of
 
 TASKS = ("chain_sum", "simple_equations", "leg_counting", "gcd", "basic_arithmetic", "lcm", "products")
 """In turn. Each has one whole number as its answer and draws 200 questions in less than 0.1 s."""
@@ -31,22 +31,10 @@ def train_rows(n: int, seed: int, method: Method = "sft") -> list[dict[str, Any]
 
     Raises:
         PackageMissing: reasoning-gym is not installed.
+        DatasetError: a method that needs wrong answers, too.
     """
-    return [
-        chat_row(
-            method,
-            problem.prompt,
-            number,
-            right=_boxed(problem.solution),
-            wrong=lambda answer=problem.solution: _boxed(f"{answer}1"),  # type: ignore[misc]
-            hidden={"answer": problem.solution},
-        )
-        for number, problem in enumerate(islice(_draw("train", seed), n))
-    ]
-
-
-def _boxed(answer: str) -> str:
-    return f"\\boxed{{{answer}}}"
+    drawn = islice(_draw("train", seed), n)
+    return chat_rows([(one.prompt, f"\\boxed{{{one.solution}}}", one.solution) for one in drawn], method)
 
 
 def _draw(split: Split, seed: int) -> Iterator[Problem]:

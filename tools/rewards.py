@@ -13,8 +13,8 @@ from typing import Any
 from hfagent.agent.errors import HfagentError, UsageError
 from hfagent.tools.code_answer import extract_code, program
 from hfagent.tools.judging import Judge
-from hfagent.tools.number_answer import final_number, numbers_equal
-from hfagent.tools.problem import CodeCheck
+from hfagent.tools.number_answer import final_number
+from hfagent.tools.problem import Check, CodeCheck, NumberCheck
 
 Function = Callable[..., Sequence[float]]
 """Called with the keywords `prompts`, `completions`, `completion_ids` and the dataset's other columns."""
@@ -128,21 +128,25 @@ class _Means:
 
 def _tests_pass(means: _Means) -> Function:
     """1 where all hidden tests pass, judged as an evaluation does."""
-    judge = Judge([_check("", "f")], workers=os.cpu_count() or 1, unsafe=means.unsafe)
+    judge = Judge([_code("", "f")], workers=os.cpu_count() or 1, unsafe=means.unsafe)
 
     def tests_pass(
         completions: Sequence[Any], tests: Sequence[Any], entry_point: Sequence[str], **columns: Any
     ) -> list[float]:
         prefixes = columns.get("prefix") or [""] * len(completions)
-        rows = zip(completions, tests, entry_point, prefixes, strict=True)
-        answers = [(_check(*row), text_of(completion)) for completion, *row in rows]
-        list(judge.judge(answers))
-        return [float(judge.judgement(*answer).passed) for answer in answers]
+        checks = [_code(*row) for row in zip(tests, entry_point, prefixes, strict=True)]
+        return _judged(judge, checks, completions)
 
     return tests_pass
 
 
-def _check(tests: Any, entry_point: str, prefix: str | None = "") -> CodeCheck:
+def _judged(judge: Judge, checks: Sequence[Check], completions: Sequence[Any]) -> list[float]:
+    pairs = list(zip(checks, map(text_of, completions), strict=True))
+    list(judge.judge(pairs))
+    return [float(judge.judgement(*pair).passed) for pair in pairs]
+
+
+def _code(tests: Any, entry_point: str, prefix: str | None = "") -> CodeCheck:
     source = tests if isinstance(tests, str) else "\n".join(tests)
     return CodeCheck(prefix=prefix or "", entry_point=entry_point, tests=source)
 
@@ -164,7 +168,7 @@ def _defines(completion: Any, name: str, prefix: str) -> bool:
     whole = re.search(rf"^def {name}\b", code, re.MULTILINE) is not None
     if not whole and (not isinstance(completion, str) or not answer.strip()):
         return False  # only a text continues the prefix, and an empty one leaves a function without a body
-    source = code if whole else program(_check("", name, prefix), answer)
+    source = code if whole else program(_code("", name, prefix), answer)
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -173,15 +177,20 @@ def _defines(completion: Any, name: str, prefix: str) -> bool:
 
 
 def _number_equal(means: _Means) -> Function:
-    """1 where the number that the answer ends with is that of the column `answer`."""
+    """1 where the number that a completion ends with is that of the column `answer`."""
+    judge = Judge([], workers=1)
 
     def number_equal(completions: Sequence[Any], answer: Sequence[Any], **columns: Any) -> list[float]:
-        wanted = [final_number(str(value)) for value in answer]
-        found = [final_number(text_of(completion)) for completion in completions]
-        pairs = zip(wanted, found, strict=True)
-        return [float(a is not None and b is not None and numbers_equal(a, b)) for a, b in pairs]
+        return _judged(judge, [_number(value) for value in answer], completions)
 
     return number_equal
+
+
+def _number(answer: Any) -> NumberCheck:
+    number = final_number(str(answer))
+    if number is None:
+        raise UsageError(f"the reward 'number_equal' needs a number in the column 'answer', not {answer!r}")
+    return NumberCheck(number=number)
 
 
 def _format(means: _Means) -> Function:
