@@ -78,6 +78,7 @@ def run(
     split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
     method: Annotated[str | None, typer.Option(help="Training method: sft.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark of the confirm set, e.g. openai_humaneval.")] = None,
+    guard: Annotated[list[str] | None, typer.Option(help="Benchmark that must not get worse; may be repeated.")] = None,
     backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
@@ -110,6 +111,7 @@ def run(
     )  # fmt: skip
     flags = Flags(
         model=model, dataset=dataset, config=config, split=split, method=method, benchmark=benchmark,
+        guards=tuple(guard or ()),
         project=project, quick=quick, push=push, gguf=gguf, public=public, publish_anyway=publish_anyway,
     )  # fmt: skip
     _exit(commands.run(goal, flags, settings, dry_run=dry_run, as_json=as_json))

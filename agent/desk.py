@@ -92,7 +92,10 @@ class Desk(JobDesk):
             return self.refuse(refusal)
         data = plan.dataset.model_copy(update={"id": self.state.data_path or plan.dataset.id})
         report = self.ports.firewall.check(
-            data, name=plan.dataset.id, benchmarks=(plan.search, plan.confirm), max_rows=plan.train.max_rows
+            data,
+            name=plan.dataset.id,
+            benchmarks=(plan.search, plan.confirm, *plan.guards),
+            max_rows=plan.train.max_rows,
         )
         self.append(ContaminationChecked(report=report))  # before the copy, which holds no evidence any more
         if policy.uncleaned(self.state):

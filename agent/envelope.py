@@ -58,14 +58,16 @@ def check_envelope(state: State, spec: RunSpec, now: datetime) -> str | None:
 
 
 def _confirming(spec: RunSpec) -> bool:
-    return spec.set == "confirm" or spec.repeat or spec.kind in ("export", "verify", "publish")
+    return (
+        spec.set == "confirm" or spec.guard is not None or spec.repeat or spec.kind in ("export", "verify", "publish")
+    )
 
 
 def _later_s(state: State, spec: RunSpec) -> float:
     """Seconds to leave for the jobs that must follow a run: its evaluation, and the confirmation of what is won."""
     confirm = estimate.run_s(state, evaluate_run(state, None, "confirm", "estimate"))
     last = max(confirm, MIN_RUN_S)
-    if spec.kind in ("export", "verify", "publish"):
+    if spec.guard is not None or spec.kind in ("export", "verify", "publish"):
         return 0.0
     if spec.repeat:
         return confirm + last

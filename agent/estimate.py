@@ -130,6 +130,8 @@ def start_s(plan: Plan) -> float:
 def run_s(state: State, spec: RunSpec) -> float:
     """Seconds of a run about to be launched, from the last run of its kind where there is one."""
     if spec.kind == "evaluate":
+        if spec.guard is not None:
+            return evaluation_s(state.plan, next(guard for guard in state.plan.guards if guard.name == spec.guard))
         return _evaluation_run_s(state, spec.set or "search")
     if spec.kind == "smoke":
         return smoke_s(state.plan)
@@ -196,11 +198,12 @@ def timeout_s(estimated_s: float) -> int:
 
 def night_s(plan: Plan, data: DataSize) -> float:
     """Seconds of all that a plan allows for, its limits aside: smoke, baseline and its repeat, every set of
-    hyperparameters, one extension, and the confirmation."""
+    hyperparameters, one extension, the confirmation, and the guards."""
     train = training_s(plan, plan.train, data)
     search, confirm = evaluation_s(plan, plan.search), evaluation_s(plan, plan.confirm)
     runs = plan.max_trials + (1 if plan.max_extensions else 0)
-    return smoke_s(plan) + 2 * search + runs * (train + search) + 2 * confirm
+    guards = sum(evaluation_s(plan, guard) for guard in plan.guards)
+    return smoke_s(plan) + 2 * search + runs * (train + search) + 2 * confirm + 2 * guards
 
 
 def cost_micro_usd(plan: Plan, seconds: float) -> int:

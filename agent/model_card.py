@@ -3,6 +3,7 @@
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from hfagent.agent import guards
 from hfagent.agent.claim import claim
 from hfagent.agent.records import Claim, Export, RunSpec
 from hfagent.agent.release import file_check
@@ -111,6 +112,8 @@ def _verdict(state: State) -> str:
     lines = [verdict_text(state)]
     if made.label != "confirmed_better":
         lines.insert(0, f"**Published without a confirmed gain** ({_label(made)}: {made.reason}).")
+    found = guards.verdicts(state).items()
+    lines += [f"{TASKS.get(name, name)}, an ability to be kept: {guards.words(v)}." for name, v in found]
     return "\n\n".join(lines)
 
 
