@@ -213,6 +213,7 @@ def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> s
         ),
         ("search set", _benchmark_text(plan.search)),
         ("confirm set", _benchmark_text(plan.confirm)),
+        *(("guard", _benchmark_text(guard)) for guard in plan.guards),
         ("hardware", f"{plan.backend}, flavor {plan.flavor}, {price}"),
         ("time", f"about {time_text(seconds)} ({limit})"),
         ("cost", f"about {money_text(estimate.cost_micro_usd(plan, seconds))} ({cap})"),

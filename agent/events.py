@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter
 from hfagent.agent.backend_facts import BackendFact, BackendFound, BackendLost, StrayFound, SubmitRetried
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.findings import Flag, Response
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.pipeline_facts import PipelineFact
 from hfagent.agent.planner_facts import (
@@ -301,6 +302,7 @@ Fact = Annotated[
     | NoiseMeasured
     | LookTaken
     | Decided
+    | GuardCompared
     | Claimed
     | Refused
     | PlannerFact

@@ -43,6 +43,7 @@ from hfagent.agent.events import (
     Scored,
     SearchEnded,
 )
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.planner_facts import PlannerCalled, PlannerSwitched, PlannerWoke
 from hfagent.agent.records import MetricPoint, ProblemSet
 from hfagent.agent.runs import Attempt, Comparison, Run, Stray, Taken
@@ -115,6 +116,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return replace(state, search_ended=reason)
         case LookTaken() as fact:
             return replace(state, looks=(*state.looks, fact))
+        case GuardCompared() as fact:
+            return replace(state, guards=(*state.guards, fact))
         case Claimed(claim=claim):
             return replace(state, claim=claim)
         case Compared() as fact:

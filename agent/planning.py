@@ -2,12 +2,12 @@
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hfagent.agent import wiring
 from hfagent.agent.dataset_records import DatasetReport
-from hfagent.agent.errors import GoalUnclear, SettingsError
+from hfagent.agent.errors import GoalUnclear, PackageMissing, SettingsError, UsageError
 from hfagent.agent.goal import GoalHints
 from hfagent.agent.ledger import is_confirmed
 from hfagent.agent.pipeline_facts import Pipeline
@@ -109,6 +109,7 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
                 goal, method=method, hints=hints, flags=said, recipe=recipe, settings=settings, here=here, capped=capped
             ),
             hub=here.hub,
+            asked=flags.guards,
         )
         for method, said in zip(methods, [flags] if single else stage_flags(flags, methods), strict=True)
     ]
@@ -120,14 +121,27 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
     return plans[0] if single else make_pipeline(goal, plans, flags, taken)
 
 
-def _pinned(plan: Plan, *, hub: bool) -> Plan:
-    """With benchmarks whose content is fixed, and notes about them."""
+def _pinned(plan: Plan, *, hub: bool, asked: Sequence[str]) -> Plan:
+    """With benchmarks whose content is fixed, and notes about them; a guard that nobody `asked` for may be left out."""
     from hfagent.tools.benchmarks import pinned
 
     found = {name: pinned(getattr(plan, name), hub=hub) for name in ("search", "confirm")}
     notes = dict.fromkeys(note for _, note in found.values() if note is not None)
-    changes = {name: benchmark for name, (benchmark, _) in found.items()}
-    return plan.model_copy(update={**changes, "notes": (*plan.notes, *notes)})
+    changes: dict[str, Any] = {name: benchmark for name, (benchmark, _) in found.items()}
+    guards = []
+    for guard in plan.guards:
+        try:
+            found[guard.name] = pinned(guard, hub=hub)
+        except (UsageError, PackageMissing) as error:
+            if guard.name in asked:
+                raise
+            notes[f"the guard {guard.name} is left out: {error}"] = None
+        else:
+            benchmark, note = found[guard.name]
+            guards.append(benchmark)
+            notes |= {note: None} if note is not None else {}
+    changes |= {"guards": tuple(guards), "notes": (*plan.notes, *notes)}
+    return plan.model_copy(update=changes)
 
 
 def owner(plan: Plan, settings: Settings) -> dict[str, Any]:

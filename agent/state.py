@@ -7,6 +7,7 @@ from functools import cached_property
 
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event, LookTaken, NoiseMeasured, ProjectEnded, Proposed, Refused
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.records import (
     Claim,
@@ -53,6 +54,7 @@ class State:
     """Why no further set of hyperparameters is tried, once the confirmation has begun."""
     noise: NoiseMeasured | None = None
     looks: tuple[LookTaken, ...] = ()
+    guards: tuple[GuardCompared, ...] = ()
     claim: Claim | None = None
     comparisons: tuple[Comparison, ...] = ()
     decisions: tuple[Taken, ...] = ()
