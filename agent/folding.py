@@ -14,7 +14,6 @@ from hfagent.agent.backend_facts import (
     SubmitRetried,
 )
 from hfagent.agent.events import (
-    INCIDENTS,
     CancelRequested,
     Claimed,
     Compared,
@@ -44,6 +43,7 @@ from hfagent.agent.events import (
     SearchEnded,
 )
 from hfagent.agent.guard_facts import GuardCompared
+from hfagent.agent.incidents import INCIDENTS
 from hfagent.agent.planner_facts import PlannerCalled, PlannerSwitched, PlannerWoke
 from hfagent.agent.records import MetricPoint, ProblemSet
 from hfagent.agent.runs import Attempt, Comparison, Run, Stray, Taken
