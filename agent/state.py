@@ -7,6 +7,7 @@ from functools import cached_property
 
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event, LookTaken, NoiseMeasured, ProjectEnded, Proposed, Refused
+from hfagent.agent.growing import Growing, Layered
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.records import (
     Claim,
@@ -35,7 +36,7 @@ class State:
     """Whether the path is a copy without the rows that hold benchmark problems."""
     dataset: DatasetReport | None = None
     contamination: ContaminationReport | None = None
-    runs: Mapping[str, Run] = field(default_factory=dict)
+    runs: Layered[Run] = field(default_factory=Layered)
     proposals: tuple[Proposed, ...] = ()
     """Sets of hyperparameters beyond the plan's own, oldest first."""
     harness: Mapping[ProblemSet, str] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class State:
     claim: Claim | None = None
     comparisons: tuple[Comparison, ...] = ()
     decisions: tuple[Taken, ...] = ()
-    incidents: tuple[Event, ...] = ()
+    incidents: Growing[Event] = field(default_factory=Growing)
     """What the decision log tells beside verdicts and decisions: refusals, flags, looks, resumes, crashes, ..."""
     wakes: int = 0
     tokens: int | None = None
