@@ -49,7 +49,7 @@ class Growing(Sequence[T], Generic[T]):
     def __getitem__(self, place: slice) -> Sequence[T]: ...
     def __getitem__(self, place: int | slice) -> T | Sequence[T]:
         if isinstance(place, slice):
-            return self._items[slice(*place.indices(self._size))]
+            return [self._items[number] for number in range(*place.indices(self._size))]
         if not -self._size <= place < self._size:
             raise IndexError(place)
         return self._items[place if place >= 0 else place + self._size]
