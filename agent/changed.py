@@ -16,7 +16,7 @@ def changed(old: T, **changes: Any) -> T:
     new: T = object.__new__(kind)
     values = new.__dict__
     values.update(old.__dict__)
-    for name in _COMPUTED.get(kind) or _computed(kind):
+    for name in _COMPUTED[kind] if kind in _COMPUTED else _computed(kind):
         values.pop(name, None)
     values.update(changes)
     return new
