@@ -7,6 +7,7 @@ import pytest
 from world import FAILED, LOST, SKILL, World, night
 
 from hfagent.agent import guards, report
+from hfagent.agent.console import closing
 from hfagent.agent.errors import PlanRejected, UsageError
 from hfagent.agent.plan import Flags
 from hfagent.agent.plan_benchmarks import choose_guards
@@ -17,6 +18,7 @@ from hfagent.agent.settings import Settings
 from hfagent.agent.state import State
 from hfagent.agent.summary import summary
 from hfagent.agent.view import verdict_text
+from hfagent.agent.wiring import Paths
 
 GUARD = BenchmarkRef(name="gsm8k", set="confirm", n=200, seed=3)
 KEPT = "sft-01-x1"
@@ -108,3 +110,10 @@ def test_a_named_guard_must_be_had_and_is_fixed_in_the_plan(monkeypatch: pytest.
     with pytest.raises(UsageError, match="'mbpp' are read from the Hub"):
         plan_goal("improve code with SFT", Flags(guards=("mbpp",)), settings)
     assert plan_goal("improve code with SFT", Flags(), settings).guards == ()
+
+
+def test_the_closing_block_tells_each_guard(tmp_path: Path) -> None:
+    state = guarded(tmp_path, 0.5, 0.2)
+    assert state.ended_at is not None
+    text = closing(state, Paths(tmp_path, "night"), state.ended_at, held=False)
+    assert any(line.startswith("guard ") and "gsm8k: worse by more than 5 points" in line for line in text.splitlines())
