@@ -51,6 +51,10 @@ PlannerOption = Annotated[
     str | None,
     typer.Option("--planner", help="Who plans: rules, openai:<model>, hf:<model>, or an OpenAI-compatible base url."),
 ]
+BackendOption = Annotated[
+    str | None,
+    typer.Option("--backend", help="Where jobs run: local, hf for Hugging Face Jobs, slurm or ray for a cluster."),
+]
 StateDir = Annotated[Path | None, typer.Option(help="Folder of jobs and data.")]
 
 
@@ -73,13 +77,18 @@ def root(
 def run(
     goal: Annotated[str, typer.Argument(help="What to achieve, in a sentence.")],
     model: Annotated[str | None, typer.Option(help="Base model: Hub id or folder.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Training data: Hub id, file or folder.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Training data: Hub id, file or folder; one for each stage with commas.")
+    ] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of the dataset.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
-    method: Annotated[str | None, typer.Option(help="Training method: sft.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Training method: sft, dpo, grpo or kto; several with commas run one after the other."),
+    ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark of the confirm set, e.g. openai_humaneval.")] = None,
     guard: Annotated[list[str] | None, typer.Option(help="Benchmark that must not get worse; may be repeated.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="Time limit of the whole project.")] = None,
@@ -122,7 +131,7 @@ def estimate(
     goal: Annotated[str, typer.Argument(help="What to achieve, in a sentence.")],
     model: Annotated[str | None, typer.Option(help="Base model: Hub id or folder.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Training data: Hub id, file or folder.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
     max_trials: Annotated[int | None, typer.Option(help="Sets of hyperparameters to try.")] = None,
@@ -130,12 +139,12 @@ def estimate(
     as_json: AsJson = False,
 ) -> None:
     """Say what a goal would need, take and cost, and on which hardware; launches nothing."""
-    from hfagent.agent import commands
+    from hfagent.agent import questions
     from hfagent.agent.plan import Flags
 
     settings = _settings(backend=backend, flavor=flavor, budget_usd=budget_usd, max_trials=max_trials)
     flags = Flags(model=model, dataset=dataset, quick=quick)
-    _exit(commands.estimate_goal(goal, flags, settings, as_json=as_json))
+    _exit(questions.estimate_goal(goal, flags, settings, as_json=as_json))
 
 
 @app.command()
@@ -231,10 +240,10 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Judge a dataset for each training method, before any money is spent."""
-    from hfagent.agent import commands
+    from hfagent.agent import questions
 
     settings = _settings()
-    _exit(commands.check(dataset, settings, method=method, config=config, split=split, model=model,
+    _exit(questions.check(dataset, settings, method=method, config=config, split=split, model=model,
                          max_length=max_length, as_json=as_json))  # fmt: skip
 
 
@@ -253,20 +262,20 @@ def rehearse(
     as_json: AsJson = False,
 ) -> None:
     """Simulate whole nights by the real rules, and count what their claims are worth."""
-    from hfagent.agent import commands
+    from hfagent.agent import questions
 
-    _exit(commands.rehearse(goal, scenario=scenario, nights=nights, seed=seed, planner=planner, as_json=as_json))
+    _exit(questions.rehearse(goal, scenario=scenario, nights=nights, seed=seed, planner=planner, as_json=as_json))
 
 
 @app.command()
 def doctor(
-    backend: Annotated[str | None, typer.Option(help="Where jobs run: local, or hf for Hugging Face Jobs.")] = None,
+    backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     model: Annotated[str | None, typer.Option(help="Base model that jobs on hf must find.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Training data that jobs on hf must find.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at this machine, or at the account for --backend hf: what works, what does not, and what to do about it."""
+    """Look at this machine, or at the account or cluster of --backend: what works, and what to do about the rest."""
     from hfagent.agent import commands
 
     settings = _settings(backend=backend, flavor=flavor)

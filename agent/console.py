@@ -1,5 +1,6 @@
 """What a terminal shows: one live table on a terminal, one line an event elsewhere. Progress goes to stderr."""
 
+import json
 import sys
 import time
 from collections import deque
@@ -8,14 +9,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
-from hfagent.agent import estimate, guards, lines
+from hfagent.agent import data_rules, estimate, guards, lines
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event
 from hfagent.agent.live_screen import LiveScreen
@@ -184,6 +185,11 @@ def stdout_console() -> Console:
     return Console(highlight=False, markup=False, theme=THEME, width=width)
 
 
+def print_json(value: dict[str, Any]) -> None:
+    """A result for a program: one object on stdout."""
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))  # noqa: T201 - the result
+
+
 def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> str:
     """What a person confirms; `seconds` is the estimate of the whole night."""
     price = f"${plan.price_micro_usd_per_hour / 1e6:.2f}/h"
@@ -218,9 +224,7 @@ def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> s
 
 
 def _output_text(plan: Plan) -> str:
-    told = (
-        f"report {plan.project}.md and a LoRA adapter, {'both local' if plan.backend == 'local' else 'in the bucket'}"
-    )
+    told = f"report {plan.project}.md and a LoRA adapter, {'in the bucket' if plan.backend == 'hf' else 'both local'}"
     asked = plan.export
     if asked is None:
         return told
@@ -239,6 +243,8 @@ def _dataset_text(plan: Plan, dataset: DatasetReport | None) -> str:
     check = dataset.methods[plan.method]
     rows = "unknown number of" if dataset.rows is None else dataset.rows
     applied = f" ({MAPPED})" if check.verdict == "NEEDS_MAPPING" else ""
+    if data_rules.to_make(plan, dataset):
+        applied = " (the model makes its own first, of its answers to the prompts)"
     return f"{name}, {rows} rows, {check.verdict.replace('_', ' ')}: {check.reason}{applied}"
 
 
@@ -256,14 +262,14 @@ def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
     rows += [
         ("time", time_text(max((end - state.started_at).total_seconds(), 0.0))),
         ("cost", money_text(state.spent_micro_usd) + held_text),
-        ("report", _from_here(paths.report)),
+        ("report", from_here(paths.report)),
     ]
     rows += [("pushed", url) for url in published(state).values()]
     kept = kept_adapter(state)
     if kept is not None and kept.fetch is not None:
         rows += [("model", f"the adapter of {kept.run}; the report tells how it is loaded"), ("fetch", kept.fetch)]
     elif kept is not None:
-        shown = _from_here(Path(kept.folder))
+        shown = from_here(Path(kept.folder))
         # The path has a line of its own, so that a narrow terminal does not break it; the lines are one statement.
         rows += [("model", shown), ("load", "AutoPeftModelForCausalLM.from_pretrained(  # from peft")]
         rows += [("", f'    "{shown}"'), ("", ")")]
@@ -274,7 +280,7 @@ def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
 
 
-def _from_here(path: Path) -> str:
+def from_here(path: Path) -> str:
     """The path as a person in this folder would type it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

@@ -14,7 +14,6 @@ from hfagent.agent.backend_facts import (
     SubmitRetried,
 )
 from hfagent.agent.events import (
-    INCIDENTS,
     CancelRequested,
     Claimed,
     Compared,
@@ -44,6 +43,7 @@ from hfagent.agent.events import (
     SearchEnded,
 )
 from hfagent.agent.guard_facts import GuardCompared
+from hfagent.agent.incidents import INCIDENTS
 from hfagent.agent.planner_facts import PlannerCalled, PlannerSwitched, PlannerWoke
 from hfagent.agent.records import MetricPoint, ProblemSet
 from hfagent.agent.runs import Attempt, Comparison, Run, Stray, Taken
@@ -85,6 +85,9 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return replace(state, confirmed=True)
         case ModelPrepared(path=path, vocab_size=vocab_size):
             return replace(state, model_path=path, vocab_size=vocab_size)
+        case DataPrepared(path=path, made=True):
+            # What was found is about the prompts: the data that was made of them is checked anew.
+            return replace(state, data_path=path, data_made=True, source=state.dataset, dataset=None)
         case DataPrepared(path=path, cleaned=cleaned):
             source = state.data_source if cleaned else path
             return replace(state, data_path=path, data_cleaned=cleaned, data_source=source)

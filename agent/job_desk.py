@@ -10,6 +10,7 @@ from hfagent.agent.claim import noise
 from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NoRoom, NothingSent
 from hfagent.agent.events import (
     CancelRequested,
+    DataPrepared,
     EpochOpened,
     Event,
     Fact,
@@ -94,6 +95,8 @@ class JobDesk:
         for run in self.state.runs.values():
             if run.spec.kind in job_ends.SCORING and run.done and run.score is None:
                 self._record_score(run.spec, job_ends.score(run.result))
+            if run.spec.kind == "generate" and run.done and not self.state.data_made:
+                self.append(DataPrepared(path=str(run.result["dataset"]), made=True))
         self._measure_noise()
         for fact in guards.compared(self.state):
             self.append(fact)

@@ -2,24 +2,24 @@
 
 import re
 from collections.abc import Collection
-from typing import Any, Literal
 
+from hfagent.agent.clusters import own_flavor
 from hfagent.agent.errors import PlanRejected
 from hfagent.agent.goal import GoalHints
 from hfagent.agent.goal_export import asked_export
 from hfagent.agent.goal_numbers import GoalNumbers
 from hfagent.agent.goal_words import denied
 from hfagent.agent.hardware import Table, fallback
+from hfagent.agent.method_defaults import generation
 from hfagent.agent.placement import Placement, place
 from hfagent.agent.plan_benchmarks import choose_benchmarks, choose_guards
-from hfagent.agent.recipes import Choices, Recipe
-from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal, TrainConfig
-from hfagent.agent.settings import Settings
-from hfagent.agent.space import EFFECTIVE_BATCH, configure
+from hfagent.agent.plan_training import training
+from hfagent.agent.recipes import Recipe
+from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal
+from hfagent.agent.settings import Backend, Settings
 
-BUILT: tuple[Method, ...] = ("sft",)
-"""Methods that have a job template."""
-QUICK = {"max_rows": 100, "max_steps": 6}
+BUILT: tuple[Method, ...] = ("sft", "dpo", "grpo", "kto")
+"""Methods that make a model to be evaluated, and have a job template."""
 DEFAULT_TRIALS = 8
 """Sets of hyperparameters that fit a night on one GPU."""
 NOT_LORA = "full fine-tuning (training is by LoRA)"
@@ -73,7 +73,7 @@ class Surroundings(Record):
     vocab_size: int | None = None
 
 
-def backend(goal: str, settings: Settings) -> Literal["local", "hf"]:
+def backend(goal: str, settings: Settings) -> Backend:
     """Where jobs run: by the settings where they say it, else by the sentence."""
     asked = any(not denied(goal, match.start()) for match in re.finditer(ON_HF, goal, re.IGNORECASE))
     return "hf" if asked and "backend" not in settings.model_fields_set else settings.backend
@@ -88,6 +88,7 @@ def model_id(hints: GoalHints, flags: Flags, recipe: Recipe, *, gpu: bool) -> st
 def make_plan(
     goal: str,
     *,
+    method: Method,
     hints: GoalHints,
     flags: Flags,
     recipe: Recipe,
@@ -99,7 +100,8 @@ def make_plan(
 
     Args:
         goal: the sentence.
-        hints: what it says.
+        method: of the training, see `stages.asked_methods`.
+        hints: what the sentence says.
         flags: what the command line says.
         recipe: what is taken where both are silent.
         settings: limits, folders, and where jobs run where the sentence does not say it.
@@ -109,7 +111,6 @@ def make_plan(
     Raises:
         PlanRejected: something asked for cannot be done here; the message says what can.
     """
-    method = _method(flags, hints)
     settings, limit_notes = _with_wishes(settings, hints.numbers, hints.flavor)
     settings = settings.model_copy(update={"backend": backend(goal, settings)})
     _check_built(goal, settings)
@@ -131,21 +132,22 @@ def make_plan(
             "not answer: name a local --model and --dataset, or work on code or math, which needs no network"
         )
     model = ModelRef(id=wanted_model) if wanted_model not in (None, base.model.id) else base.model
-    dataset = _dataset(flags, wanted_dataset, base.dataset, recipe.dataset)
-    changes: dict[str, Any] = {"method": method, "seed": settings.seed}
-    if embedded is not None:
-        changes |= _own_parts(recipe, embedded, model, dataset)
-    train = _as_said(base.train.model_copy(update=changes), hints.numbers)
-    train = train.model_copy(update=QUICK) if flags.quick else train
+    dataset = _dataset(flags, wanted_dataset, base.dataset, recipe.dataset, method)
+    if rented is not None:
+        model = model.model_copy(update={"parameters": here.parameters or model.parameters})
+    train = training(
+        recipe, method, model, dataset, hints.numbers,
+        embedded=embedded, seed=settings.seed, quick=flags.quick,
+    )  # fmt: skip
     evaluation = base.evaluation.model_copy(update={"seed": settings.seed})
     placed: Placement | None = None
     if rented is not None:
-        model = model.model_copy(update={"parameters": here.parameters or model.parameters})
         placed = place(
             rented, model.parameters, method,
             train=train, evaluation=evaluation, named=settings.flavor, vocab_size=here.vocab_size,
         )  # fmt: skip
         train, evaluation = placed.train, placed.evaluation
+    flavor = own_flavor(settings, gpu=gpu) if placed is None else placed.flavor
     export = asked_export(
         goal, hints.export,
         push=flags.push, gguf=flags.gguf, public=flags.public, anyway=flags.publish_anyway,
@@ -168,8 +170,8 @@ def make_plan(
         gpu=here.gpu if placed is None else placed.flavor.gpu is not None,
         accelerator=None if placed is None else placed.flavor.gpu,
         state_dir=str(settings.state_dir),
-        flavor="local" if placed is None else placed.flavor.name,
-        price_micro_usd_per_hour=0 if placed is None else placed.flavor.price_micro_usd_per_hour,
+        flavor=flavor.name,
+        price_micro_usd_per_hour=flavor.price_micro_usd_per_hour,
         budget_micro_usd=settings.budget_micro_usd,
         max_hours=settings.max_hours,
         max_extensions=0 if flags.quick else 1 if embedded else 2,
@@ -177,6 +179,7 @@ def make_plan(
         target_delta=None if settings.target_points is None else settings.target_points / 100,
         contaminated_rows=settings.contaminated_rows,
         export=export,
+        generation=generation(embedded=embedded is not None and dataset.id == embedded.dataset.id),
         approve_runs=settings.approve_runs,
         unsafe_exec=settings.unsafe_exec,
         notes=(
@@ -185,21 +188,6 @@ def make_plan(
             *(_gpu_notes(goal, here) if placed is None else placed.notes),
         ),
     )
-
-
-def _method(flags: Flags, hints: GoalHints) -> Method:
-    stages = (flags.method.lower(),) if flags.method else hints.stages
-    if len(stages) > 1:
-        raise PlanRejected(
-            f"stages ({' then '.join(stages)}) are not available yet: ask for {' or '.join(BUILT)} alone"
-        )
-    method = stages[0] if stages else "sft"
-    if not flags.method and method in hints.excluded:
-        raise PlanRejected(f"the goal rules out {method!r}, and no other method is available yet")
-    for built in BUILT:
-        if method == built:
-            return built
-    raise PlanRejected(f"the method {method!r} is not available yet; there is {', '.join(BUILT)}")
 
 
 def _gpu_notes(goal: str, here: Surroundings) -> tuple[str, ...]:
@@ -227,38 +215,18 @@ def _with_wishes(settings: Settings, numbers: GoalNumbers, flavor: str | None) -
     return settings.model_copy(update=new), tuple(notes)
 
 
-def _as_said(train: TrainConfig, numbers: GoalNumbers) -> TrainConfig:
-    """The hyperparameters with those that the sentence says."""
-    names = ("max_rows", "num_train_epochs", "max_steps", "learning_rate", "max_length", "lora_r")
-    changes = {name: getattr(numbers, name) for name in names} | {EFFECTIVE_BATCH: numbers.batch_size}
-    return configure(train, {name: value for name, value in changes.items() if value is not None})
-
-
-def _own_parts(recipe: Recipe, embedded: Choices, model: ModelRef, dataset: DatasetRef) -> dict[str, Any]:
-    """Hyperparameters that suit the embedded model or data alone give way to the recipe's for a person's own."""
-    changes: dict[str, Any] = {}
-    if dataset.id != embedded.dataset.id:
-        changes |= {
-            "max_rows": None,
-            "max_length": recipe.train.max_length,
-            "eval_fraction": recipe.train.eval_fraction,
-        }
-    if model.id != embedded.model.id:
-        changes |= {"learning_rate": recipe.train.learning_rate}
-    return changes
-
-
 def _check_built(goal: str, settings: Settings) -> None:
     for what, pattern in UNBUILT.items():
         if any(not denied(goal, match.start()) for match in re.finditer(pattern, goal, re.IGNORECASE)):
             raise PlanRejected(f"{what} is not available yet: leave it out of the goal")
     if any(denied(goal, match.start()) for match in re.finditer(r"\blora\b", goal, re.IGNORECASE)):
         raise PlanRejected(f"{NOT_LORA} is not available yet: leave it out of the goal")
-    if settings.backend == "local" and settings.flavor not in (None, "local"):
+    if settings.backend != "hf" and settings.flavor not in (None, settings.backend):
         known = not isinstance(fallback().named(settings.flavor), Refusal)
         hint = "; it can be rented: --backend hf" if known else ""
         raise PlanRejected(
-            f"unknown flavor {settings.flavor!r} for the backend 'local'; its only flavor is 'local'{hint}"
+            f"unknown flavor {settings.flavor!r} for the backend {settings.backend!r}; its only flavor is "
+            f"{settings.backend!r}{hint}"
         )
 
 
@@ -277,12 +245,14 @@ def _check_rented(settings: Settings, here: Surroundings, *, capped: bool) -> No
         )
 
 
-def _dataset(flags: Flags, wanted: str | None, default: DatasetRef, known: DatasetRef) -> DatasetRef:
+def _dataset(flags: Flags, wanted: str | None, default: DatasetRef, known: DatasetRef, method: Method) -> DatasetRef:
     """The dataset that is asked for, else the default; config and split of a known one where nobody names them."""
     if wanted in (None, default.id) and default.id.startswith("embedded:") and (flags.config or flags.split):
         raise PlanRejected(f"--config and --split do not fit {default.id!r}: name the --dataset that they belong to")
     base = next((ref for ref in (default, known) if wanted in (None, ref.id)), DatasetRef(id=str(wanted)))
     changes = {name: getattr(flags, name) for name in ("config", "split") if getattr(flags, name) is not None}
+    if base.embedded and method != "sft":
+        changes["config"] = "grpo"  # the tasks with their tests: a model's own answers become the other columns
     return base.model_copy(update=changes)
 
 

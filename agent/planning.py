@@ -12,6 +12,7 @@ from hfagent.agent.errors import GoalUnclear, PackageMissing, SettingsError, Usa
 from hfagent.agent.goal import GoalHints
 from hfagent.agent.jobs import TEMPLATES
 from hfagent.agent.ledger import is_confirmed
+from hfagent.agent.pipeline_facts import Pipeline
 from hfagent.agent.plan import Flags, Surroundings, backend, make_plan, model_id
 from hfagent.agent.recipes import Recipe
 from hfagent.agent.records import (
@@ -21,6 +22,7 @@ from hfagent.agent.records import (
     Plan,
 )
 from hfagent.agent.settings import Settings
+from hfagent.agent.stages import asked_methods, make_pipeline, stage_flags
 
 if TYPE_CHECKING:
     from hfagent.agent.estimate_view import Estimate
@@ -30,8 +32,9 @@ SET_HERE = "HFAGENT_SET_HUB_OFFLINE"
 """Set beside HF_HUB_OFFLINE where hfagent set it, so that the Hub is asked again later."""
 
 
-def plan_goal(goal: str, flags: Flags, settings: Settings, *, capped: bool = True) -> Plan:
-    """The plan for a goal, complete and with a token of its own; nothing is fetched or launched.
+def plan_goal(goal: str, flags: Flags, settings: Settings, *, capped: bool = True) -> Plan | Pipeline:
+    """The plan for a goal, complete and with a token of its own, or the pipeline for one of several stages; nothing is
+    fetched or launched.
 
     A goal that no pattern understands is put into words by the model that plans, where there is one. Jobs that cost
     money are refused without a budget unless that is not asked for (`capped`).
@@ -59,8 +62,8 @@ def plan_goal(goal: str, flags: Flags, settings: Settings, *, capped: bool = Tru
     return plan
 
 
-def estimate_goal(goal: str, flags: Flags, settings: Settings) -> "Estimate":
-    """What a goal would take and cost; nothing is launched, and no budget is asked for.
+def estimate_goal(goal: str, flags: Flags, settings: Settings) -> "tuple[Estimate, ...]":
+    """What a goal would take and cost, stage by stage; nothing is launched, and no budget is asked for.
 
     Raises:
         UsageError: as for `plan_goal`.
@@ -69,13 +72,14 @@ def estimate_goal(goal: str, flags: Flags, settings: Settings) -> "Estimate":
     from hfagent.tools import hub_hardware
     from hfagent.tools.sources import rough_size
 
-    plan = plan_goal(goal, flags, settings, capped=False)
-    size = rough_size(plan.dataset)
-    if plan.backend != "hf":
-        return price(plan, size, None)
-    token, model = _token(settings), plan.model
+    planned = plan_goal(goal, flags, settings, capped=False)
+    plans = planned.stages if isinstance(planned, Pipeline) else (planned,)
+    if plans[0].backend != "hf":
+        return tuple(price(plan, rough_size(plan.dataset), None) for plan in plans)
+    token, model = _token(settings), plans[0].model
     vocabulary = hub_hardware.vocabulary(model.id, model.revision, token)
-    return price(plan, size, hub_hardware.hardware(token), vocab_size=vocabulary)
+    hardware = hub_hardware.hardware(token)
+    return tuple(price(plan, rough_size(plan.dataset), hardware, vocab_size=vocabulary) for plan in plans)
 
 
 def _token(settings: Settings) -> str | None:
@@ -87,7 +91,7 @@ def _on(settings: Settings, goal: str) -> Settings:
     return settings if backend(goal, settings) == settings.backend else settings.model_copy(update={"backend": "hf"})
 
 
-def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Plan:
+def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Plan | Pipeline:
     from hfagent.agent.goal import parse_goal
     from hfagent.agent.recipes import load
     from hfagent.tools.benchmarks import names
@@ -97,14 +101,27 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
     ledgers = settings.reports_dir.glob("*.jsonl") if settings.reports_dir.is_dir() else ()
     taken = tuple(path.stem for path in ledgers if is_confirmed(path))
     recipe = load(hints.task_area or "code")
-    here = Surroundings(hub=hub_answers(), gpu=wiring.has_gpu(), benchmarks=names(), taken=taken)
+    here = Surroundings(hub=hub_answers(), gpu=wiring.has_gpu(settings), benchmarks=names(), taken=taken)
     if here.hub and backend(goal, settings) == "hf":
         here = here.model_copy(update=_rented(settings, hints, flags, recipe))
-    plan = make_plan(goal, hints=hints, flags=flags, recipe=recipe, settings=settings, here=here, capped=capped)
-    plan = _pinned(plan, hub=here.hub, asked=flags.guards)
-    require_model(plan.model, hub=here.hub)
-    require_dataset(plan.dataset, hub=here.hub)
-    return plan.model_copy(update={"token": secrets.token_hex(2)} | owner(plan, settings))
+    methods = asked_methods(flags, hints)
+    single = len(methods) == 1
+    plans = [
+        _pinned(
+            make_plan(
+                goal, method=method, hints=hints, flags=said, recipe=recipe, settings=settings, here=here, capped=capped
+            ),
+            hub=here.hub,
+            asked=flags.guards,
+        )
+        for method, said in zip(methods, [flags] if single else stage_flags(flags, methods), strict=True)
+    ]
+    require_model(plans[0].model, hub=here.hub)
+    for dataset in dict.fromkeys(plan.dataset for plan in plans):
+        require_dataset(dataset, hub=here.hub)
+    own = {"token": secrets.token_hex(2)} | owner(plans[0], settings)
+    plans = [plan.model_copy(update=own) for plan in plans]
+    return plans[0] if single else make_pipeline(goal, plans, flags, taken)
 
 
 def _pinned(plan: Plan, *, hub: bool, asked: Sequence[str]) -> Plan:

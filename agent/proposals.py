@@ -22,6 +22,11 @@ def smoke_run(state: State, why: str) -> RunSpec:
     return RunSpec(name="smoke", kind="smoke", why=why, train=state.plan.train)
 
 
+def data_run(why: str) -> RunSpec:
+    """The model answers the dataset's prompts, and what its answers are worth becomes the training data."""
+    return RunSpec(name="data", kind="generate", why=why)
+
+
 def train_run(state: State, why: str, hypothesis: str | None = None) -> RunSpec | Refusal:
     """The first run of a set of hyperparameters: the plan's own, then the newest proposal."""
     number, config, pending = 1, state.plan.train, state.pending
@@ -91,6 +96,8 @@ def spec_of(state: State, move: Move) -> RunSpec | Refusal:
     match move.tool, args.get("what"):
         case "launch", "smoke":
             return smoke_run(state, args["why"])
+        case "launch", "data":
+            return data_run(args["why"])
         case "launch", "train":
             return _retried(state) or train_run(state, args["why"], args["hypothesis"])
         case "evaluate", _:

@@ -45,6 +45,18 @@ _TRAIN_RESULTS = (
     ("Checkpoint before the decay", "stable_checkpoint"),
 )
 """What a training job reports: label, name in its result."""
+_MADE_RESULTS = (
+    ("Prompts", "prompts"),
+    ("Answers", "samples"),
+    ("Answers that pass", "passed"),
+    ("Rows", "rows"),
+    ("Rows from the dataset's own solutions", "from_solutions"),
+    ("Prompts whose answers are worth the same", "equal"),
+    ("Mean reward", "mean_reward"),
+    ("Dataset", "dataset"),
+    ("Recipe", "recipe"),
+)
+"""What a job reports that made training data."""
 
 
 def section(state: State, run: Run, tracker_url: TrackerUrl) -> list[str]:
@@ -164,6 +176,11 @@ def _status(state: State, run: Run) -> list[str]:
         rows.append(["Progress", prose(progress(run, state))])
     due = run.spec.kind == "train"
     rows += [[label, _reported(run, name)] for label, name in _TRAIN_RESULTS if due or name in run.result]
+    if run.spec.kind == "generate":
+        rows += [[label, _reported(run, name)] for label, name in _MADE_RESULTS]
+    measures = run.result.get("measures")
+    for name, number in measures.items() if isinstance(measures, dict) else ():
+        rows.append([prose(str(name)), value(number)])
     if due:
         rows.append(["Decision", decision_words(state, run.spec.name)])
     lines = table(("Status", "Value"), rows)

@@ -86,6 +86,7 @@ def used(state: State) -> list[str]:
 def dataset_check(state: State) -> list[str]:
     """What the dataset check found, and the mapping where one was applied."""
     lines = ["## Dataset check", ""]
+    lines += _made(state)
     report = state.dataset
     if report is None:
         return [*lines, TBD if state.ended is None else "The dataset was not checked."]
@@ -100,6 +101,20 @@ def dataset_check(state: State) -> list[str]:
         mapping = fenced(check.mapping.model_dump_json(exclude_defaults=True), language="json")
         lines += ["", f"Rows are rewritten for {state.plan.method.upper()} by this mapping:", "", *mapping]
     return lines
+
+
+def _made(state: State) -> list[str]:
+    """Where the model has made the data itself: why, and of what."""
+    if state.source is None:
+        return []
+    check, run = state.source.methods[state.plan.method], state.runs["data"]
+    return [
+        f"{dataset(state)} has nothing to train {state.plan.method.upper()} on: {prose(check.reason)}. So the base "
+        f"model answered its prompts, and the data were made of what the answers are worth (run {code('data')}): "
+        f"{value(run.result.get('passed'))} of {value(run.result.get('samples'))} answers to "
+        f"{value(run.result.get('prompts'))} prompts passed. What follows is about the data that were made.",
+        "",
+    ]
 
 
 def firewall(state: State) -> list[str]:

@@ -5,7 +5,21 @@ import json
 from hfagent.agent import guards
 from hfagent.agent import report_facts as facts
 from hfagent.agent.loading import kept_adapter
-from hfagent.agent.markdown import NONE, code, dollars, duration, fenced, link, plain, prose, table, times, utc, value
+from hfagent.agent.markdown import (
+    NONE,
+    code,
+    dollars,
+    duration,
+    fenced,
+    link,
+    path,
+    plain,
+    prose,
+    table,
+    times,
+    utc,
+    value,
+)
 from hfagent.agent.report_words import STAGE_WORDS, points, score
 from hfagent.agent.runs import Comparison
 from hfagent.agent.state import State
@@ -26,6 +40,11 @@ def title(state: State) -> list[str]:
     lines = [f"# {prose(state.plan.goal, limit=TITLE_CHARACTERS)}", "", f"**State:** {_state(state)}"]
     if len(plain(state.plan.goal)) > TITLE_CHARACTERS:
         lines += ["", f"**Goal:** {prose(state.plan.goal, limit=4000)}"]
+    stage = state.plan.stage
+    if stage is not None:
+        pipeline = f"[{plain(stage.pipeline)}]({path(f'{stage.pipeline}.md')})"
+        lines += ["", f"**Stage** {stage.number} of {stage.of} of the pipeline {pipeline}"]
+        lines += [f"- {prose(line)}" for line in stage.before]
     return lines
 
 

@@ -19,11 +19,14 @@ ALIASES = {"OPENAI_BASE_URL": "openai_base_url"}
 """Settings that come from these variables alone: a flag is seen by `ps`, a file by git."""
 
 
+Backend = Literal["local", "hf", "slurm", "ray"]
+
+
 class Settings(Record):
     """Made by `load`; never changed afterwards."""
 
-    backend: Literal["local", "hf"] = "local"
-    """Where jobs run: on this machine, or as Hugging Face Jobs."""
+    backend: Backend = "local"
+    """Where jobs run: on this machine, as Hugging Face Jobs, or on a cluster of one's own."""
     flavor: str | None = Field(default=None, min_length=1)
     """Hardware of a job; None lets the backend choose."""
     namespace: str | None = Field(default=None, pattern=r"^[\w.-]+$")
@@ -70,8 +73,23 @@ class Settings(Record):
     seed: int = Field(default=0, ge=0)
     poll_s: float | None = Field(default=None, gt=0)
     """Seconds between two looks at a running job; None takes what suits the backend."""
+    cluster_gpu: bool | None = None
+    """Whether jobs on a cluster get a GPU; None asks Slurm, and is no on Ray."""
+    cluster_cpus: int | None = Field(default=None, ge=1)
+    """Cores of a job on a cluster; None takes the cluster's default."""
+    cluster_usd_per_gpu_hour: float | None = Field(default=None, ge=0)
+    """What a GPU of the cluster costs; None counts its jobs as free."""
+    slurm_partition: str | None = Field(default=None, min_length=1)
+    slurm_account: str | None = Field(default=None, min_length=1)
+    slurm_qos: str | None = Field(default=None, min_length=1)
+    slurm_gres: str | None = Field(default=None, min_length=1)
+    """As sbatch takes them; None leaves each to Slurm, but for a `gpu:1` where there are GPUs."""
+    slurm_options: str = ""
+    """More options of sbatch, as in a shell, e.g. `--mem=32G --constraint=a100`."""
+    ray_address: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    """Of Ray's dashboard; None is http://127.0.0.1:8265."""
     settle_s: float = Field(default=60.0, ge=0)
-    """Jobs on hf: seconds after which a request without an answer has become a job, or never will."""
+    """Jobs elsewhere: seconds after which a request without an answer has become a job, or never will."""
     job_mount: str = Field(default="/hfagent", pattern=r"^/\S+$")
     """Jobs on hf: where they see their bucket."""
     confirm_yes: bool = False

@@ -11,6 +11,7 @@ from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.records import (
     Claim,
+    DatasetRef,
     Decision,
     Plan,
     ProblemSet,
@@ -36,6 +37,10 @@ class State:
     """Whether the path is a copy without the rows that hold benchmark problems."""
     data_source: str | None = None
     """The path before that: the Hub id of a dataset that is there."""
+    data_made: bool = False
+    """Whether the model has made the data itself."""
+    source: DatasetReport | None = None
+    """What was found about the plan's dataset, where the data that is trained on was made of its prompts."""
     dataset: DatasetReport | None = None
     contamination: ContaminationReport | None = None
     runs: Mapping[str, Run] = field(default_factory=dict)
@@ -72,6 +77,13 @@ class State:
     """What ended the last process; None once the project was resumed."""
     ended: ProjectEnded | None = None
     ended_at: datetime | None = None
+
+    @property
+    def data(self) -> DatasetRef:
+        """What is trained on, where it can be read."""
+        if self.data_path is not None and (self.data_cleaned or self.data_made):
+            return DatasetRef(id=self.data_path)
+        return self.plan.dataset.prepared(self.data_path or self.plan.dataset.id)
 
     @property
     def open_attempts(self) -> tuple[Attempt, ...]:

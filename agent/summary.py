@@ -58,13 +58,13 @@ def summary(state: State, *, report: Path, ledger: Path, held: bool) -> dict[str
         "guards": {name: None if v is None else _verdict(v) for name, v in guards.verdicts(state).items()},
         "runs": [_run(run) for run in state.runs.values()],
         "decisions": [
-            {"at": _iso(t.at), "action": t.decision.action, "run": t.decision.run, "reason": t.decision.reason}
+            {"at": iso(t.at), "action": t.decision.action, "run": t.decision.run, "reason": t.decision.reason}
             for t in state.decisions
         ],
         "published": published(state),
-        "spent_usd": _usd(state.spent_micro_usd),
-        "held_usd": _usd(state.held_micro_usd),
-        "started_at": _iso(state.started_at),
+        "spent_usd": usd(state.spent_micro_usd),
+        "held_usd": usd(state.held_micro_usd),
+        "started_at": iso(state.started_at),
         "report": str(report),
         "ledger": str(ledger),
     }  # fmt: skip
@@ -83,13 +83,15 @@ def _run(run: Run) -> dict[str, Any]:
         "job_id": run.last.job_id,
         "url": run.last.url,
         "score": None if run.score is None else run.score.value,
-        "cost_usd": None if None in costs else _usd(sum(cost for cost in costs if cost is not None)),
+        "cost_usd": None if None in costs else usd(sum(cost for cost in costs if cost is not None)),
     }
 
 
-def _usd(micro_usd: int | None) -> float | None:
+def usd(micro_usd: int | None) -> float | None:
+    """Dollars; unknown stays None."""
     return None if micro_usd is None else micro_usd / 1e6
 
 
-def _iso(at: Any) -> str:
+def iso(at: Any) -> str:
+    """To the second, UTC."""
     return str(at.isoformat(timespec="seconds").replace("+00:00", "Z"))

@@ -19,19 +19,21 @@ CURVES = 6
 DECISIONS = 12
 
 
-def view(state: State, now: datetime, *, held: bool) -> dict[str, Any]:
+def view(state: State, now: datetime, *, held: bool, pipeline: str | None = None) -> dict[str, Any]:
     """The screen of a project. Unknown is None, never 0.
 
     Args:
         state: the project.
         now: the time, for what still counts.
         held: whether an hfagent process works on it.
+        pipeline: a line about the pipeline that it is a stage of.
     """
     plan, left, left_s = state.plan, envelope.money_left_micro_usd(state), envelope.time_left_s(state, now)
     end = state.ended_at or now
     return {
         "project": plan.project,
         "goal": plan.goal,
+        "pipeline": pipeline,
         "model": plan.model.id,
         "dataset": plan.dataset.id,
         "method": plan.method,

@@ -18,7 +18,7 @@ function show(view) {
   at("project").textContent = view.project;
   at("phase").textContent = view.phase;
   at("phase").className = `phase ${view.phase}`;
-  at("goal").textContent = `${view.goal} · ${view.method} of ${view.model} on ${view.dataset}`;
+  at("goal").textContent = `${view.pipeline ? `${view.pipeline} · ` : ""}${view.goal} · ${view.method} of ${view.model} on ${view.dataset}`;
   at("reason").textContent = view.reason || "";
   at("verdict").textContent = (view.claim ? `${view.claim.replaceAll("_", " ")}: ` : "") + view.verdict;
   at("waits").textContent = view.waits_for.map((run) => `${run} waits for your approval`).join(", ");

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hfagent.agent.clock import SystemClock
-from hfagent.agent.control import FolderMailbox
+from hfagent.agent.clusters import CLUSTERS
+from hfagent.agent.control import FolderMailbox, Mailbox, StageMailbox
 from hfagent.agent.errors import PackageMissing, SettingsError, UsageError
+from hfagent.agent.ledger import pipeline_of
 from hfagent.agent.ports import JobRunner, Ports, Tracker
 from hfagent.agent.records import Plan
 from hfagent.agent.settings import Settings
@@ -49,6 +51,14 @@ class Paths:
         return FolderMailbox(state_dir / "control" / self.project)
 
 
+def mailbox_of(paths: Paths, settings: Settings, plan: Plan) -> Mailbox:
+    """What is asked of a project, or of the pipeline that it is a stage of."""
+    own = paths.mailbox(settings.state_dir)
+    if plan.stage is None:
+        return own
+    return StageMailbox(own, Paths(paths.reports, plan.stage.pipeline).mailbox(settings.state_dir))
+
+
 def night_ports(settings: Settings) -> Ports:
     """The outside world of a night, with its jobs where the settings say."""
     from hfagent.agent.looks import LookBook
@@ -80,6 +90,8 @@ def as_planned(settings: Settings, plan: Plan) -> Settings:
     if plan.backend == "hf":
         server = plan.trackio_url if plan.trackio_space is None else None
         changes |= {"namespace": plan.namespace, "trackio_space": plan.trackio_space, "trackio_server_url": server}
+    if plan.backend in CLUSTERS:
+        changes["cluster_gpu"] = plan.gpu
     return settings.model_copy(update=changes)
 
 
@@ -89,6 +101,10 @@ def job_runner(settings: Settings) -> JobRunner:
         from hfagent.agent.hf_wiring import hf_runner
 
         return hf_runner(settings)
+    if settings.backend in CLUSTERS:
+        from hfagent.agent.cluster_wiring import cluster_runner
+
+        return cluster_runner(settings)
     from hfagent.tools.local_jobs import LocalJobRunner
 
     return LocalJobRunner(settings.state_dir / "jobs", trackio_dir=trackio_dir(settings))
@@ -110,20 +126,19 @@ def trackio_dir(settings: Settings) -> Path:
 
 
 def preflight(settings: Settings, plan: Plan | None = None) -> None:
-    """What must be there before a night is begun; the account on the Hub, too, where a plan's jobs run there.
+    """What must be there before a night is begun; the account on the Hub or the cluster, too, where its jobs run there.
 
     Raises:
-        PackageMissing: a package of the extra `local` is not installed.
-        SettingsError: a folder cannot be written, or see `hf_doctor.require`.
+        PackageMissing: a package of the extra `local` or `ray` is not installed.
+        SettingsError: a folder cannot be written, or see `hf_doctor.require` and `cluster_doctor.require`.
         AccountRefused, BackendAway: see there.
         EvaluationError: no sandbox works here and unsafe execution was not allowed.
     """
-    local = settings.backend == "local"
-    missing = [name for name in LOCAL_PACKAGES if local and find_spec(name) is None]
+    missing = [name for name in LOCAL_PACKAGES if settings.backend != "hf" and find_spec(name) is None]
     if missing:
         raise PackageMissing(
-            f"local jobs need {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
-            'run `pip install -c constraints.txt -e ".[local]"`'
+            f"{settings.backend} jobs need {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            'installed: run `pip install -c constraints.txt -e ".[local]"`'
         )
     for flag, folder in (("--reports-dir", settings.reports_dir), ("--state-dir", settings.state_dir)):
         require_writable(folder, flag)
@@ -131,7 +146,11 @@ def preflight(settings: Settings, plan: Plan | None = None) -> None:
         from hfagent.tools.hf_doctor import require
 
         require(settings, plan)
-    if not local:
+    if plan is not None and plan.backend in CLUSTERS:
+        from hfagent.tools import cluster_doctor
+
+        cluster_doctor.require(settings)
+    if settings.backend != "local":
         return
     from hfagent.tools.sandbox import Sandbox
 
@@ -166,8 +185,12 @@ def versions(names: Iterable[str] = RECORDED) -> dict[str, str]:
     return found
 
 
-def has_gpu() -> bool:
-    """Whether an accelerator is here, without importing torch."""
+def has_gpu(settings: Settings) -> bool:
+    """Whether jobs find an accelerator, without importing torch; on hf the flavor says it."""
+    if settings.backend in CLUSTERS:
+        from hfagent.agent.cluster_wiring import has_gpu as of_cluster
+
+        return of_cluster(settings)
     machine = os.uname()
     return any(Path("/dev").glob("nvidia[0-9]*")) or (machine.sysname, machine.machine) == ("Darwin", "arm64")
 
@@ -188,7 +211,7 @@ def hub_reachable(*, timeout_s: float = 3.0) -> bool:
 
 
 def find_project(reports: Path, project: str | None) -> Paths:
-    """The project named, or the one written last.
+    """The project named, or the one written last: of a pipeline's stage the pipeline.
 
     Raises:
         UsageError: there is none.
@@ -200,7 +223,8 @@ def find_project(reports: Path, project: str | None) -> Paths:
             raise UsageError(
                 f'no project in {str(reports)!r}: start one with `hfagent "improve code solving with SFT"`'
             )
-        return Paths(reports, names[-1])
+        above = pipeline_of(ledgers[-1])
+        return Paths(reports, above if above in names else names[-1])
     if project not in names:
         raise UsageError(f"no project {project!r} in {str(reports)!r}; there are: {', '.join(names) or 'none'}")
     return Paths(reports, project)

@@ -16,7 +16,9 @@ PURE = (
     "jobs", "job_ends", "lines", "summary", "plan", "goal", "proposals", "rules", "runs", "findings",
     "integrity", "claim", "setback", "watch", "remedy",
     "space", "hypotheses", "rungs", "envelope", "remaining", "sequential", "surrogate",
-    "hardware", "memory", "placement", "night_jobs", "estimate_view", "plan_benchmarks",
+    "hardware", "clusters", "memory", "placement", "night_jobs", "estimate_view", "plan_benchmarks",
+    "stages", "pipeline_facts", "pipeline_state", "pipeline_rules", "pipeline_lines", "pipeline_report", "data_rules",
+    "plan_training",
 )  # fmt: skip
 IMPURE_MODULES = {"time", "random", "os", "subprocess", "socket", "threading", "requests", "tempfile", "shutil"}
 INNER = {"lighteval_tasks.py", "roomy_cache.py", "sft_trainer.py"}
@@ -52,7 +54,10 @@ def test_modules_stay_small(path: Path) -> None:
 
 
 def test_the_agent_reaches_the_tools_only_where_they_are_wired() -> None:
-    wired = {"wiring.py", "hf_wiring.py", "commands.py", "planner.py", "planning.py", "mcp_server.py", "understand.py"}
+    wired = {
+        "wiring.py", "hf_wiring.py", "cluster_wiring.py", "commands.py", "planner.py", "planning.py", "mcp_server.py",
+        "understand.py",
+    }  # fmt: skip
     reaching = {
         path.name for path in (ROOT / "agent").glob("*.py") if "hfagent.tools" in path.read_text(encoding="utf-8")
     }

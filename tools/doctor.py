@@ -37,23 +37,29 @@ def examine(settings: Settings, *, model: str | None = None, dataset: str | None
         dataset: likewise.
 
     Raises:
-        UsageError: a model or dataset is named, and jobs run here.
+        UsageError: a model or dataset is named, and jobs do not run on the Hub.
     """
     local = settings.backend == "local"
-    if local and (model or dataset):
+    here = settings.backend != "hf"
+    if here and (model or dataset):
         raise UsageError("--model and --dataset are looked for on the Hub: add --backend hf")
     checks: list[Callable[[], Check]] = [
         _python,
-        lambda: _packages("local" if local else ""),
+        lambda: _packages("local" if here else ""),
         *([_device] if local else []),
         lambda: _disk(settings.reports_dir),
         lambda: _writable("reports folder", settings.reports_dir, "--reports-dir"),
         lambda: _writable("state folder", settings.state_dir, "--state-dir"),
-        *([_sandbox, _trackio, _token] if local else []),
+        *([_sandbox] if local else []),
+        *([_trackio, _token] if here else []),
     ]
     found = [check() for check in checks]
     if local:
         return found
+    if here:
+        from hfagent.tools import cluster_doctor
+
+        return [*found, *cluster_doctor.examine(settings)]
     from hfagent.tools import hf_doctor
 
     return [*found, *hf_doctor.examine(settings, model=model, dataset=dataset)]

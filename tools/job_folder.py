@@ -1,8 +1,8 @@
-"""The folder of a local job: made whole or not at all, and read as the job it tells of.
+"""The folder of a job: made whole or not at all, and read as the job it tells of.
 
 A job exists once its supervisor has written `run.json`. A folder without it belongs to a submitter that died before,
-and the next submit of the key starts it. `hfagent.tools.job_supervisor` lists the files. The folders must lie on a
-local disk: network disks do not all keep the promise of flock.
+and the next submit of the key starts it. `hfagent.tools.job_supervisor` lists the files. The folders of local jobs must
+lie on a local disk: network disks do not all keep the promise of flock. `hfagent.tools.cluster_folder` does without.
 """
 
 import contextlib
@@ -28,18 +28,25 @@ class _Submitted(Record):
     spec: JobSpec
 
 
-class _Run(Record):
+class Run(Record):
+    """That a supervisor has started the command."""
+
     pid: int
     boot_id: str | None
     started_at: datetime
     command: tuple[str, ...]
+    host: str | None = None
+    """Machine of the cluster."""
 
 
-class _Ended(Record):
+class Ended(Record):
+    """How a job ended."""
+
     exit_code: int | None
     stage: JobStage
     message: str | None
-    started_at: datetime
+    started_at: datetime | None
+    """None where it never began."""
     finished_at: datetime
     running_s: float | None = None
     """What passed, whatever the clock was set to meanwhile; None where the supervisor was killed."""
@@ -94,27 +101,42 @@ def read_job(folder: Path) -> Job | None:
     if not (folder / "run.json").exists():
         # Even where the lock is held: a supervisor killed right now would leave an id that names nothing.
         return None
+    ended = read_ended(folder) or _bury(folder)
+    return open_job(folder, ID_PREFIX) if ended is None else ended_job(folder, ID_PREFIX, ended)
+
+
+def open_job(folder: Path, prefix: str, *, waiting: str | None = None) -> Job:
+    """A job that has not ended.
+
+    Args:
+        folder: of the job.
+        prefix: of its id.
+        waiting: why it has not begun, where that is known.
+    """
     submitted = _submitted(folder)
-    job = Job(
-        id=ID_PREFIX + folder.name,
+    run = read_run(folder)
+    return Job(
+        id=prefix + folder.name,
         key=folder.name,
-        stage="RUNNING",
+        stage="SCHEDULING" if run is None else "RUNNING",
         url=(folder / "log.txt").as_uri(),
         flavor=submitted.spec.flavor,
         created_at=submitted.created_at,
-        started_at=_run(folder).started_at,
+        started_at=None if run is None else run.started_at,
+        message=waiting,
     )
-    ended = _ended(folder) or _bury(folder)
-    if ended is None:
-        return job
-    result = last_result(read_end(folder / "log.txt", _RESULT_TAIL_BYTES).decode(errors="replace").split("\n"))
+
+
+def ended_job(folder: Path, prefix: str, ended: Ended) -> Job:
+    """A job that has ended, with its result, or the checkpoints that it left."""
+    result = _result(folder)
     if ended.stage == "COMPLETED" and result is None:
         ended = ended.model_copy(update={"stage": "ERROR", "message": "ended without a RESULT line"})
     if result is None:
         result = _left_behind(folder / "out")
     told = dict(ended)
-    told["billed_s"] = told.pop("running_s")
-    return job.model_copy(update={**told, "result": result})
+    told["billed_s"] = told.pop("running_s") if ended.started_at is not None else 0.0
+    return open_job(folder, prefix).model_copy(update={**told, "result": result})
 
 
 def is_over(folder: Path) -> bool:
@@ -142,16 +164,16 @@ def _lock(folder: Path) -> Iterator[bool]:
             yield True
 
 
-def _bury(folder: Path) -> _Ended | None:
+def _bury(folder: Path) -> Ended | None:
     """End what a killed supervisor left behind and record it; None while a supervisor or another burial is at work."""
     with _lock(folder) as mine:
         # Asked under the lock, since the supervisor may have ended in good order a moment ago.
-        if mine and not (folder / "exit.json").exists():
-            run = _run(folder)
+        run = read_run(folder)
+        if mine and run is not None and not (folder / "exit.json").exists():
             cause = "its supervisor was killed" if run.boot_id == boot_id() else "the machine was restarted"
             end_all(lambda: marked(folder), grace_s=STRAGGLER_GRACE_S)
             last_sign = datetime.fromtimestamp((folder / "log.txt").stat().st_mtime, UTC)
-            ended = _Ended(
+            ended = Ended(
                 exit_code=None,
                 stage="ERROR",
                 message=f"lost: {cause}",
@@ -159,20 +181,33 @@ def _bury(folder: Path) -> _Ended | None:
                 finished_at=max(run.started_at, last_sign),
             )
             write_json(folder / "exit.json", ended.model_dump(mode="json"))
-    return _ended(folder)
+    return read_ended(folder)
 
 
 def _submitted(folder: Path) -> _Submitted:
     return _Submitted.model_validate_json((folder / "spec.json").read_bytes())
 
 
-def _run(folder: Path) -> _Run:
-    return _Run.model_validate_json((folder / "run.json").read_bytes())
+def read_run(folder: Path) -> Run | None:
+    """The start of the job; None before it."""
+    path = folder / "run.json"
+    return Run.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
-def _ended(folder: Path) -> _Ended | None:
+def read_ended(folder: Path) -> Ended | None:
+    """The recorded end of the job; None before it."""
     path = folder / "exit.json"
-    return _Ended.model_validate_json(path.read_bytes()) if path.exists() else None
+    return Ended.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def _result(folder: Path) -> dict[str, Any] | None:
+    """What the script left as its result: in a file where it did, else in its log."""
+    with contextlib.suppress(OSError, ValueError):
+        value = json.loads((folder / "result.json").read_bytes(), parse_constant=_refuse_constant)
+        return value if isinstance(value, dict) else None
+    log = folder / "log.txt"
+    lines = read_end(log, _RESULT_TAIL_BYTES).decode(errors="replace").split("\n") if log.exists() else []
+    return last_result(lines)
 
 
 def _left_behind(out: Path) -> dict[str, Any] | None:

@@ -33,11 +33,13 @@ from types import FrameType
 from typing import Any
 
 MARKER = "HFAGENT_JOB"
+SIGNALED = "lost: the supervisor got"
+"""How the message of a job begins that was ended by a signal from outside."""
 STRAGGLER_GRACE_S = 3.0  # from SIGTERM to SIGKILL, for what the command left behind
 _ALONE_S = 0.5  # helpers such as multiprocessing's resource tracker end by themselves
 _POLL_S = 0.2  # how late a cancel or the time limit is noticed; a signal is noticed at once
 _LOCK_WAIT_S = 10.0  # for a supervisor that is just being killed
-_RESERVED_BYTES = 4096  # set aside for exit.json, so that a job that fills the disk can still say how it ended
+_RESERVED_BYTES = 4096
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -53,6 +55,11 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         os.fsync(file.fileno())
     new.replace(path)
     sync_folder(path.parent)
+
+
+def reserve_end(folder: Path) -> None:
+    """Set blocks aside for exit.json, so that a job that fills the disk can still say how it ended."""
+    (folder / "exit.json.new").write_bytes(b" " * _RESERVED_BYTES)
 
 
 def sync_folder(folder: Path) -> None:
@@ -132,7 +139,7 @@ def _descendants(root: int) -> list[int]:
     return found
 
 
-_End = tuple[int | None, str, str | None]
+End = tuple[int | None, str, str | None]
 """Exit code, stage and message."""
 
 
@@ -161,7 +168,7 @@ class _Stop:
             return "CANCELED", "canceled"
         if self._signal is not None:
             name = signal.Signals(self._signal).name
-            return "ERROR", f"lost: the supervisor got {name}, as when a machine shuts down"
+            return "ERROR", f"{SIGNALED} {name}, as when a machine shuts down"
         if time.monotonic() >= self._deadline:
             return "ERROR", "Job timeout"
         return None
@@ -174,9 +181,13 @@ class _Stop:
 class _Command:
     """The job's main process and whatever it started."""
 
-    def __init__(self, command: Sequence[str], folder: Path) -> None:
+    def __init__(self, command: Sequence[str], folder: Path, before: Callable[[], None] | None) -> None:
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, env={**os.environ, MARKER: str(folder)}, process_group=0
+            command,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, MARKER: str(folder)},
+            process_group=0,
+            preexec_fn=before,
         )
         self.pid = self._process.pid
         self.exit_code: int | None = None
@@ -207,12 +218,31 @@ class _Command:
         self.kill()
 
 
-def _run(folder: Path, command: Sequence[str], *, timeout_s: float, grace_s: float) -> _End:
+def run_command(
+    folder: Path,
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    grace_s: float,
+    before: Callable[[], None] | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> End:
+    """Run the command to its end, whatever that is, and end all that it left.
+
+    Args:
+        folder: of the job.
+        command: what is run.
+        timeout_s: after which it is asked to end.
+        grace_s: that it gets then, before it is killed.
+        before: called in the command's process before the command.
+        beat: called a few times a second.
+    """
+    become_subreaper()
     stop = _Stop(folder, timeout_s)
     if (reason := stop.reason()) is not None:
         return None, *reason
     try:
-        job = _Command(command, folder)
+        job = _Command(command, folder, before)
     except OSError as error:
         return None, "ERROR", f"the command could not be started: {error}"
     kill_at = 0.0  # set with the reason
@@ -224,10 +254,17 @@ def _run(folder: Path, command: Sequence[str], *, timeout_s: float, grace_s: flo
                 kill_at = time.monotonic() + grace_s
         elif time.monotonic() >= kill_at:
             job.kill()
+        beat()
         stop.doze()
         job.reap()
     job.end_stragglers()
     return job.exit_code, *(reason or _verdict(job.exit_code))
+
+
+def become_subreaper() -> None:
+    """Have orphans of this process's tree come back to it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _verdict(exit_code: int) -> tuple[str, str | None]:
@@ -265,7 +302,7 @@ def _supervise(folder: Path, command: Sequence[str], *, timeout_s: float, grace_
             os.dup2(log.fileno(), 2)
         if not _take_lock(folder):
             return
-        (folder / "exit.json.new").write_bytes(b" " * _RESERVED_BYTES)
+        reserve_end(folder)
         started_at = datetime.now(UTC).isoformat()
         run = {"pid": os.getpid(), "boot_id": boot_id(), "started_at": started_at, "command": list(command)}
         write_json(folder / "run.json", run)
@@ -274,9 +311,7 @@ def _supervise(folder: Path, command: Sequence[str], *, timeout_s: float, grace_
         os.write(report, str(error).encode())
         return
     os.close(report)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    exit_code, stage, message = _run(folder, command, timeout_s=timeout_s, grace_s=grace_s)
+    exit_code, stage, message = run_command(folder, command, timeout_s=timeout_s, grace_s=grace_s)
     end: dict[str, Any] = {"exit_code": exit_code, "stage": stage, "message": message, "started_at": started_at}
     end |= {"finished_at": datetime.now(UTC).isoformat(), "running_s": round(time.monotonic() - begun, 3)}
     write_json(folder / "exit.json", end)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from tests.clusters import ray_address, use_slurm
 from tests.emulator.jobs import Jobs
 from tests.emulator.server import Emulator
 
@@ -17,10 +18,13 @@ import hfagent
 from hfagent.agent.errors import JobError
 from hfagent.agent.ports import JobRunner
 from hfagent.agent.records import Job, JobSpec
+from hfagent.tools.cluster_jobs import ClusterJobRunner, Queue
 from hfagent.tools.hf_jobs import HfJobRunner
 from hfagent.tools.hub_calls import api
 from hfagent.tools.job_bucket import JobBucket
 from hfagent.tools.local_jobs import LocalJobRunner
+from hfagent.tools.ray_jobs import RayQueue
+from hfagent.tools.slurm_jobs import SlurmQueue, Wants
 
 SCRIPTS = {
     "succeed.py": 'print("one")\nprint("two")\nprint(\'RESULT {"loss": 0.5}\')\n',
@@ -56,7 +60,35 @@ def local(folder: Path) -> Iterator[JobRunner]:
     yield LocalJobRunner(folder / "jobs", templates=templates, grace_s=2)
 
 
-FACTORIES: dict[str, Callable[[Path], AbstractContextManager[JobRunner]]] = {"local": local, "hf": hf}
+@contextmanager
+def on_cluster(folder: Path, queue: Queue) -> Iterator[JobRunner]:
+    templates = folder / "templates"
+    templates.mkdir()
+    for name, text in SCRIPTS.items():
+        (templates / name).write_text(text)
+    yield ClusterJobRunner(queue, folder / "jobs", templates=templates, poll_s=0.2, grace_s=2)
+
+
+@contextmanager
+def slurm(folder: Path) -> Iterator[JobRunner]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_slurm(monkeypatch)
+        with on_cluster(folder, SlurmQueue(Wants())) as runner:
+            yield runner
+
+
+@contextmanager
+def ray(folder: Path) -> Iterator[JobRunner]:
+    with on_cluster(folder, RayQueue(ray_address())) as runner:
+        yield runner
+
+
+FACTORIES: dict[str, Callable[[Path], AbstractContextManager[JobRunner]]] = {
+    "local": local,
+    "hf": hf,
+    "slurm": slurm,
+    "ray": ray,
+}
 
 
 @pytest.fixture(params=FACTORIES)
@@ -73,7 +105,7 @@ def spec(runner: JobRunner, template: str, *, key: str = "night-r1-a1", timeout_
         kind="train",
         template=template,
         args=(),
-        flavor="local" if runner.name == "local" else "cpu-basic",
+        flavor="cpu-basic" if runner.name == "hf" else runner.name,
         timeout_s=timeout_s,
         price_micro_usd_per_hour=0,
     )
