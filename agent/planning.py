@@ -149,7 +149,7 @@ def _had(plan: Plan, benchmark: BenchmarkRef, *, hub: bool) -> tuple[BenchmarkRe
     from hfagent.tools.benchmarks import pinned
     from hfagent.tools.script_command import require_further
 
-    if plan.backend == "local":
+    if plan.backend != "hf":
         require_further(Path(__file__).parents[1] / "job_templates" / TEMPLATES["evaluate"], [benchmark.name])
     return pinned(benchmark, hub=hub)
 
