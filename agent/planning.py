@@ -3,17 +3,20 @@
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfagent.agent import wiring
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.errors import GoalUnclear, PackageMissing, SettingsError, UsageError
 from hfagent.agent.goal import GoalHints
+from hfagent.agent.jobs import TEMPLATES
 from hfagent.agent.ledger import is_confirmed
 from hfagent.agent.pipeline_facts import Pipeline
 from hfagent.agent.plan import Flags, Surroundings, backend, make_plan, model_id
 from hfagent.agent.recipes import Recipe
 from hfagent.agent.records import (
+    BenchmarkRef,
     DatasetRef,
     ModelRef,
     Plan,
@@ -123,25 +126,32 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
 
 def _pinned(plan: Plan, *, hub: bool, asked: Sequence[str]) -> Plan:
     """With benchmarks whose content is fixed, and notes about them; a guard that nobody `asked` for may be left out."""
-    from hfagent.tools.benchmarks import pinned
-
-    found = {name: pinned(getattr(plan, name), hub=hub) for name in ("search", "confirm")}
-    notes = dict.fromkeys(note for _, note in found.values() if note is not None)
-    changes: dict[str, Any] = {name: benchmark for name, (benchmark, _) in found.items()}
-    guards = []
-    for guard in plan.guards:
+    search, *notes = _had(plan, plan.search, hub=hub)
+    confirm, *further = _had(plan, plan.confirm, hub=hub)
+    notes, guards = [*notes, *further], []
+    for wanted in plan.guards:
         try:
-            found[guard.name] = pinned(guard, hub=hub)
+            guard, *further = _had(plan, wanted, hub=hub)
         except (UsageError, PackageMissing) as error:
-            if guard.name in asked:
+            if wanted.name in asked:
                 raise
-            notes[f"the guard {guard.name} is left out: {error}"] = None
-        else:
-            benchmark, note = found[guard.name]
-            guards.append(benchmark)
-            notes |= {note: None} if note is not None else {}
-    changes |= {"guards": tuple(guards), "notes": (*plan.notes, *notes)}
+            notes.append(f"the guard {wanted.name} is left out: {error}")
+            continue
+        guards.append(guard)
+        notes += further
+    told = tuple(dict.fromkeys(note for note in notes if note is not None))
+    changes = {"search": search, "confirm": confirm, "guards": tuple(guards), "notes": (*plan.notes, *told)}
     return plan.model_copy(update=changes)
+
+
+def _had(plan: Plan, benchmark: BenchmarkRef, *, hub: bool) -> tuple[BenchmarkRef, str | None]:
+    """The benchmark with its content fixed and what is to be known of it, if it can be evaluated where jobs run."""
+    from hfagent.tools.benchmarks import pinned
+    from hfagent.tools.script_command import require_further
+
+    if plan.backend != "hf":
+        require_further(Path(__file__).parents[1] / "job_templates" / TEMPLATES["evaluate"], [benchmark.name])
+    return pinned(benchmark, hub=hub)
 
 
 def owner(plan: Plan, settings: Settings) -> dict[str, Any]:

@@ -7,13 +7,18 @@ import pytest
 from world import FAILED, LOST, SKILL, World, night
 
 from hfagent.agent import guards, report
-from hfagent.agent.errors import PlanRejected
+from hfagent.agent.console import closing
+from hfagent.agent.errors import PlanRejected, UsageError
+from hfagent.agent.plan import Flags
 from hfagent.agent.plan_benchmarks import choose_guards
+from hfagent.agent.planning import plan_goal
 from hfagent.agent.recipes import load
 from hfagent.agent.records import BenchmarkRef
+from hfagent.agent.settings import Settings
 from hfagent.agent.state import State
 from hfagent.agent.summary import summary
 from hfagent.agent.view import verdict_text
+from hfagent.agent.wiring import Paths
 
 GUARD = BenchmarkRef(name="gsm8k", set="confirm", n=200, seed=3)
 KEPT = "sft-01-x1"
@@ -94,3 +99,21 @@ def test_guards_come_from_the_recipe_where_they_are_to_be_had_or_by_name() -> No
         chosen("ifeval")
     with pytest.raises(PlanRejected, match="is what the night is judged by"):
         chosen("openai_humaneval", available=("openai_humaneval",))
+
+
+def test_a_named_guard_must_be_had_and_is_fixed_in_the_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    settings = Settings(reports_dir=tmp_path, state_dir=tmp_path / "state")
+    plan = plan_goal("improve code with SFT", Flags(guards=("procedural_math", "gsm8k")), settings)
+    assert [(guard.name, guard.n) for guard in plan.guards] == [("procedural_math", None), ("gsm8k", 100)]
+    assert "100 problems of gsm8k come from an installed package" in plan.notes[-1]
+    with pytest.raises(UsageError, match="'mbpp' are read from the Hub"):
+        plan_goal("improve code with SFT", Flags(guards=("mbpp",)), settings)
+    assert plan_goal("improve code with SFT", Flags(), settings).guards == ()
+
+
+def test_the_closing_block_tells_each_guard(tmp_path: Path) -> None:
+    state = guarded(tmp_path, 0.5, 0.2)
+    assert state.ended_at is not None
+    text = closing(state, Paths(tmp_path, "night"), state.ended_at, held=False)
+    assert any(line.startswith("guard ") and "gsm8k: worse by more than 5 points" in line for line in text.splitlines())
