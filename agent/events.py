@@ -36,7 +36,7 @@ from hfagent.agent.records import (
     Score,
     TrainConfig,
 )
-from hfagent.agent.upkeep_facts import ClockJumped, LineTorn, UpkeepFact
+from hfagent.agent.upkeep_facts import ClockJumped, LimitNear, LineTorn, OrphanFound, UpkeepFact
 from hfagent.agent.verdict import Verdict
 
 
@@ -312,7 +312,7 @@ Fact = Annotated[
 INCIDENTS = (
     Refused, Resumed, Crashed, Proposed, SearchEnded, Flagged, EpochOpened, NoiseMeasured, LookTaken,
     PlannerSwitched, Noted, Paused, Unpaused, ApprovalAsked, Approved, Vetoed,
-    BackendLost, BackendFound, SubmitRetried, StrayFound, LineTorn, ClockJumped,
+    BackendLost, BackendFound, SubmitRetried, StrayFound, LineTorn, ClockJumped, LimitNear, OrphanFound,
 )  # fmt: skip
 """What the decision log tells beside verdicts and decisions."""
 

@@ -144,7 +144,8 @@ class JobDesk:
         if found is not None:
             self._record(attempt.job, found)
         elif self._unsettled_s(attempt) <= 0:
-            if attempt.tries >= MAX_SUBMITS:
+            # A runner that starts a key once is asked as often as it takes: hfagent may have been killed each time.
+            if attempt.tries >= MAX_SUBMITS and self.ports.runner.settle_s > 0:
                 self.append(JobRejected(key=key, message=f"submitted {attempt.tries} times without an answer"))
                 return
             self.append(SubmitRetried(key=key))
