@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hfagent import __version__
-from hfagent.agent import data_rules, hypotheses, jobs, policy, rules, shipping, thresholds
+from hfagent.agent import data_rules, envelope, hypotheses, jobs, policy, rules, shipping, thresholds
 from hfagent.agent.claim import claim
 from hfagent.agent.control import Request
 from hfagent.agent.dataset_records import DatasetReport
@@ -47,7 +47,7 @@ from hfagent.agent.records import (
 )
 from hfagent.agent.rules import SEARCH_EXHAUSTED
 from hfagent.agent.state import root_name
-from hfagent.agent.upkeep_facts import ClockJumped
+from hfagent.agent.upkeep_facts import ClockJumped, LimitNear, OrphanFound
 from hfagent.agent.verdict import Verdict, compare
 
 
@@ -63,6 +63,23 @@ class Desk(JobDesk):
         jump = self._pace.jump_s()
         if jump is not None:
             self.append(ClockJumped(seconds=jump))
+
+    def warn(self) -> None:
+        """Say once of each limit that most of it is used."""
+        for limit, share in envelope.used(self.state, self.now).items():
+            if share >= envelope.NEAR and limit not in self.state.warned:
+                self.append(LimitNear(limit=limit, share=share))
+
+    def end_orphans(self) -> None:
+        """End jobs of this project that its ledger knows nothing of; only a plan's own token tells them from others."""
+        if not self.state.plan.token:
+            return
+        known = {attempt.job.key for run in self.state.runs.values() for attempt in run.attempts}
+        with self._asking():
+            for job in self.ports.runner.jobs(self.state.plan.label):
+                if job.key not in known:
+                    self.append(OrphanFound(key=job.key, job_id=job.id, url=job.url))
+                    self.ports.runner.cancel(job.id)
 
     def check_dataset(self) -> DatasetReport | Refusal:
         """Make model and data loadable, then judge the data for every method."""

@@ -1,6 +1,7 @@
 """Time and money: what is left, what a run needs, and what is kept free for the jobs that must follow it. Pure."""
 
 from datetime import datetime, timedelta
+from typing import Literal
 
 from hfagent.agent import estimate, thresholds
 from hfagent.agent.proposals import evaluate_run
@@ -8,6 +9,8 @@ from hfagent.agent.records import RELEASE, RunSpec
 from hfagent.agent.remaining import Remaining
 from hfagent.agent.state import State
 
+NEAR = 0.8
+"""Used share of a limit from which on it is told to be near."""
 MIN_RUN_S = 60.0
 """Less time than this is not worth a job."""
 
@@ -22,6 +25,18 @@ def time_left_s(state: State, now: datetime) -> float | None:
     """Seconds to the deadline; None without one."""
     limit = deadline(state)
     return None if limit is None else (limit - now).total_seconds()
+
+
+def used(state: State, now: datetime) -> dict[Literal["budget", "time"], float]:
+    """Share of each limit that is used; of the budget also what is held."""
+    shares: dict[Literal["budget", "time"], float] = {}
+    cap, left = state.plan.budget_micro_usd, money_left_micro_usd(state)
+    if cap and left is not None:
+        shares["budget"] = 1 - left / cap
+    hours, left_s = state.plan.max_hours, time_left_s(state, now)
+    if hours is not None and left_s is not None:
+        shares["time"] = max(0.0, 1 - left_s / (3600 * hours))
+    return shares
 
 
 def money_left_micro_usd(state: State) -> int | None:

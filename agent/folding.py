@@ -50,7 +50,7 @@ from hfagent.agent.planner_facts import PlannerCalled, PlannerSwitched, PlannerW
 from hfagent.agent.records import MetricPoint, ProblemSet
 from hfagent.agent.runs import Attempt, Comparison, Run, Stray, Taken
 from hfagent.agent.state import State
-from hfagent.agent.upkeep_facts import ClockJumped
+from hfagent.agent.upkeep_facts import ClockJumped, LimitNear
 from hfagent.agent.wishes import Wish
 
 
@@ -157,6 +157,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return changed(state, stand_in=why if planner == "rules" else None)
         case Resumed():
             return changed(state, crash=None)
+        case LimitNear(limit=limit):
+            return changed(state, warned=state.warned | {limit})
         case ClockJumped(seconds=seconds):
             return _shifted(state, timedelta(seconds=seconds))
         case Crashed(error=error):

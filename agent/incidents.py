@@ -13,10 +13,10 @@ from hfagent.agent.events import (
     SearchEnded,
 )
 from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, PlannerSwitched, Unpaused, Vetoed
-from hfagent.agent.upkeep_facts import ClockJumped, LineTorn
+from hfagent.agent.upkeep_facts import ClockJumped, LimitNear, LineTorn, OrphanFound
 
 INCIDENTS = (
     Refused, Resumed, Crashed, Proposed, SearchEnded, Flagged, EpochOpened, NoiseMeasured, LookTaken,
     PlannerSwitched, Noted, Paused, Unpaused, ApprovalAsked, Approved, Vetoed,
-    BackendLost, BackendFound, SubmitRetried, StrayFound, LineTorn, ClockJumped,
+    BackendLost, BackendFound, SubmitRetried, StrayFound, LineTorn, ClockJumped, LimitNear, OrphanFound,
 )  # fmt: skip

@@ -59,9 +59,7 @@ class JobDesk:
         ledger.subscribe(self._follow)
 
     def _follow(self, event: Event) -> None:
-        state = apply(self.state, event)
-        if state is not None:
-            self.state = state
+        self.state = apply(self.state, event) or self.state
 
     def append(self, fact: Fact) -> None:
         """Write a fact; the state follows."""
@@ -187,7 +185,8 @@ class JobDesk:
             if attempt.cancel_why is not None:
                 self.append(JobRejected(key=key, message=NEVER_STARTED))
                 return
-            if attempt.tries >= MAX_SUBMITS and key not in self._unsent:
+            # A runner that starts a key once is asked as often as it takes: hfagent may have been killed each time.
+            if attempt.tries >= MAX_SUBMITS and key not in self._unsent and self.ports.runner.settle_s > 0:
                 self.append(JobRejected(key=key, message=f"submitted {attempt.tries} times without an answer"))
                 return
             self.append(SubmitRetried(key=key))

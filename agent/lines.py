@@ -37,7 +37,7 @@ from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, 
 from hfagent.agent.records import Method
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
-from hfagent.agent.upkeep_facts import ClockJumped, LineTorn
+from hfagent.agent.upkeep_facts import ClockJumped, LimitNear, LineTorn, OrphanFound
 
 SMOKE_STEPS = 3
 """Optimizer steps of a smoke run, as the training templates cut it."""
@@ -127,7 +127,9 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
             return "jobs are launched again"
         case SubmitRetried(key=key):
             return f"key={key}"
-        case StrayFound(key=key, job_id=job_id):
+        case LimitNear(limit=limit, share=share):
+            return f"limit={limit} used={share:.0%}"
+        case StrayFound(key=key, job_id=job_id) | OrphanFound(key=key, job_id=job_id):
             return f"key={key} job={job_id}"
         case StrayEnded(job_id=job_id, stage=stage):
             return f"job={job_id} stage={stage}"

@@ -52,7 +52,7 @@ from hfagent.agent.report_words import (
 )
 from hfagent.agent.runs import Comparison, Run, Taken
 from hfagent.agent.state import State, root_name
-from hfagent.agent.upkeep_facts import ClockJumped, LineTorn
+from hfagent.agent.upkeep_facts import ClockJumped, LimitNear, LineTorn, OrphanFound
 from hfagent.agent.verdict import sentence
 
 SHOWN_ROWS = 20
@@ -210,6 +210,12 @@ def _incident_row(state: State, event: Event) -> list[str]:  # noqa: C901 - one 
             return ["crashed", NONE, NONE, prose(error), NONE]
         case BackendLost(error=error):
             return ["backend away", NONE, NONE, f"{prose(error)}; its jobs go on, their money stays held", NONE]
+        case LimitNear(limit=limit, share=share):
+            reason = f"{share:.0%} of the {limit} is {'spent or held' if limit == 'budget' else 'used'}"
+            return ["limit near", NONE, NONE, reason, NONE]
+        case OrphanFound(key=key, url=url):
+            reason = f"{link('a job', url)} of this project that its ledger knows nothing of was ended"
+            return ["orphan", code(key), NONE, reason, NONE]
         case ClockJumped(seconds=seconds):
             reason = f"the clock of this machine went {duration(abs(seconds))} {'forward' if seconds > 0 else 'back'}"
             return ["clock", NONE, NONE, f"{reason}, or it slept; jobs are watched by what passed for them", NONE]

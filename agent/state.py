@@ -74,6 +74,8 @@ class State:
     """Second jobs of a key, by their id."""
     backend_lost: str | None = None
     """Why the place where jobs run does not answer; None while it does."""
+    warned: frozenset[str] = frozenset()
+    """Limits that were told to be near."""
     crash: str | None = None
     """What ended the last process; None once the project was resumed."""
     ended: ProjectEnded | None = None
