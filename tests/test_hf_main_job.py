@@ -20,13 +20,11 @@ from hfagent.agent.ledger import read
 from hfagent.agent.records import JobSpec
 from hfagent.agent.state import State
 from hfagent.job_templates.remote import ARGS
-from hfagent.tools.embedded_model import default_cache, is_complete, model_folder
 
 pytestmark = pytest.mark.slow
 
 DEADLINE_S = 280
 REPO = "ada/tuned"
-EMBEDDED = model_folder(default_cache(), "SmolLM2-135M-Instruct")
 SCORED = """
 import json, pathlib
 home, left = pathlib.Path({home!r}), {left!r}
@@ -59,7 +57,6 @@ def hub(jobs: Jobs, tmp_path: Path) -> Iterator[Emulator]:
 
 def variables(hub: Emulator) -> dict[str, str]:
     return hub.env(hub.hub.add_user("ada")) | {
-        "HFAGENT_CACHE_DIR": str(default_cache()),
         "HFAGENT_TRACKIO_SERVER_URL": "http://127.0.0.1:9",
         "TRACKIO_WRITE_TOKEN": "written",
         "HFAGENT_JOB_MOUNT": str(hub.hub.bucket_folder("ada", "hfagent")),
@@ -105,6 +102,23 @@ def card_of(hub: Emulator) -> ModelCard:
     return card
 
 
+def write_trained_model(folder: Path) -> None:
+    """A tiny model that knows its words: one of random weights counts as diverged, since it only guesses."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    write_tiny_model(folder)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    texts = [f"<user> say w{i % 7} w{i % 11} <eos> <assistant> w{i % 5} w{i % 3} <eos>" for i in range(60)]
+    tokens = tokenizer(texts, return_tensors="pt")["input_ids"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+
+
 def planned_scores(body: Mapping[str, Any]) -> Behavior:
     """Evaluations end at once, with a gain, as a tiny model would not have one; all else is as it is."""
     args, home = json.loads(body["environment"][ARGS]), body["command"][-2]
@@ -119,7 +133,7 @@ def planned_scores(body: Mapping[str, Any]) -> Behavior:
 
 
 def test_a_local_model_is_trained_and_pushed_and_paid_as_billed(hub: Emulator, jobs: Jobs, tmp_path: Path) -> None:
-    write_tiny_model(tmp_path / "model")
+    write_trained_model(tmp_path / "model")
     rows = [{"instruction": f"say w{i % 7} w{i % 11}", "output": f"w{i % 5} w{i % 3}"} for i in range(60)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     jobs.behave = planned_scores
@@ -129,11 +143,3 @@ def test_a_local_model_is_trained_and_pushed_and_paid_as_billed(hub: Emulator, j
     card = card_of(hub)
     assert card.data.base_model is None
     assert "`model`, trained with SFT (LoRA, merged) on `rows.jsonl`" in card.content
-
-
-@pytest.mark.skipif(not is_complete(EMBEDDED), reason="the embedded model is not prepared: hfagent fetches it")
-def test_the_embedded_model_is_trained_evaluated_and_pushed(hub: Emulator, jobs: Jobs, tmp_path: Path) -> None:
-    env = variables(hub)
-    state = night("improve code solving with SFT", tmp_path, env)
-    assert_trained_pushed_and_paid(state, hub, jobs, EMBEDDED, env)
-    assert card_of(hub).data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
