@@ -150,7 +150,7 @@ def _row(run: Run, state: State, now: datetime) -> list[Text | str]:
         Text(run.spec.name, style="name"),
         run.spec.kind,
         Text(run.last.stage, style=STAGE_STYLE.get(run.last.stage, "")),
-        lines.progress(run, state).replace("step=", "").replace(" loss=", ", loss "),
+        lines.progress_words(run, state),
         f"{run.score.value:.3f} (n={run.score.n})" if run.score else "",
         _versus(run, state),
         "" if took is None else time_text(took),

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from hfagent.agent import envelope, guards, lines
+from hfagent.agent.records import Method
 from hfagent.agent.report_words import decision_words
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
@@ -52,7 +53,9 @@ def view(state: State, now: datetime, *, held: bool, pipeline: str | None = None
             "left_s": None if left_s is None else max(left_s, 0.0),
         },
         "runs": [_run(state, run, now) for run in state.runs.values()],
-        "curves": [{"run": run.spec.name, "loss": _curve(run)} for run in state.trained if run.points][-CURVES:],
+        "curves": [{"run": run.spec.name, "loss": _curve(run, plan.method)} for run in state.trained if run.points][
+            -CURVES:
+        ],
         "decisions": [
             {
                 "at": taken.at.isoformat(timespec="seconds"),
@@ -89,7 +92,7 @@ def _run(state: State, run: Run, now: datetime) -> dict[str, Any]:
         "kind": run.spec.kind,
         "stage": run.last.stage,
         "why": run.spec.why,
-        "progress": lines.progress(run, state).replace("step=", "").replace(" loss=", ", loss "),
+        "progress": lines.progress_words(run, state),
         "score": None if run.score is None else run.score.value,
         "n": None if run.score is None else run.score.n,
         "delta": None if comparison is None else comparison.fact.verdict.delta,
@@ -99,8 +102,8 @@ def _run(state: State, run: Run, now: datetime) -> dict[str, Any]:
     }
 
 
-def _curve(run: Run) -> list[list[float]]:
-    logged = [(point.step, point.values.get("train/loss")) for point in run.points]
+def _curve(run: Run, method: Method) -> list[list[float]]:
+    logged = [(point.step, point.values.get(lines.curve(method))) for point in run.points]
     return _thinned([[float(step), loss] for step, loss in logged if loss is not None])
 
 

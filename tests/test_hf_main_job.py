@@ -82,7 +82,7 @@ def night(goal: str, folder: Path, env: Mapping[str, str]) -> State:
 
 def assert_trained_pushed_and_paid(state: State, hub: Emulator, jobs: Jobs, base: Path, env: Mapping[str, str]) -> None:
     assert {run.last.stage for run in state.runs.values()} == {"COMPLETED"}
-    assert {run.spec.kind for run in state.runs.values()} == {"smoke", "evaluate", "train", "export"}
+    assert {run.spec.kind for run in state.runs.values()} == {"smoke", "evaluate", "train", "export", "publish"}
     assert state.held_micro_usd == 0
     assert state.spent_micro_usd == sum(job.billed_micro_usd for job in jobs.all)
     trained = state.trained[0]

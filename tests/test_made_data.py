@@ -1,5 +1,6 @@
 """Data on the spot: where the dataset has none for the method, the model makes its own of the prompts."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hfagent.agent import data_rules, ledger
 from hfagent.agent.dataset_records import ColumnMapping, MethodCheck
 from hfagent.agent.events import ContaminationChecked, DataPrepared, DatasetChecked, JobIntended
 from hfagent.agent.fakes import Ending, FakeChecker
+from hfagent.agent.method_defaults import defaults
 from hfagent.agent.proposals import data_run, smoke_run
 from hfagent.agent.records import DatasetRef, Generation, Method, Refusal, TrainConfig
 from hfagent.agent.report import render
@@ -219,3 +221,18 @@ def test_a_night_that_makes_its_data_killed_after_any_event_goes_on_to_the_same_
     told = [summary(one, report=path, ledger=path, held=False) for one in (state, whole)]
     for name in ("state", "verdict", "runs"):
         assert told[0][name] == told[1][name]
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "grpo"])
+def test_the_scripts_read_what_they_are_launched_with(tmp_path: Path, method: Method) -> None:
+    there = with_prompts() if method != "sft" else World(SKILL)
+    there.skill = {**SKILL, "sft-01": 0.4}
+    train = TrainConfig.model_validate(
+        {**make_plan().train.model_dump(), **defaults(method, 600_000_000, embedded=False), "method": method}
+    )
+    night(tmp_path / "night.jsonl", there, **plan_of(method, train=train, unsafe_exec=True))
+    for job in there.runner._jobs.values():
+        spec = job.spec
+        if spec.template.startswith(("train_", "make_data")):
+            script = importlib.import_module(f"hfagent.job_templates.{spec.template.removesuffix('.py')}")
+            script.parse_args([*spec.args, "--output-dir", str(tmp_path / "out")])

@@ -17,7 +17,7 @@ from stage_world import (
     state_in,
     told,
 )
-from world import FAILED, KilledError, World, training
+from world import FAILED, MADE, KilledError, World, training
 
 from hfagent.agent import ledger, night, pipeline
 from hfagent.agent.control import Request
@@ -27,7 +27,7 @@ from hfagent.agent.fakes import FakeChecker
 from hfagent.agent.folding import fold
 from hfagent.agent.pipeline_facts import Pipeline, StageBegun
 from hfagent.agent.pipeline_report import render
-from hfagent.agent.records import Export, JobSpec, Method, Plan
+from hfagent.agent.records import Export, Generation, JobSpec, Method, Plan
 from hfagent.agent.sequential import alpha_of_look
 from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths, find_project
@@ -409,6 +409,19 @@ def test_data_that_cannot_train_a_later_stage_are_told_before_anything_starts(tm
     with pytest.raises(DatasetError, match="stage 1: the dataset 'org/data' cannot train with sft: no chosen"):
         begin(tmp_path, there, make_pipeline("sft", "dpo"))
     assert list(settings_in(tmp_path).reports_dir.rglob("*")) == []
+
+
+def test_a_later_stage_makes_its_data_with_the_model_that_it_begins_with(tmp_path: Path) -> None:
+    there = World(SKILL)
+    pairs = MethodCheck(verdict="INCOMPATIBLE", reason="no chosen")
+    columns = {"prompt": "string", "tests": "string", "entry_point": "string"}
+    there.checker = FakeChecker(by_method={"dpo": pairs}, columns=columns, ready=(MADE,))
+    how = Generation(n=200, num_samples=4, temperature=0.8)
+    state = begin(tmp_path, there, make_pipeline("sft", "dpo", generation=how))
+    assert [ended.kept for _, ended in state.closed] == [True, True]
+    args = there.runner._jobs["improve-2-dpo-ab12-data-a1"].spec.args
+    assert args[args.index("--model") + 1] == "/m/merged-sft-01"
+    assert "improve-1-sft-ab12-data-a1" not in there.runner.submits
 
 
 def test_no_leaves_nothing(tmp_path: Path) -> None:
