@@ -150,7 +150,7 @@ def test_status_as_json_is_the_contract(shell: Shell, finished: Path) -> None:
     shown: dict[str, Any] = json.loads(out)
     assert code == 0
     assert set(shown) == {
-        "project", "goal", "state", "stop_reason", "verdict", "claim", "runs", "decisions", "published",
+        "project", "goal", "state", "stop_reason", "verdict", "claim", "guards", "runs", "decisions", "published",
         "spent_usd", "held_usd", "started_at", "report", "ledger",
     }  # fmt: skip
     assert (shown["project"], shown["state"], shown["spent_usd"], shown["held_usd"]) == ("night", "finished", 0.0, 0.0)
