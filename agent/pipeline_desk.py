@@ -1,6 +1,6 @@
 """The desk of a pipeline: its open ledger, and the few acts by which it goes on. Every act is appended."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -50,12 +50,22 @@ class PipelineDesk:
         self._console = console
         self._paths = Paths(settings.reports_dir, state.pipeline.project)
         self._mailbox = self._paths.mailbox(settings.state_dir)
-        self._warned = False
+        self._warned: set[str] = set()
         book.subscribe(self._follow)
 
     def append(self, fact: Fact) -> None:
         """Write a fact; state, report and terminal follow."""
         self._book.append(fact)
+
+    def subscribe(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener` after each event."""
+        self._book.subscribe(listener)
+
+    def warn(self, text: str) -> None:
+        """Show something that went wrong and stops nothing; once, however often it comes."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._console.print(Text(f"warning: {text}"))
 
     def check_data(self) -> None:
         """Judge the data of every stage before any of them starts.
@@ -119,9 +129,7 @@ class PipelineDesk:
         try:
             pipeline_report.write(self.state, self._paths.report)
         except ReportError as error:
-            if not self._warned:
-                self._console.print(f"warning: {error}", style="fail")
-            self._warned = True
+            self.warn(str(error))
 
     def _checked(self, plan: Plan) -> DatasetReport:
         path = self._ports.datasets.prepare(plan.dataset, rows=plan.train.max_rows, seed=plan.train.seed)

@@ -112,6 +112,16 @@ def stage_names(pipeline: str, plans: Sequence[Plan]) -> list[str]:
     return [f"{pipeline}-{number}-{plan.method}" for number, plan in enumerate(plans, start=1)]
 
 
+def named(pipeline: Pipeline) -> Pipeline:
+    """The pipeline with its stages' projects, whose models are merged at their ends."""
+    names = stage_names(pipeline.project, pipeline.stages)
+    stages = tuple(
+        plan.model_copy(update={"project": name, "token": pipeline.token, "export": Export()})
+        for name, plan in zip(names, pipeline.stages, strict=True)
+    )
+    return pipeline.model_copy(update={"stages": stages})
+
+
 def story(stage: Stage, ended: StageEnded) -> str:
     """What came of a stage, in a sentence."""
     return f"stage {stage.number}, {stage.plan.method}: {'kept' if ended.kept else 'dropped'}, {ended.why}"
@@ -295,13 +305,3 @@ def _end(state: PipelineState, stop: str | None, short: str | None) -> ProjectEn
 
 def _points(delta: float) -> str:
     return f"{100 * delta:+.1f} points"
-
-
-def named(pipeline: Pipeline) -> Pipeline:
-    """The pipeline with its stages' projects, whose models are merged at their ends."""
-    names = stage_names(pipeline.project, pipeline.stages)
-    stages = tuple(
-        plan.model_copy(update={"project": name, "token": pipeline.token, "export": Export()})
-        for name, plan in zip(names, pipeline.stages, strict=True)
-    )
-    return pipeline.model_copy(update={"stages": stages})

@@ -81,12 +81,12 @@ def test_a_confirmed_model_is_merged_judged_and_pushed_with_its_card(tmp_path: P
     assert (flags(made)["--quantize"], flags(made)["--adapter"]) == ("Q8_0", f"/models/{state.kept}")
     (judged,) = launched(tmp_path / "n.jsonl", "verify")
     (asked,) = [f for f in launched(tmp_path / "n.jsonl", "evaluate") if f.run.name == f"{state.kept}-confirm"]
-    assert (flags(judged)["--gguf"], flags(judged)["--model"]) == ("/m/Q8_0", "/m/merged")
+    assert (flags(judged)["--gguf"], flags(judged)["--model"]) == ("/m/Q8_0", f"/m/merged-{state.kept}")
     for flag in ("--benchmark", "--set", "--n", "--benchmark-seed", "--seed", "--temperature"):
         assert flags(judged)[flag] == flags(asked)[flag]
     (pushed,) = launched(tmp_path / "n.jsonl", "publish")
     args = flags(pushed)
-    assert (args["--push"], args["--model"], args["--gguf"]) == ("ada/tuned", "/m/merged", "/m/Q8_0")
+    assert (args["--push"], args["--model"], args["--gguf"]) == ("ada/tuned", f"/m/merged-{state.kept}", "/m/Q8_0")
     card = Path(args["--card"]).read_text()
     assert "better" in card
     assert 'from_pretrained("ada/tuned")' in card
