@@ -87,6 +87,7 @@ def run(
         typer.Option(help="Training method: sft, dpo, grpo or kto; several with commas run one after the other."),
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark of the confirm set, e.g. openai_humaneval.")] = None,
+    guard: Annotated[list[str] | None, typer.Option(help="Benchmark that must not get worse; may be repeated.")] = None,
     backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
@@ -119,6 +120,7 @@ def run(
     )  # fmt: skip
     flags = Flags(
         model=model, dataset=dataset, config=config, split=split, method=method, benchmark=benchmark,
+        guards=tuple(guard or ()),
         project=project, quick=quick, push=push, gguf=gguf, public=public, publish_anyway=publish_anyway,
     )  # fmt: skip
     _exit(commands.run(goal, flags, settings, dry_run=dry_run, as_json=as_json))

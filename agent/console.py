@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
-from hfagent.agent import data_rules, estimate, lines
+from hfagent.agent import data_rules, estimate, guards, lines
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event
 from hfagent.agent.live_screen import LiveScreen
@@ -213,6 +213,7 @@ def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> s
         ),
         ("search set", _benchmark_text(plan.search)),
         ("confirm set", _benchmark_text(plan.confirm)),
+        *(("guard", _benchmark_text(guard)) for guard in plan.guards),
         ("hardware", f"{plan.backend}, flavor {plan.flavor}, {price}"),
         ("time", f"about {time_text(seconds)} ({limit})"),
         ("cost", f"about {money_text(estimate.cost_micro_usd(plan, seconds))} ({cap})"),
@@ -254,6 +255,8 @@ def _benchmark_text(benchmark: BenchmarkRef) -> str:
 def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
     """The last block of a run: verdict, numbers, time (to now while unfinished), cost, report, and how to go on."""
     rows = [("verdict", _verdict_text(state)), ("state", _phase_text(state, held=held))]
+    if headline(state) is not None:
+        rows += [("guard", f"{name}: {guards.words(found)}") for name, found in guards.verdicts(state).items()]
     end = state.ended_at or now
     held_text = f", {money_text(state.held_micro_usd)} held" if state.held_micro_usd else ""
     rows += [

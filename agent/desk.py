@@ -95,7 +95,10 @@ class Desk(JobDesk):
             return self.refuse(refusal)
         data = self.state.data
         report = self.ports.firewall.check(
-            data, name=plan.dataset.id, benchmarks=(plan.search, plan.confirm), max_rows=plan.train.max_rows
+            data,
+            name=plan.dataset.id,
+            benchmarks=(plan.search, plan.confirm, *plan.guards),
+            max_rows=plan.train.max_rows,
         )
         self.append(ContaminationChecked(report=report))  # before the copy, which holds no evidence any more
         if data_rules.uncleaned(self.state):

@@ -63,7 +63,7 @@ def check_envelope(state: State, spec: RunSpec, now: datetime) -> str | None:
 
 
 def _closing(spec: RunSpec) -> bool:
-    return spec.set == "confirm" or spec.repeat or spec.kind in RELEASE
+    return spec.set == "confirm" or spec.guard is not None or spec.repeat or spec.kind in RELEASE
 
 
 def _timed(state: State, spec: RunSpec) -> bool:
@@ -75,7 +75,7 @@ def _later_s(state: State, spec: RunSpec) -> float:
     """Seconds to leave for the jobs that must follow a run: its evaluation, and the confirmation of what is won."""
     confirm = estimate.run_s(state, evaluate_run(state, None, "confirm", "estimate"))
     last = max(confirm, MIN_RUN_S) + _exports_s(state)
-    if spec.kind in RELEASE:
+    if spec.guard is not None or spec.kind in RELEASE:
         return 0.0
     if spec.repeat:
         return confirm + last

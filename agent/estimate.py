@@ -50,8 +50,17 @@ DECODE_BANDWIDTH_SHARE = 0.6
 """Of a GPU's peak bandwidth that generation sustains (assumed)."""
 PROMPT_TOKENS = 200
 """Of an evaluation, on average; held beside the answer."""
-BENCHMARK_SIZES = {"procedural_python": _Size(200, 60), "openai_humaneval": _Size(164, 512)}
-"""Answers to HumanEval count at their limit: few models end all of a batch before."""
+BENCHMARK_SIZES = {
+    "procedural_python": _Size(200, 60),
+    "procedural_math": _Size(200, 90),
+    "reasoning_gym": _Size(200, 256),
+    "openai_humaneval": _Size(164, 512),
+    "gsm8k": _Size(1319, 512),
+    "mbpp": _Size(257, 512),
+    "math_500": _Size(250, 1024),
+    "ifeval": _Size(270, 1024),
+}
+"""Answers count at their limit: few models end all of a batch before; of the procedural ones the mean is measured."""
 OTHER_BENCHMARK = _Size(500, 512)
 EXPORT_S_PER_WEIGHT = 1.5e-7
 """Of the merged model or of a file; 5 to 20 s for 135 million weights on 2 cores (measured)."""
@@ -150,6 +159,8 @@ def start_s(plan: Plan) -> float:
 def run_s(state: State, spec: RunSpec) -> float:
     """Seconds of a run about to be launched, from the last run of its kind where there is one."""
     if spec.kind == "evaluate":
+        if spec.guard is not None:
+            return evaluation_s(state.plan, next(guard for guard in state.plan.guards if guard.name == spec.guard))
         return _evaluation_run_s(state, spec.set or "search")
     if spec.kind == "smoke":
         return smoke_s(state.plan)
@@ -218,12 +229,13 @@ def timeout_s(estimated_s: float) -> int:
 
 def night_s(plan: Plan, data: DataSize) -> float:
     """Seconds of all that a plan allows for, its limits aside: smoke, baseline and its repeat, every set of
-    hyperparameters, one extension, and the confirmation."""
+    hyperparameters, one extension, the confirmation, and the guards."""
     train = training_s(plan, plan.train, data)
     search, confirm = evaluation_s(plan, plan.search), evaluation_s(plan, plan.confirm)
     runs = plan.max_trials + (1 if plan.max_extensions else 0)
     made = making_s(plan) if makes_data(plan) else 0.0
-    return made + smoke_s(plan) + 2 * search + runs * (train + search) + 2 * confirm
+    guards = sum(evaluation_s(plan, guard) for guard in plan.guards)
+    return made + smoke_s(plan) + 2 * search + runs * (train + search) + 2 * confirm + 2 * guards
 
 
 def cost_micro_usd(plan: Plan, seconds: float) -> int:

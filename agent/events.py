@@ -8,21 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from hfagent.agent.backend_facts import BackendFact, BackendFound, BackendLost, StrayFound, SubmitRetried
+from hfagent.agent.backend_facts import BackendFact
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.findings import Flag, Response
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.pipeline_facts import PipelineFact
-from hfagent.agent.planner_facts import (
-    ApprovalAsked,
-    Approved,
-    Noted,
-    Paused,
-    PlannerFact,
-    PlannerSwitched,
-    Unpaused,
-    Vetoed,
-)
+from hfagent.agent.planner_facts import PlannerFact
 from hfagent.agent.records import (
     Claim,
     Decision,
@@ -37,7 +29,7 @@ from hfagent.agent.records import (
     Score,
     TrainConfig,
 )
-from hfagent.agent.upkeep_facts import ClockJumped, LineTorn, UpkeepFact
+from hfagent.agent.upkeep_facts import UpkeepFact
 from hfagent.agent.verdict import Verdict
 
 
@@ -301,6 +293,7 @@ Fact = Annotated[
     | NoiseMeasured
     | LookTaken
     | Decided
+    | GuardCompared
     | Claimed
     | Refused
     | PlannerFact
@@ -312,13 +305,6 @@ Fact = Annotated[
     | Crashed,
     Field(discriminator="kind"),
 ]
-
-INCIDENTS = (
-    Refused, Resumed, Crashed, Proposed, SearchEnded, Flagged, EpochOpened, NoiseMeasured, LookTaken,
-    PlannerSwitched, Noted, Paused, Unpaused, ApprovalAsked, Approved, Vetoed,
-    BackendLost, BackendFound, SubmitRetried, StrayFound, LineTorn, ClockJumped,
-)  # fmt: skip
-"""What the decision log tells beside verdicts and decisions."""
 
 _FACT: TypeAdapter[Fact] = TypeAdapter(Fact)
 

@@ -169,7 +169,7 @@ def watched(state: State, run: Run, now: datetime) -> Watched:
     started = None if attempt.started_at is None else attempt.started_at + timedelta(seconds=attempt.shift_s)
     seen = [((at - started).total_seconds(), step) for at, step in run.progress] if started is not None else []
     return Watched(
-        points=run.points,
+        points=tuple(run.points),
         method=train.method,
         total_steps=steps_planned(run, state),
         warmup_steps=train.warmup_steps,

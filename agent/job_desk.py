@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from hfagent.agent import job_ends, jobs
+from hfagent.agent import guards, job_ends, jobs
 from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayFound, SubmitRetried
 from hfagent.agent.claim import noise
 from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NoRoom, NothingSent
@@ -98,6 +98,8 @@ class JobDesk:
             if run.spec.kind == "generate" and run.done and not self.state.data_made:
                 self.append(DataPrepared(path=str(run.result["dataset"]), made=True))
         self._measure_noise()
+        for fact in guards.compared(self.state):
+            self.append(fact)
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until a job ends, at most so long."""
@@ -238,7 +240,7 @@ class JobDesk:
         """The harness that counts is known before the score; another one begins a new epoch."""
         problems = score.benchmark.set
         counts = self.state.harness.get(problems)
-        if spec.kind == "evaluate" and not spec.repeat and counts not in (None, score.harness):
+        if spec.kind == "evaluate" and spec.guard is None and not spec.repeat and counts not in (None, score.harness):
             self.append(EpochOpened(set=problems, harness=score.harness, before=str(counts)))
         self.append(Scored(run=spec.name, score=score))
 

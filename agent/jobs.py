@@ -3,7 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
-from hfagent.agent import data_rules, envelope
+from hfagent.agent import data_rules, envelope, guards
 from hfagent.agent.records import BenchmarkRef, EvalConfig, Export, JobSpec, Method, RunSpec, Score, TrainConfig
 from hfagent.agent.state import State
 
@@ -125,8 +125,8 @@ def hyperparameter_args(train: TrainConfig) -> list[str]:
 def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
     """Arguments of the evaluation template."""
     plan = state.plan
-    problems = plan.search if run.set == "search" else plan.confirm
-    evaluation = plan.decoding(problems.set)
+    problems = guards.benchmark(plan, run)
+    evaluation = guards.decoding(plan, run)
     if run.repeat:
         # Other batches, and other draws where answers are drawn: what moves then is no merit of a model.
         changes = {"batch_size": max(1, evaluation.batch_size // 2), "seed": evaluation.seed + 1}

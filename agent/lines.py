@@ -32,6 +32,7 @@ from hfagent.agent.events import (
     Scored,
     SearchEnded,
 )
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, PlannerSwitched, Unpaused, Vetoed
 from hfagent.agent.records import Method
 from hfagent.agent.runs import Run
@@ -88,6 +89,8 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
                 f"run={candidate} against={reference or 'base'} set={problems} label={v.label}"
                 f" delta={v.delta:+.3f} ci=[{v.ci_low:+.3f},{v.ci_high:+.3f}] p={v.p_value:.2g}"
             )
+        case GuardCompared(guard=guard, candidate=candidate, verdict=v):
+            return f"guard={guard} run={candidate} label={v.label} delta={v.delta:+.3f} margin={v.margin:+.3f}"
         case Decided(about=about, decision=decision):
             return f"about={about} action={decision.action} run={decision.run} reason={decision.reason!r}"
         case Proposed(number=number, why=why, source=source):

@@ -3,6 +3,7 @@
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from hfagent.agent import guards
 from hfagent.agent.claim import claim
 from hfagent.agent.records import Claim, Export, RunSpec
 from hfagent.agent.release import file_check
@@ -16,7 +17,15 @@ from hfagent.agent.view import verdict_text
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-TASKS = {"procedural_python": "procedural Python functions", "openai_humaneval": "HumanEval", "gsm8k": "GSM8K"}
+TASKS = {
+    "procedural_python": "procedural Python functions",
+    "procedural_math": "procedural word problems",
+    "openai_humaneval": "HumanEval",
+    "gsm8k": "GSM8K",
+    "mbpp": "MBPP, sanitized",
+    "math_500": "half of MATH-500",
+    "ifeval": "half of IFEval",
+}
 
 
 def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = False) -> str:
@@ -112,6 +121,8 @@ def _verdict(state: State) -> str:
     lines = [verdict_text(state)]
     if made.label != "confirmed_better":
         lines.insert(0, f"**Published without a confirmed gain** ({_label(made)}: {made.reason}).")
+    found = guards.verdicts(state).items()
+    lines += [f"{TASKS.get(name, name)}, an ability to be kept: {guards.words(v)}." for name, v in found]
     return "\n\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from hfagent.agent.goal_words import denied
 from hfagent.agent.hardware import Table, fallback
 from hfagent.agent.method_defaults import generation
 from hfagent.agent.placement import Placement, place
-from hfagent.agent.plan_benchmarks import choose_benchmarks
+from hfagent.agent.plan_benchmarks import choose_benchmarks, choose_guards
 from hfagent.agent.plan_training import training
 from hfagent.agent.recipes import Recipe
 from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal
@@ -45,6 +45,7 @@ class Flags(Record):
     split: str | None = None
     method: str | None = None
     benchmark: str | None = None
+    guards: tuple[str, ...] = ()
     project: str | None = None
     quick: bool = False
     push: str | None = None
@@ -122,6 +123,9 @@ def make_plan(
     search, confirm = choose_benchmarks(
         flags.benchmark or hints.benchmark, base, here.benchmarks, seed=settings.seed, quick=flags.quick
     )
+    guards = choose_guards(
+        flags.guards, base, (search, confirm), here.benchmarks, seed=settings.seed, quick=flags.quick
+    )
     if not here.hub and embedded is None and (wanted_model is None or wanted_dataset is None):
         raise PlanRejected(
             f"the {recipe.area} recipe takes {recipe.model.id!r} and {recipe.dataset.id!r} from the Hub, which does "
@@ -159,6 +163,7 @@ def make_plan(
         dataset=dataset,
         search=search,
         confirm=confirm,
+        guards=guards,
         train=train,
         evaluation=evaluation,
         backend=settings.backend,

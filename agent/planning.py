@@ -2,18 +2,21 @@
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfagent.agent import wiring
 from hfagent.agent.dataset_records import DatasetReport
-from hfagent.agent.errors import GoalUnclear, SettingsError
+from hfagent.agent.errors import GoalUnclear, PackageMissing, SettingsError, UsageError
 from hfagent.agent.goal import GoalHints
+from hfagent.agent.jobs import TEMPLATES
 from hfagent.agent.ledger import is_confirmed
 from hfagent.agent.pipeline_facts import Pipeline
 from hfagent.agent.plan import Flags, Surroundings, backend, make_plan, model_id
 from hfagent.agent.recipes import Recipe
 from hfagent.agent.records import (
+    BenchmarkRef,
     DatasetRef,
     ModelRef,
     Plan,
@@ -109,6 +112,7 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
                 goal, method=method, hints=hints, flags=said, recipe=recipe, settings=settings, here=here, capped=capped
             ),
             hub=here.hub,
+            asked=flags.guards,
         )
         for method, said in zip(methods, [flags] if single else stage_flags(flags, methods), strict=True)
     ]
@@ -120,14 +124,34 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
     return plans[0] if single else make_pipeline(goal, plans, flags, taken)
 
 
-def _pinned(plan: Plan, *, hub: bool) -> Plan:
-    """With benchmarks whose content is fixed, and notes about them."""
-    from hfagent.tools.benchmarks import pinned
+def _pinned(plan: Plan, *, hub: bool, asked: Sequence[str]) -> Plan:
+    """With benchmarks whose content is fixed, and notes about them; a guard that nobody `asked` for may be left out."""
+    search, *notes = _had(plan, plan.search, hub=hub)
+    confirm, *further = _had(plan, plan.confirm, hub=hub)
+    notes, guards = [*notes, *further], []
+    for wanted in plan.guards:
+        try:
+            guard, *further = _had(plan, wanted, hub=hub)
+        except (UsageError, PackageMissing) as error:
+            if wanted.name in asked:
+                raise
+            notes.append(f"the guard {wanted.name} is left out: {error}")
+            continue
+        guards.append(guard)
+        notes += further
+    told = tuple(dict.fromkeys(note for note in notes if note is not None))
+    changes = {"search": search, "confirm": confirm, "guards": tuple(guards), "notes": (*plan.notes, *told)}
+    return plan.model_copy(update=changes)
 
-    found = {name: pinned(getattr(plan, name), hub=hub) for name in ("search", "confirm")}
-    notes = dict.fromkeys(note for _, note in found.values() if note is not None)
-    changes = {name: benchmark for name, (benchmark, _) in found.items()}
-    return plan.model_copy(update={**changes, "notes": (*plan.notes, *notes)})
+
+def _had(plan: Plan, benchmark: BenchmarkRef, *, hub: bool) -> tuple[BenchmarkRef, str | None]:
+    """The benchmark with its content fixed and what is to be known of it, if it can be evaluated where jobs run."""
+    from hfagent.tools.benchmarks import pinned
+    from hfagent.tools.script_command import require_further
+
+    if plan.backend != "hf":
+        require_further(Path(__file__).parents[1] / "job_templates" / TEMPLATES["evaluate"], [benchmark.name])
+    return pinned(benchmark, hub=hub)
 
 
 def owner(plan: Plan, settings: Settings) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from itertools import takewhile
 
-from hfagent.agent import data_rules, release, thresholds
+from hfagent.agent import data_rules, guards, release, thresholds
 from hfagent.agent.control import Request
 from hfagent.agent.envelope import check_envelope
 from hfagent.agent.proposals import evaluate_run, extend_run, restart_run
@@ -21,6 +21,15 @@ def check_launch(state: State, spec: RunSpec, now: datetime) -> Refusal | None:
         why = rule(state, spec, now)
         if why is not None:
             return Refusal(what=f"launch {spec.name}", why=why)
+    return None
+
+
+def next_guard(state: State, now: datetime) -> RunSpec | None:
+    """The next evaluation on a guard; one that failed, was vetoed or does not fit any more is left out."""
+    for spec in guards.due(state):
+        refused = check_duplicate(state, spec, now) or check_envelope(state, spec, now)
+        if refused is None and spec.name not in state.wishes.vetoed:
+            return spec
     return None
 
 
@@ -270,6 +279,9 @@ def _check_evaluate(state: State, spec: RunSpec) -> str | None:
         return "no run was kept: there is nothing to confirm"
     if spec.repeat and state.scored(None, "search") is None:
         return "the base model has no score on the search set: baseline first"
+    if spec.guard is not None:
+        known = [due.name for due in guards.due(state)]
+        return None if spec.name in known else f"due on the guards is {', '.join(known) or 'nothing, before a verdict'}"
     if spec.set == "confirm":
         chosen = state.kept
         if chosen is None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from hfagent.agent.guards import guard_run
 from hfagent.agent.records import ProblemSet, Record, Refusal, RunSpec, TrainConfig
 from hfagent.agent.state import State, root_name
 
@@ -116,6 +117,11 @@ def _evaluation(state: State, args: dict[str, Any]) -> RunSpec | Refusal:
     if subject is not None and subject not in state.runs:
         known = ", ".join(run.spec.name for run in state.trained[-12:]) or "none"
         return Refusal(what=f"evaluate {subject}", why=f"no run {subject!r}; there are {known}")
+    if (name := args.get("guard")) is not None:
+        guards = [guard.name for guard in state.plan.guards]
+        if name not in guards:
+            return Refusal(what=f"evaluate {name}", why=f"no guard {name!r}; there are {', '.join(guards) or 'none'}")
+        return guard_run(name, subject, args["why"])
     if not args.get("repeat"):
         return evaluate_run(state, subject, args["set"], args["why"])
     if (subject, args["set"]) != (None, "search"):

@@ -73,6 +73,8 @@ class RunSpec(Record):
     subject: str | None = None
     """Evaluations: the training run whose model is evaluated; None for the base model."""
     set: ProblemSet | None = None
+    guard: str | None = None
+    """Evaluations: the plan's guard that is asked in place of a set."""
     parent: str | None = None
     """Training: the run that this one extends."""
     instead_of: str | None = None
@@ -119,6 +121,8 @@ class Plan(Record):
     dataset: DatasetRef
     search: BenchmarkRef
     confirm: BenchmarkRef
+    guards: tuple[BenchmarkRef, ...] = ()
+    """Abilities that must not be lost: the base model and the kept one are asked after the confirmation."""
     train: TrainConfig
     evaluation: EvalConfig
     backend: str

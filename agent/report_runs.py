@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hfagent.agent import jobs
+from hfagent.agent import guards, jobs
 from hfagent.agent import report_facts as facts
 from hfagent.agent.lines import progress, steps_planned
 from hfagent.agent.markdown import NONE, TBD, code, dollars, duration, link, prose, table, utc, value
@@ -191,7 +191,7 @@ def _status(state: State, run: Run) -> list[str]:
 
 
 def _evaluated(state: State, run: Run) -> list[list[str]]:
-    how = state.plan.decoding(run.spec.set or "confirm")
+    how = guards.decoding(state.plan, run.spec)
     answers = [
         f"{how.num_samples} a problem",
         f"temperature {value(how.temperature)}",
@@ -201,7 +201,7 @@ def _evaluated(state: State, run: Run) -> list[list[str]]:
     ]
     return [
         ["Model", model_of(state, run.spec.subject)],
-        ["Benchmark (set)", f"{problems(facts.benchmark(state, run))} ({run.spec.set})"],
+        ["Benchmark (set)", f"{problems(facts.benchmark(state, run))} ({facts.asked(run)})"],
         ["Answers", ", ".join(answers)],
     ]
 
@@ -261,7 +261,7 @@ def _evaluations(state: State, run: Run) -> list[str]:
 
 
 def _score_row(state: State, run: Run) -> list[str]:
-    where = f"{code(facts.benchmark(state, run).name)} ({run.spec.set})"
+    where = f"{code(facts.benchmark(state, run).name)} ({facts.asked(run)})"
     if run.score is None:
         return [where, score(run), NONE, gain(state, run), NONE, NONE, NONE]
     return [

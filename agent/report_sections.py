@@ -252,7 +252,7 @@ def _run_row(state: State, run: Run) -> list[str]:
     ]
     if run.spec.kind != "evaluate":
         return [name, run.spec.kind, NONE, NONE, NONE, NONE, *end]
-    problem_set = f"{code(facts.benchmark(state, run).name)} ({run.spec.set})"
+    problem_set = f"{code(facts.benchmark(state, run).name)} ({facts.asked(run)})"
     number = str(run.score.n) if run.score is not None else NONE
     return [name, run.spec.kind, problem_set, score(run), number, gain(state, run), *end]
 
@@ -261,7 +261,7 @@ def _evaluation_row(state: State, run: Run) -> list[str]:
     subject = run.spec.subject
     who = "Base model" if subject is None else code(subject)
     job = link(code(run.last.job_id or run.spec.name), run.last.url) if run.last.url else TBD if run.last.open else NONE
-    where = f"{problems(facts.benchmark(state, run))} ({run.spec.set})"
+    where = f"{problems(facts.benchmark(state, run))} ({facts.asked(run)})"
     return [who, where, score(run), job, model_of(state, subject)]
 
 

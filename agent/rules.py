@@ -49,14 +49,14 @@ def _due(state: State, now: datetime) -> Move | None:
             move = _guarded(state, move, now)
             over = move.tool == "finish" and state.kept is not None and step is not _next_confirmation
             return _confirmed_first(state, move, now) if over else move
-    return _conclusion(state, now, over=search_over(state, now))
+    return _next_guard(state, now) or _conclusion(state, now, over=search_over(state, now))
 
 
 def _confirmed_first(state: State, end: Move, now: datetime) -> Move:
     """What cannot go on does not cost the confirmation of what was kept before."""
     move = _next_confirmation(state, now)
     if move is None:
-        return _conclusion(state, now, over=str(end.args["reason"]))
+        return _next_guard(state, now) or _conclusion(state, now, over=str(end.args["reason"]))
     move = _guarded(state, move, now)
     if move.tool != "finish":
         return move
@@ -229,6 +229,15 @@ def _next_confirmation(state: State, now: datetime) -> Move | None:
     if state.comparison(chosen, None, "confirm") is None:
         return Move(tool="compare", args={"run": chosen, "set": "confirm"})
     return None
+
+
+def _next_guard(state: State, now: datetime) -> Move | None:
+    """No guard that cannot be evaluated ends a night."""
+    spec = policy.next_guard(state, now)
+    if spec is None or policy.check_launch(state, spec, now) is not None:
+        return None
+    args = {"subject": spec.subject or "base", "set": "confirm", "guard": spec.guard, "why": spec.why}
+    return Move(tool="evaluate", args=args)
 
 
 def _conclusion(state: State, now: datetime, *, over: str | None) -> Move:

@@ -7,6 +7,8 @@ from functools import cached_property
 
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event, LookTaken, NoiseMeasured, ProjectEnded, Proposed, Refused
+from hfagent.agent.growing import Growing, Layered
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.records import (
     Claim,
@@ -42,7 +44,7 @@ class State:
     """What was found about the plan's dataset, where the data that is trained on was made of its prompts."""
     dataset: DatasetReport | None = None
     contamination: ContaminationReport | None = None
-    runs: Mapping[str, Run] = field(default_factory=dict)
+    runs: Layered[Run] = field(default_factory=Layered)
     proposals: tuple[Proposed, ...] = ()
     """Sets of hyperparameters beyond the plan's own, oldest first."""
     harness: Mapping[ProblemSet, str] = field(default_factory=dict)
@@ -53,10 +55,11 @@ class State:
     """Why no further set of hyperparameters is tried, once the confirmation has begun."""
     noise: NoiseMeasured | None = None
     looks: tuple[LookTaken, ...] = ()
+    guards: tuple[GuardCompared, ...] = ()
     claim: Claim | None = None
     comparisons: tuple[Comparison, ...] = ()
     decisions: tuple[Taken, ...] = ()
-    incidents: tuple[Event, ...] = ()
+    incidents: Growing[Event] = field(default_factory=Growing)
     """What the decision log tells beside verdicts and decisions: refusals, flags, looks, resumes, crashes, ..."""
     wakes: int = 0
     tokens: int | None = None

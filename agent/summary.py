@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from hfagent.agent import guards
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.verdict import Verdict
@@ -52,8 +53,9 @@ def summary(state: State, *, report: Path, ledger: Path, held: bool) -> dict[str
         "goal": state.plan.goal,
         "state": phase(state, held=held),
         "stop_reason": state.ended.reason if state.ended is not None else state.crash,
-        "verdict": None if verdict is None else {name: getattr(verdict, name) for name in VERDICT_FIELDS},
+        "verdict": None if verdict is None else _verdict(verdict),
         "claim": None if state.claim is None else state.claim.model_dump(),
+        "guards": {name: None if v is None else _verdict(v) for name, v in guards.verdicts(state).items()},
         "runs": [_run(run) for run in state.runs.values()],
         "decisions": [
             {"at": iso(t.at), "action": t.decision.action, "run": t.decision.run, "reason": t.decision.reason}
@@ -66,6 +68,10 @@ def summary(state: State, *, report: Path, ledger: Path, held: bool) -> dict[str
         "report": str(report),
         "ledger": str(ledger),
     }  # fmt: skip
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {name: getattr(verdict, name) for name in VERDICT_FIELDS}
 
 
 def _run(run: Run) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from hfagent.agent import envelope, lines
+from hfagent.agent import envelope, guards, lines
 from hfagent.agent.records import Method
 from hfagent.agent.report_words import decision_words
 from hfagent.agent.runs import Run
@@ -75,7 +75,8 @@ def verdict_text(state: State) -> str:
     """The headline, or how far it is."""
     verdict = headline(state)
     if verdict is not None:
-        return sentence(verdict) if state.claim is None else numbers(verdict)
+        said, lost = sentence(verdict) if state.claim is None else numbers(verdict), guards.warning(state)
+        return f"{said}; {lost}" if lost else said
     found = [item for item in state.comparisons if item.fact.set == "search" and item.fact.reference is None]
     return f"not confirmed; on the search set {sentence(found[-1].fact.verdict)}" if found else "none yet"
 

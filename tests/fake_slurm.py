@@ -94,7 +94,7 @@ def sbatch(slurm: FakeSlurm, arguments: list[str]) -> str:
         "state": "PENDING", "reason": "Resources",
     }  # fmt: skip
     slurm.write("jobs", [*slurm.jobs, job])
-    return f"{number}\n"
+    return f"A word from the site\n{number};cluster\n"
 
 
 def squeue(slurm: FakeSlurm, arguments: list[str]) -> str:

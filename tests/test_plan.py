@@ -114,7 +114,7 @@ def test_a_project_is_named_after_model_data_and_method_and_numbered_when_taken(
         ("quantized", {"goal": "improve code with QLoRA"}),
         ("benchmark 'foobar' is not available", {"goal": "improve code, evaluate with the foobar benchmark"}),
         ("benchmark 'mbpp' is not available", {"benchmark": "mbpp"}),
-        ("benchmark 'math_500' is not available here", {"goal": "improve math with SFT"}),
+        ("benchmark 'procedural_math' is not available here", {"goal": "improve math with SFT"}),
         ("does not say where to", {"goal": "improve code with SFT and push it to the Hub"}),
         ("nothing can be pushed", {"goal": "improve code and push it to ada/tuned", "here": OFFLINE}),
         ("must be 1 to 60", {"project": "Not A Name"}),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hfagent.agent.errors import AccountRefused, BackendAway, JobError
+from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent
 from hfagent.agent.records import JobSpec
 from hfagent.tools.cluster_jobs import ClusterJobRunner
 from hfagent.tools.ray_jobs import RayQueue, submission_id
@@ -133,9 +133,13 @@ def test_a_second_submit_of_a_key_is_refused_by_ray_and_adopted(
 ) -> None:
     import requests
 
-    ray.lost_answer = requests.ConnectionError("no answer")
-    with pytest.raises(BackendAway, match=r"ray\.test"):
+    ray.fault = ConnectionError("Failed to connect")
+    with pytest.raises(NothingSent, match=r"ray\.test"):
         runner.submit(make_spec(tmp_path))
+    ray.fault, ray.lost_answer = None, requests.ConnectionError("no answer")
+    with pytest.raises(BackendAway, match=r"ray\.test") as raised:
+        runner.submit(make_spec(tmp_path))
+    assert type(raised.value) is BackendAway
     start = runner._home.folder("night-r1-a1")
     assert start is not None
     runner._enqueue(start, ["true"], 60)  # as by a second process that looked before the first submit arrived

@@ -1,18 +1,26 @@
 """A real Slurm and a real Ray of one node, where `scripts/slurm-here` and `scripts/ray-here` have started them."""
 
+import os
+import random
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from clusters import ray_address, use_slurm
 
+import hfagent
+from hfagent.agent import ledger
+from hfagent.agent.folding import fold
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import slurm_commands
 from hfagent.tools.cluster_jobs import ClusterJobRunner, Queue
 from hfagent.tools.ray_jobs import RayQueue
 from hfagent.tools.slurm_jobs import SlurmQueue, Wants
 
+HERE = Path(__file__).parent
 NUMBER, SLOTS = 20, 2
 ONCE = (
     "import sys, time\nout = open(sys.argv[1], 'a')\nbegan = time.time()\ntime.sleep(0.3)\n"
@@ -45,6 +53,13 @@ def make_spec(runner: ClusterJobRunner, tmp_path: Path, number: int = 1) -> JobS
     )  # fmt: skip
 
 
+def until(condition: Callable[[], object], *, within_s: float = 30.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def ends_of(runner: ClusterJobRunner, jobs: Sequence[Job], within_s: float) -> list[Job]:
     deadline = time.monotonic() + within_s
     left = [job.id for job in jobs]
@@ -69,6 +84,32 @@ def test_twenty_jobs_pass_through_two_slots_each_once(slurm: SlurmQueue, tmp_pat
     assert max(at_once) == SLOTS
 
 
+@pytest.mark.slow
+def test_every_key_runs_once_on_slurm_whenever_the_launcher_is_killed(slurm: SlurmQueue, tmp_path: Path) -> None:
+    draw, kills, path = random.Random(1), 0, tmp_path / "n.jsonl"
+    make_runner(slurm, tmp_path, ONCE)
+    script = ONCE.replace("sys.argv[1]", repr(str(tmp_path / "runs"))).replace("sys.argv[2]", "sys.argv[-1]")
+    (tmp_path / "templates" / "evaluate.py").write_text(script)
+    folders = (Path(hfagent.__file__).parent.parent, HERE, HERE.parent)
+    env = os.environ | {"PYTHONPATH": ":".join(map(str, folders))}
+    place = f"slurm:{tmp_path}"
+    command = [sys.executable, str(HERE / "launcher.py"), str(path), "1", str(NUMBER), "1", place]
+    for _ in range(100):
+        with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
+            try:
+                assert process.wait(timeout=draw.uniform(1.5, 5.0)) == 0
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+    state = fold(ledger.read(path))
+    assert state is not None
+    assert kills > 0
+    ran = [line.split()[0] for line in (tmp_path / "runs").read_text().splitlines()]
+    assert sorted(ran) == sorted(str(tmp_path / "jobs" / f"night-r{n}-a1" / "out") for n in range(1, NUMBER + 1))
+    assert {run.last.stage for run in state.runs.values()} == {"COMPLETED"}
+
+
 def test_slurm_shows_the_key_and_the_folder_and_requeues_nothing(slurm: SlurmQueue, tmp_path: Path) -> None:
     runner = make_runner(slurm, tmp_path, FOREVER)
     job = runner.submit(make_spec(runner, tmp_path))
@@ -83,10 +124,7 @@ def test_slurm_shows_the_key_and_the_folder_and_requeues_nothing(slurm: SlurmQue
 def test_a_job_that_a_person_cancels_in_slurm_is_cancelled(slurm: SlurmQueue, tmp_path: Path) -> None:
     runner = make_runner(slurm, tmp_path, FOREVER)
     job = runner.submit(make_spec(runner, tmp_path))
-    deadline = time.monotonic() + 20
-    while runner.inspect(job.id).stage != "RUNNING":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: runner.inspect(job.id).stage == "RUNNING")
     slurm_commands.call(["scancel", slurm.entries(tmp_path / "jobs")[job.key].number])
     ended = ends_of(runner, [job], 40)[0]
     assert (ended.stage, ended.message) == ("CANCELED", "canceled in Slurm")
@@ -97,24 +135,47 @@ def test_slurm_refuses_what_it_does_not_have(slurm: SlurmQueue, tmp_path: Path) 
     assert SlurmQueue(Wants(gres="gpu:99")).trial().code != 0
 
 
+@pytest.fixture
+def held(ray: RayQueue, tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Both slots of Ray are taken until this is called."""
+    (tmp_path / "holding").mkdir()
+    runner = make_runner(RayQueue(ray.address, cpus=SLOTS), tmp_path / "holding", FOREVER)
+    job = runner.submit(make_spec(runner, tmp_path))
+    until(lambda: runner.inspect(job.id).stage == "RUNNING")
+    yield lambda: runner.cancel(job.id)
+    runner.cancel(job.id)
+
+
+def ran(tmp_path: Path) -> list[int]:
+    return sorted(int(line.split()[0]) for line in (tmp_path / "runs").read_text().splitlines())
+
+
 def test_ray_takes_a_name_once_and_never_begins_what_was_cancelled_while_it_waited(
-    ray: RayQueue, tmp_path: Path
+    ray: RayQueue, tmp_path: Path, held: Callable[[], None]
 ) -> None:
     runner = make_runner(ray, tmp_path, ONCE)
-    long = RayQueue(ray.address, cpus=SLOTS)
-    (tmp_path / "other").mkdir()
-    holding = make_runner(long, tmp_path / "other", FOREVER)
-    held = holding.submit(make_spec(holding, tmp_path))
-    deadline = time.monotonic() + 30
-    while holding.inspect(held.id).stage != "RUNNING":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
     cancelled = runner.submit(make_spec(runner, tmp_path, 1))
     after = runner.submit(make_spec(runner, tmp_path, 2))
     runner.cancel(cancelled.id)
     assert runner.inspect(cancelled.id).stage == "CANCELED"
-    folder = tmp_path / "jobs" / after.key
-    runner._enqueue(folder, ["true"], 60)  # a second submit that the first look did not see coming
-    holding.cancel(held.id)
+    runner._enqueue(tmp_path / "jobs" / after.key, ["true"], 60)  # as by a second process that saw no job yet
+    held()
     assert [job.stage for job in ends_of(runner, [after], 60)] == ["COMPLETED"]
-    assert [line.split()[0] for line in (tmp_path / "runs").read_text().splitlines()] == ["2"]
+    assert ran(tmp_path) == [2]
+
+
+@pytest.mark.slow
+def test_a_job_that_waits_longer_than_ray_lets_it_is_queued_again(
+    ray: RayQueue, tmp_path: Path, held: Callable[[], None]
+) -> None:
+    limit_s = float(os.environ.get("RAY_JOB_START_TIMEOUT_SECONDS", "900"))
+    if limit_s > 30:
+        pytest.skip(f"this Ray gives a waiting job up after {limit_s:.0f} s only")
+    runner = make_runner(ray, tmp_path, ONCE)
+    job = runner.submit(make_spec(runner, tmp_path))
+    said = set()
+    until(lambda: said.add(runner.inspect(job.id).message) or len(said) > 1, within_s=3 * limit_s)
+    assert any((message or "").startswith("queued again") for message in said)
+    held()
+    assert [ended.stage for ended in ends_of(runner, [job], 60)] == ["COMPLETED"]
+    assert ran(tmp_path) == [1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fake_slurm import AWAY, FakeSlurm
 
-from hfagent.agent.errors import AccountRefused, BackendAway, HfagentError, JobError, SettingsError
+from hfagent.agent.errors import AccountRefused, BackendAway, HfagentError, JobError, NoRoom, NothingSent, SettingsError
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import cluster_folder, slurm_commands, slurm_states
 from hfagent.tools.cluster_jobs import ClusterJobRunner
@@ -97,11 +97,14 @@ def test_the_job_sees_this_environment_and_the_nodes_devices_and_sbatch_no_secre
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("SLURM_JOB_ID", "of the job that hfagent runs in")
     monkeypatch.setenv("SQUEUE_FORMAT", "%i")
+    monkeypatch.setenv("SBATCH_ARRAY_INX", "1-3")
+    monkeypatch.setenv("SBATCH_ACCOUNT", "lab")
     job = runner.submit(make_spec(tmp_path, TELL))
     start = tmp_path / "jobs" / job.key / "start.json"
     assert stat.S_IMODE(start.stat().st_mode) == 0o600
     assert "secret" not in json.dumps(slurm.jobs)
-    assert not {"SLURM_JOB_ID", "SQUEUE_FORMAT"} & slurm.jobs[0]["env"].keys()
+    assert not {"SLURM_JOB_ID", "SQUEUE_FORMAT", "SBATCH_ARRAY_INX"} & slurm.jobs[0]["env"].keys()
+    assert slurm.jobs[0]["env"]["SBATCH_ACCOUNT"] == "lab"
     assert slurm.start(1).wait() == 0
     assert runner.inspect(job.id).result == {
         "HF_TOKEN": "hf_secret", "OPENAI_API_KEY": None, "CUDA_VISIBLE_DEVICES": "7", "SLURM_JOB_ID": "1",
@@ -165,6 +168,25 @@ def test_a_submit_that_hangs_is_given_up_and_looked_for(
     with pytest.raises(BackendAway, match="sbatch took more than"):
         runner.submit(make_spec(tmp_path))
     assert runner.find("night-r1-a1") is not None
+
+
+def test_without_its_tools_and_without_room_nothing_was_sent(
+    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        with pytest.raises(NothingSent, match="sbatch cannot be run"):
+            runner.submit(spec)
+    folder = tmp_path / "jobs" / spec.key
+    (folder / "start.json").unlink()
+    (folder / "start.json.new").unlink(missing_ok=True)
+    (folder / "start.json.new").mkdir()
+    with pytest.raises(NoRoom, match="could not be prepared"):
+        runner.submit(spec)
+    (folder / "start.json.new").rmdir()
+    assert runner.submit(spec).stage == "SCHEDULING"
+    assert len(slurm.jobs) == 1
 
 
 def test_a_submit_that_never_arrived_leaves_nothing_and_may_be_repeated(
@@ -403,6 +425,22 @@ def test_the_command_dies_with_its_supervisor(runner: ClusterJobRunner, slurm: F
     process.kill()
     process.wait()
     until(lambda: subprocess.run(["kill", "-0", str(pid)], stderr=subprocess.DEVNULL, check=False).returncode)
+
+
+def test_a_job_that_was_given_up_and_lives_all_the_same_ends_itself_and_changes_nothing(
+    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    job = runner.submit(make_spec(tmp_path, FOREVER))
+    process = slurm.start(1)
+    until((tmp_path / "jobs" / job.key / "run.json").exists)
+    process.send_signal(signal.SIGSTOP)  # a machine that hangs
+    slurm.forget(1)
+    time.sleep(0.05)
+    lost = runner.inspect(job.id)
+    assert told(lost) == ("ERROR", None, "lost: it gives no more sign of life, and its end was not recorded")
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(timeout=10) == 143
+    assert runner.inspect(job.id) == lost
 
 
 # --- cancel ----------------------------------------------------------------------------------------------------------

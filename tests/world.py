@@ -84,6 +84,8 @@ class World:
         self.firewall = FakeFirewall()
         self.looks = FakeLooks()
         self.searcher = FakeSearcher()
+        self.guard_skill: dict[str, float] = {}
+        """Of each model on another benchmark than the night's own."""
         self.harness = "h"
         self.trains = "org/model"
         """The base model that the training job really takes."""
@@ -157,13 +159,14 @@ class World:
         source = args.get("--adapter") or args.get("--gguf") or model
         subject = source.removeprefix(MERGED).rpartition("/")[2]
         problems = args["--set"]
-        outcomes = fake_outcomes(N, self.skill[subject], salt=problems)
+        skill = self.skill if args["--benchmark"] == "procedural_python" else self.guard_skill
+        outcomes = fake_outcomes(N, skill[subject], salt=problems)
         if args["--seed"] != "0":  # the repeated baseline
             outcomes = {
                 name: 1 - value if i < self.flips else value for i, (name, value) in enumerate(outcomes.items())
             }
         return {
-            "benchmark": {"name": "procedural_python", "set": problems, "n": N},
+            "benchmark": {"name": args["--benchmark"], "set": problems, "n": N},
             "metric": "pass@1",
             "value": sum(outcomes.values()) / N,
             "n": N,

@@ -124,7 +124,7 @@ def _ray(settings: Settings) -> Iterator[Finding]:
     try:
         queue = cluster_queue(settings)
         assert isinstance(queue, RayQueue)
-        found = queue.version()
+        known = queue.size()
     except PackageMissing as error:
         yield Finding(broken("ray", str(error), 'pip install -c constraints.txt -e ".[ray]"'), PackageMissing)
         return
@@ -132,7 +132,7 @@ def _ray(settings: Settings) -> Iterator[Finding]:
         mend = "start it with `ray start --head`, or set ray_address to where its dashboard is"
         yield Finding(broken("ray", str(error), mend), type(error))
         return
-    yield Finding(ok("ray", f"{found} at {queue.address}"))
+    yield Finding(ok("ray", f"{queue.address} answers and knows {known} jobs"))
     if has_gpu(settings):
         yield Finding(ok("gpu", "jobs ask for one"))
     else:

@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,8 +85,11 @@ def age_s(folder: Path, name: str) -> float:
             touched = os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return float("inf")
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".now-") as now:
-        return os.fstat(now.fileno()).st_mtime - touched
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".now-") as now:
+            return os.fstat(now.fileno()).st_mtime - touched
+    except OSError:  # a full disk takes no file
+        return time.time() - touched
 
 
 def give_up(folder: Path, end: End) -> bool:

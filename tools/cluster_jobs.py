@@ -7,15 +7,16 @@ have not begun, and about those that fell silent.
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from hfagent.agent.errors import BackendAway, JobError, SettingsError
+from hfagent.agent.errors import BackendAway, JobError, NoRoom, NothingSent, SettingsError
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import cluster_folder, job_folder
 from hfagent.tools.cluster_folder import End
-from hfagent.tools.job_home import JobHome, last_lines
+from hfagent.tools.job_home import MEND, JobHome, end_of_log
 from hfagent.tools.job_supervisor import SIGNALED
 
 GRACE_S = 20.0
@@ -137,11 +138,14 @@ class ClusterJobRunner:
         Raises:
             SettingsError: the flavor is another backend's.
             PackageMissing: neither this Python nor uv can run the template; nothing was started.
-            AccountRefused, BackendAway, JobError: see `JobRunner`.
+            AccountRefused, BackendAway, NoRoom, JobError: see `JobRunner`.
         """
         if spec.flavor != self.name:
             raise SettingsError(f"unknown flavor {spec.flavor!r}: jobs on {self.name} have the flavor {self.name!r}")
-        job = self.find(spec.key)
+        try:
+            job = self.find(spec.key)
+        except BackendAway as error:
+            raise NothingSent(str(error)) from error
         command = self._home.command(spec) if job is None else []
         folder = self._home.make_folder(spec)
         self._home.require_same(spec)
@@ -152,7 +156,7 @@ class ClusterJobRunner:
             limits = {"timeout_s": float(spec.timeout_s), "grace_s": self._grace_s}
             called = cluster_folder.prepare(folder, command, environment=environment, **limits)
         except OSError as error:
-            raise JobError(f"job {spec.key!r} could not be prepared: {error}") from error
+            raise NoRoom(f"job {spec.key!r} could not be prepared: {error.strerror}; {MEND}") from error
         self._enqueue(folder, called, spec.timeout_s)
         return job_folder.open_job(folder, self._prefix, waiting="submitted")
 
@@ -181,7 +185,7 @@ class ClusterJobRunner:
         """The last lines of what it has printed, or what the cluster said before it began."""
         folder = self._home.root / self.inspect(job_id).key
         log = folder / "log.txt"
-        return last_lines(log, tail) if log.exists() else cluster_said(folder, tail)
+        return end_of_log(log, tail) if log.exists() else cluster_said(folder, tail)
 
     def cancel(self, job_id: str) -> None:
         """Have the supervisor end the job; one that waits never begins, also where the queue starts it later."""
@@ -219,6 +223,8 @@ class ClusterJobRunner:
                         self.inspect(job_id)  # writes down the end of a job that cannot
                 except BackendAway:
                     continue  # whoever waits will ask, and be told
+                except JobError:
+                    return
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -226,7 +232,8 @@ class ClusterJobRunner:
         self._forget()
         start = Start(folder.name, folder, tuple(command), timeout_s + 2 * self._grace_s)
         number = self._queue.enqueue(start)
-        cluster_folder.write_ticket(folder, number)
+        with suppress(OSError):  # it is written later, by whoever finds the job
+            cluster_folder.write_ticket(folder, number)
 
     def _look(self, folder: Path) -> Job | None:
         ended = job_folder.read_ended(folder)
@@ -318,4 +325,4 @@ _LOST = End("ERROR", None, "lost: it gives no more sign of life, and its end was
 def cluster_said(folder: Path, tail: int) -> list[str]:
     """What a job printed before it had a log, e.g. that its Python is not there."""
     outputs = sorted(folder.glob("*.out"), key=lambda path: path.stat().st_mtime)
-    return list(last_lines(outputs[-1], tail)) if outputs else []
+    return list(end_of_log(outputs[-1], tail)) if outputs else []

@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from hfagent.tools.job_supervisor import boot_id, reserve_end, run_command, write_json
 
@@ -82,6 +83,7 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(log.fileno(), 2)
     reserve_end(folder)
     started_at = datetime.now(UTC).isoformat()
+    begun = time.monotonic()
     run = {"pid": os.getpid(), "boot_id": boot_id(), "started_at": started_at, "command": start["command"]}
     write_json(folder / "run.json", run | {"host": host})
     exit_code, stage, message = run_command(
@@ -92,9 +94,10 @@ def main(arguments: Sequence[str]) -> int:
         before=_die_with_parent,
         beat=pulse.beat,
     )
-    end = {"exit_code": exit_code, "stage": stage, "message": message, "started_at": started_at}
+    end: dict[str, Any] = {"exit_code": exit_code, "stage": stage, "message": message, "started_at": started_at}
+    end |= {"finished_at": datetime.now(UTC).isoformat(), "running_s": round(time.monotonic() - begun, 3)}
     if not (folder / "exit.json").exists():  # it may have been given up meanwhile, and an end is final
-        write_json(folder / "exit.json", end | {"finished_at": datetime.now(UTC).isoformat()})
+        write_json(folder / "exit.json", end)
     return 1 if exit_code is None else exit_code
 
 

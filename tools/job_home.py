@@ -104,7 +104,7 @@ class JobHome:
         return kept | added
 
 
-def last_lines(log: Path, tail: int) -> Sequence[str]:
+def end_of_log(log: Path, tail: int) -> Sequence[str]:
     """The last lines of a log, oldest first, out of the last MiB; each state of a progress bar is a line."""
     text = job_folder.read_end(log, _LOG_TAIL_BYTES).decode(errors="replace")
     lines = [line for line in re.split(r"[\r\n]+", text) if line]

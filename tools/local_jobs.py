@@ -9,7 +9,7 @@ from pathlib import Path
 from hfagent.agent.errors import JobError, NoRoom, SettingsError
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import job_folder, job_supervisor
-from hfagent.tools.job_home import MEND, JobHome, last_lines
+from hfagent.tools.job_home import MEND, JobHome, end_of_log
 
 _START_TIMEOUT_S = 60.0  # 0.05 s on an idle machine
 _POLL_S = 0.1
@@ -88,7 +88,7 @@ class LocalJobRunner:
 
     def logs(self, job_id: str, *, tail: int = 100) -> Sequence[str]:
         """The last lines of what it has printed so far."""
-        return last_lines(self._home.root / self.inspect(job_id).key / "log.txt", tail)
+        return end_of_log(self._home.root / self.inspect(job_id).key / "log.txt", tail)
 
     def cancel(self, job_id: str) -> None:
         """Ask the supervisor, whoever started it, to end the whole tree; a job that has ended stays as it is."""

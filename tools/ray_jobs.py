@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hfagent.agent.errors import AccountRefused, BackendAway, JobError, PackageMissing
+from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent, PackageMissing
 from hfagent.tools.cluster_folder import End
 from hfagent.tools.cluster_jobs import Entry, Start
 
@@ -64,9 +64,12 @@ class RayQueue:
     def enqueue(self, start: Start) -> str:
         """Submit the job's supervisor; a job that Ray has given up waiting is forgotten first."""
         name = submission_id(start.folder)
-        earlier = self.entries(start.folder.parent).get(start.key)
-        if earlier is not None and earlier.phase == "over" and earlier.unbegun is None:
-            self._ask(lambda client: client.delete_job(name))
+        try:
+            earlier = self.entries(start.folder.parent).get(start.key)
+            if earlier is not None and earlier.phase == "over" and earlier.unbegun is None:
+                self._ask(lambda client: client.delete_job(name))
+        except BackendAway as error:
+            raise NothingSent(str(error)) from error
         try:
             self._ask(
                 lambda client: client.submit_job(
@@ -99,9 +102,9 @@ class RayQueue:
         if running:
             self._ask(lambda client: client.stop_job(number))
 
-    def version(self) -> str:
-        """Of the Ray that answers."""
-        return str(self._ask(lambda client: client.get_version()))
+    def size(self) -> int:
+        """Number of jobs that Ray knows, whoever's."""
+        return len(self._ask(lambda client: client.list_jobs()))
 
     def _ask(self, call: Callable[[Any], T]) -> T:
         """The answer to one request, errors in the terms of a runner."""

@@ -6,13 +6,18 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hfagent.agent.errors import AccountRefused, BackendAway, JobError
+from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent
 
 ASK_S = 30.0
 SUBMIT_S = 60.0
 """After so long a command is ended; Slurm itself waits 10 s for each of its messages."""
-PASSED_ON = ("SLURM_CONF", "SLURM_JWT")
-"""Of Slurm's variables. The others shape tables, or belong to a job that hfagent runs in."""
+PASSED_ON = frozenset(
+    {
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "KRB5CCNAME", "LD_LIBRARY_PATH", "SLURM_CONF",
+        "SLURM_JWT", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_CONSTRAINT",
+    }
+)  # fmt: skip
+"""Slurm's other variables shape tables, make arrays of jobs, or belong to a job that hfagent runs in."""
 UNSURE = re.compile(
     "unable to contact|timed out|zero bytes|connection|communication|temporarily unable|try again|standby|"
     "resource temporarily|plugin initialization|munge|credential",
@@ -41,7 +46,8 @@ def call(command: Sequence[str], *, given: str = "", timeout_s: float = ASK_S) -
     """Run a command of Slurm's.
 
     Raises:
-        BackendAway: it cannot be run, or gives no answer in time.
+        NothingSent: it cannot be run.
+        BackendAway: it gives no answer in time.
     """
     try:
         done = subprocess.run(
@@ -51,7 +57,7 @@ def call(command: Sequence[str], *, given: str = "", timeout_s: float = ASK_S) -
     except subprocess.TimeoutExpired as error:
         raise BackendAway(f"Slurm does not answer: {command[0]} took more than {timeout_s:.0f} s") from error
     except OSError as error:
-        raise BackendAway(f"{command[0]} cannot be run: {error.strerror or error}") from error
+        raise NothingSent(f"{command[0]} cannot be run: {error.strerror or error}") from error
     return Said(done.returncode, done.stdout, done.stderr)
 
 
@@ -75,7 +81,7 @@ def submit(command: Sequence[str], script: str) -> str:
         AccountRefused, JobError: it has not.
     """
     said = call(command, given=script, timeout_s=SUBMIT_S)
-    number = said.out.strip().partition(";")[0]  # a cluster's name may follow
+    number = said.out.strip().rpartition("\n")[2].partition(";")[0]  # a site's words may come before, its name after
     if said.code == 0 and number.isdecimal():
         return number
     if said.code <= 0 or UNSURE.search(said.error):
@@ -87,6 +93,4 @@ def submit(command: Sequence[str], script: str) -> str:
 
 def environment() -> dict[str, str]:
     """The variables that the commands see: none that holds a secret, for sbatch hands all of them to the job."""
-    names = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "KRB5CCNAME", "LD_LIBRARY_PATH", *PASSED_ON}
-    kept = {name: value for name, value in os.environ.items() if name in names or name.startswith("SBATCH_")}
-    return kept | {"LC_ALL": "C"}
+    return {name: value for name, value in os.environ.items() if name in PASSED_ON} | {"LC_ALL": "C"}

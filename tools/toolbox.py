@@ -102,6 +102,7 @@ TOOLS = (
             "subject": {"type": "string", "description": "'base' or a training run."},
             "set": SET,
             "repeat": {"type": "boolean", "description": "The base model once more.", "nullable": True},
+            "guard": {"type": "string", "description": "A guard of the plan, in place of the set.", "nullable": True},
             "why": WHY,
         },
         _launching("evaluate"),
