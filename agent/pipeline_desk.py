@@ -7,7 +7,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.text import Text
 
-from hfagent.agent import night, pipeline_report, pipeline_rules
+from hfagent.agent import guards, night, pipeline_report, pipeline_rules
 from hfagent.agent.data_rules import data_flaw
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.errors import DatasetError, HfagentError, LedgerError, ReportError, UsageError
@@ -22,6 +22,7 @@ from hfagent.agent.events import (
     ProjectEnded,
 )
 from hfagent.agent.folding import fold
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.ledger import Ledger, is_confirmed, read
 from hfagent.agent.pipeline_facts import ModelExported, StageBegun
 from hfagent.agent.pipeline_lines import line
@@ -199,6 +200,10 @@ class PipelineDesk:
         verdict = compare(base.outcomes, ours.outcomes, alpha=look.alpha)
         if self.state.verdict is None:
             self.append(Compared(candidate=look.run, reference=None, set="confirm", verdict=verdict))
+        told = {guarded.guard for guarded in self.state.guards}
+        for guard, lost in guards.between(first, last).items():
+            if lost is not None and guard not in told:
+                self.append(GuardCompared(guard=guard, candidate=look.run, verdict=lost))
         self.append(Claimed(claim=pipeline_rules.final_claim(verdict, look, stages, base.n)))
 
     def _look(self, last: State) -> LookTaken:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from hfagent.agent import envelope, estimate
+from hfagent.agent import envelope, estimate, guards
 from hfagent.agent.claim import judged
 from hfagent.agent.estimate import DataSize
 from hfagent.agent.events import LookTaken, ProjectEnded
@@ -124,7 +124,8 @@ def named(pipeline: Pipeline) -> Pipeline:
 
 def story(stage: Stage, ended: StageEnded) -> str:
     """What came of a stage, in a sentence."""
-    return f"stage {stage.number}, {stage.plan.method}: {'kept' if ended.kept else 'dropped'}, {ended.why}"
+    lost = f", {ended.warning}" if ended.warning else ""
+    return f"stage {stage.number}, {stage.plan.method}: {'kept' if ended.kept else 'dropped'}, {ended.why}{lost}"
 
 
 def outcome(number: int, state: State) -> StageEnded:
@@ -153,6 +154,7 @@ def outcome(number: int, state: State) -> StageEnded:
         state=state.ended.state,
         kept=kept,
         why=why,
+        warning=guards.warning(state),
         run=state.kept,
         model=state.plan.model.model_copy(update={"id": merged, "revision": None}) if kept and merged else None,
         verdict=verdict,
