@@ -1,6 +1,6 @@
 """Abilities that must not be lost: what is due on the guards after the confirmation, and what was found. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from hfagent.agent import thresholds
 from hfagent.agent.guard_facts import GuardCompared
@@ -50,15 +50,25 @@ def due(state: State) -> Iterator[RunSpec]:
 
 def compared(state: State) -> Iterator[GuardCompared]:
     """Verdicts that both scores are there for and that nobody has told yet."""
-    kept = state.kept
-    for guard in state.plan.guards:
-        base, ours = (evaluated(state, guard.name, subject) for subject in (None, kept))
-        known = any((told.guard, told.candidate) == (guard.name, kept) for told in state.guards)
-        if kept is None or known or base is None or ours is None or base.score is None or ours.score is None:
+    known = {(told.guard, told.candidate) for told in state.guards}
+    for guard, verdict in between(state, state).items():
+        if verdict is not None and (guard, state.kept) not in known:
+            yield GuardCompared(guard=guard, candidate=str(state.kept), verdict=verdict)
+
+
+def between(first: State, last: State) -> dict[str, Verdict | None]:
+    """Guard -> the model that one project kept against the base model of another, or of the same; None where they
+    cannot be compared."""
+    found: dict[str, Verdict | None] = {}
+    for guard in last.plan.guards:
+        base, ours = evaluated(first, guard.name, None), evaluated(last, guard.name, last.kept)
+        found[guard.name] = None
+        if last.kept is None or base is None or ours is None or base.score is None or ours.score is None:
             continue
         if base.score.harness == ours.score.harness and base.score.outcomes.keys() == ours.score.outcomes.keys():
-            verdict = compare(base.score.outcomes, ours.score.outcomes, margin=-thresholds.GUARD_MARGIN)
-            yield GuardCompared(guard=guard.name, candidate=kept, verdict=verdict)
+            margin = -thresholds.GUARD_MARGIN
+            found[guard.name] = compare(base.score.outcomes, ours.score.outcomes, margin=margin)
+    return found
 
 
 def verdicts(state: State) -> dict[str, Verdict | None]:
@@ -74,7 +84,12 @@ def words(verdict: Verdict | None) -> str:
 
 def warning(state: State) -> str:
     """What a verdict on the gain must not be told without; empty where no guard is worse."""
-    lost = [name for name, verdict in verdicts(state).items() if verdict is not None and verdict.label == "worse"]
+    return loss_words(verdicts(state))
+
+
+def loss_words(found: Mapping[str, Verdict | None]) -> str:
+    """The guards on which a model is worse; empty where there are none."""
+    lost = [name for name, verdict in found.items() if verdict is not None and verdict.label == "worse"]
     if not lost:
         return ""
     return f"but worse than the base model by more than {100 * thresholds.GUARD_MARGIN:g} points on {', '.join(lost)}"

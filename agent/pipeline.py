@@ -9,8 +9,9 @@ from rich.console import Console
 from hfagent.agent import night, pipeline_rules
 from hfagent.agent.control import Request
 from hfagent.agent.errors import HfagentError, UsageError
-from hfagent.agent.events import PlanConfirmed, Resumed
+from hfagent.agent.events import Event, PlanConfirmed, Resumed
 from hfagent.agent.ledger import Ledger, is_confirmed, is_held, open_ledger, read
+from hfagent.agent.notify import Notifier, apprise_sender, pipeline_message
 from hfagent.agent.pipeline_desk import PipelineDesk
 from hfagent.agent.pipeline_facts import Pipeline, PipelineMade
 from hfagent.agent.pipeline_report import final_sentence
@@ -51,7 +52,8 @@ def begin(
             paths.abandon()
             return None
         desk.append(PlanConfirmed(by="--yes" if ask is None else "terminal"))
-        return desk.work()
+        with _notifying(desk, settings):
+            return desk.work()
 
 
 def offer(pipeline: Pipeline, ports: Ports, settings: Settings) -> PipelineState:
@@ -81,7 +83,8 @@ def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) 
         if not desk.state.confirmed:
             raise UsageError(f"the project {paths.project!r} was never confirmed: start it again")
         desk.append(Resumed(pid=os.getpid()))
-        return desk.work()
+        with _notifying(desk, settings):
+            return desk.work()
 
 
 def ask(paths: Paths, ports: Ports, settings: Settings, request: Request) -> Refusal | bool:
@@ -145,6 +148,26 @@ def _offered(
             if not _confirmed(book):
                 paths.abandon()
             raise
+
+
+@contextmanager
+def _notifying(desk: PipelineDesk, settings: Settings) -> Iterator[None]:
+    """Tell a person how the stages end, where the settings say how."""
+    if settings.notify is None:
+        yield
+        return
+    notifier = Notifier(apprise_sender(settings.notify.get_secret_value().split()), warn=desk.warn)
+
+    def follow(event: Event) -> None:
+        told = pipeline_message(event, desk.state.pipeline.project)
+        if told is not None:
+            notifier.tell(told)
+
+    desk.subscribe(follow)
+    try:
+        yield
+    finally:
+        notifier.close()
 
 
 def _confirmed(book: Ledger) -> bool:

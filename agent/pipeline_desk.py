@@ -1,13 +1,13 @@
 """The desk of a pipeline: its open ledger, and the few acts by which it goes on. Every act is appended."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
 from rich.console import Console
 from rich.text import Text
 
-from hfagent.agent import night, pipeline_report, pipeline_rules
+from hfagent.agent import guards, night, pipeline_report, pipeline_rules
 from hfagent.agent.data_rules import data_flaw
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.errors import DatasetError, HfagentError, LedgerError, ReportError, UsageError
@@ -22,6 +22,7 @@ from hfagent.agent.events import (
     ProjectEnded,
 )
 from hfagent.agent.folding import fold
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.ledger import Ledger, is_confirmed, read
 from hfagent.agent.pipeline_facts import ModelExported, StageBegun
 from hfagent.agent.pipeline_lines import line
@@ -50,12 +51,22 @@ class PipelineDesk:
         self._console = console
         self._paths = Paths(settings.reports_dir, state.pipeline.project)
         self._mailbox = self._paths.mailbox(settings.state_dir)
-        self._warned = False
+        self._warned: set[str] = set()
         book.subscribe(self._follow)
 
     def append(self, fact: Fact) -> None:
         """Write a fact; state, report and terminal follow."""
         self._book.append(fact)
+
+    def subscribe(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener` after each event."""
+        self._book.subscribe(listener)
+
+    def warn(self, text: str) -> None:
+        """Show something that went wrong and stops nothing; once, however often it comes."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._console.print(Text(f"warning: {text}"))
 
     def check_data(self) -> None:
         """Judge the data of every stage before any of them starts.
@@ -119,9 +130,7 @@ class PipelineDesk:
         try:
             pipeline_report.write(self.state, self._paths.report)
         except ReportError as error:
-            if not self._warned:
-                self._console.print(f"warning: {error}", style="fail")
-            self._warned = True
+            self.warn(str(error))
 
     def _checked(self, plan: Plan) -> DatasetReport:
         path = self._ports.datasets.prepare(plan.dataset, rows=plan.train.max_rows, seed=plan.train.seed)
@@ -191,6 +200,10 @@ class PipelineDesk:
         verdict = compare(base.outcomes, ours.outcomes, alpha=look.alpha)
         if self.state.verdict is None:
             self.append(Compared(candidate=look.run, reference=None, set="confirm", verdict=verdict))
+        told = {guarded.guard for guarded in self.state.guards}
+        for guard, lost in guards.between(first, last).items():
+            if lost is not None and guard not in told:
+                self.append(GuardCompared(guard=guard, candidate=look.run, verdict=lost))
         self.append(Claimed(claim=pipeline_rules.final_claim(verdict, look, stages, base.n)))
 
     def _look(self, last: State) -> LookTaken:

@@ -65,6 +65,8 @@ class StageEnded(Record):
     kept: bool
     """Whether its model is carried on."""
     why: str
+    warning: str = ""
+    """What it lost on a guard, an ability that must not be lost; empty where nothing."""
     run: str | None
     """The training run that the stage kept; None where it kept none."""
     model: ModelRef | None

@@ -11,6 +11,7 @@ from hfagent.agent.events import (
     ProjectEnded,
     Resumed,
 )
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.pipeline_facts import ModelExported, PipelineMade, StageBegun, StageEnded
 
 
@@ -37,6 +38,8 @@ def _text(event: Event) -> str | None:  # noqa: C901 - one flat arm a fact
         case Compared(candidate=candidate, verdict=v):
             interval = f"[{v.ci_low:+.3f},{v.ci_high:+.3f}]"
             return f"run={candidate} against=base label={v.label} delta={v.delta:+.3f} ci={interval}"
+        case GuardCompared(guard=guard, candidate=candidate, verdict=v):
+            return f"guard={guard} run={candidate} against=base label={v.label} delta={v.delta:+.3f}"
         case Claimed(claim=claim):
             return f"label={claim.label} run={claim.run} reason={claim.reason!r}"
         case ModelExported() as fact:

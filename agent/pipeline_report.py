@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from hfagent.agent.guards import loss_words
+from hfagent.agent.guards import words as guard_words
 from hfagent.agent.markdown import NONE, TBD, code, dollars, duration, link, path, plain, prose, table, utc, value
 from hfagent.agent.pipeline_state import PipelineState, Stage
 from hfagent.agent.records import Plan
@@ -64,7 +66,10 @@ def final_sentence(state: PipelineState) -> str:
     methods = " then ".join(stage.plan.method.upper() for stage, _ in state.carried)
     if state.verdict is None:
         return f"{words} {prose(claim.reason)}."
-    return f"{words} {methods} on {model_words(state.base)}: {prose(sentence(state.verdict))}. {prose(claim.reason)}."
+    lost = loss_words({guarded.guard: guarded.verdict for guarded in state.guards})
+    told = f", {prose(lost)}" if lost else ""
+    text = f"{methods} on {model_words(state.base)}: {prose(sentence(state.verdict))}{told}"
+    return f"{words} {text}. {prose(claim.reason)}."
 
 
 def _title(state: PipelineState) -> list[str]:
@@ -103,6 +108,7 @@ def _facts(state: PipelineState) -> list[list[str]]:
             look = f"look {claim.look} with the original base model, all projects counted; alpha {claim.alpha:.4f}"
             rows.append(["Look at the confirm set", look])
         rows.append(["Training runs judged", str(claim.tried)])
+    rows += [[f"Guard {code(told.guard)}", prose(guard_words(told.verdict))] for told in state.guards]
     taken = ((state.ended_at or state.updated_at) - state.started_at).total_seconds()
     hours = "no limit" if pipeline.max_hours is None else f"limit {value(pipeline.max_hours)} h"
     cap = "no cap" if pipeline.budget_micro_usd is None else f"cap {dollars(pipeline.budget_micro_usd)}"
@@ -147,7 +153,7 @@ def _row(number: int, stage: Stage | None, plan: Plan, *, over: bool) -> list[st
         *head,
         *_scores(ended.verdict),
         NONE if ended.claim is None else ended.claim.label.replace("_", " "),
-        f"{'kept' if ended.kept else 'dropped'}: {prose(ended.why)}",
+        f"{'kept' if ended.kept else 'dropped'}: {prose(', '.join(filter(None, (ended.why, ended.warning))))}",
         duration(ended.seconds),
         dollars(ended.spent_micro_usd),
         _report(stage),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from hfagent.agent import envelope, estimate
+from hfagent.agent import envelope, estimate, guards
 from hfagent.agent.claim import judged
 from hfagent.agent.estimate import DataSize
 from hfagent.agent.events import LookTaken, ProjectEnded
@@ -112,9 +112,20 @@ def stage_names(pipeline: str, plans: Sequence[Plan]) -> list[str]:
     return [f"{pipeline}-{number}-{plan.method}" for number, plan in enumerate(plans, start=1)]
 
 
+def named(pipeline: Pipeline) -> Pipeline:
+    """The pipeline with its stages' projects, whose models are merged at their ends."""
+    names = stage_names(pipeline.project, pipeline.stages)
+    stages = tuple(
+        plan.model_copy(update={"project": name, "token": pipeline.token, "export": Export()})
+        for name, plan in zip(names, pipeline.stages, strict=True)
+    )
+    return pipeline.model_copy(update={"stages": stages})
+
+
 def story(stage: Stage, ended: StageEnded) -> str:
     """What came of a stage, in a sentence."""
-    return f"stage {stage.number}, {stage.plan.method}: {'kept' if ended.kept else 'dropped'}, {ended.why}"
+    lost = f", {ended.warning}" if ended.warning else ""
+    return f"stage {stage.number}, {stage.plan.method}: {'kept' if ended.kept else 'dropped'}, {ended.why}{lost}"
 
 
 def outcome(number: int, state: State) -> StageEnded:
@@ -143,6 +154,7 @@ def outcome(number: int, state: State) -> StageEnded:
         state=state.ended.state,
         kept=kept,
         why=why,
+        warning=guards.warning(state),
         run=state.kept,
         model=state.plan.model.model_copy(update={"id": merged, "revision": None}) if kept and merged else None,
         verdict=verdict,
@@ -295,13 +307,3 @@ def _end(state: PipelineState, stop: str | None, short: str | None) -> ProjectEn
 
 def _points(delta: float) -> str:
     return f"{100 * delta:+.1f} points"
-
-
-def named(pipeline: Pipeline) -> Pipeline:
-    """The pipeline with its stages' projects, whose models are merged at their ends."""
-    names = stage_names(pipeline.project, pipeline.stages)
-    stages = tuple(
-        plan.model_copy(update={"project": name, "token": pipeline.token, "export": Export()})
-        for name, plan in zip(names, pipeline.stages, strict=True)
-    )
-    return pipeline.model_copy(update={"stages": stages})

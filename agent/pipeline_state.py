@@ -16,6 +16,7 @@ from hfagent.agent.events import (
     ProjectEnded,
     Resumed,
 )
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.pipeline_facts import ModelExported, Pipeline, PipelineMade, StageBegun, StageEnded
 from hfagent.agent.records import Claim, ModelRef, Plan
 from hfagent.agent.verdict import Verdict
@@ -46,6 +47,8 @@ class PipelineState:
     looks: tuple[LookTaken, ...] = ()
     verdict: Verdict | None = None
     """The last good model against the original base model, on the confirm set."""
+    guards: tuple[GuardCompared, ...] = ()
+    """The same two models on abilities that must not be lost."""
     claim: Claim | None = None
     claimed_at: datetime | None = None
     exported: ModelExported | None = None
@@ -130,6 +133,8 @@ def apply(state: PipelineState | None, event: Event) -> PipelineState | None:  #
             return replace(state, looks=(*state.looks, fact))
         case Compared(verdict=verdict):
             return replace(state, verdict=verdict)
+        case GuardCompared():
+            return replace(state, guards=(*state.guards, fact))
         case Claimed(claim=claim):
             return replace(state, claim=claim, claimed_at=event.at)
         case ModelExported():

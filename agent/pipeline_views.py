@@ -125,6 +125,7 @@ def summary(state: PipelineState, paths: Paths, *, held: bool, live: State | Non
         "stop_reason": state.ended.reason if state.ended is not None else state.crash,
         "verdict": verdict_fields(state.verdict),
         "claim": None if state.claim is None else state.claim.model_dump(),
+        "guards": {told.guard: verdict_fields(told.verdict) for told in state.guards},
         "stages": [
             _stage(number, plan, begun.get(number), paths) for number, plan in enumerate(pipeline.stages, start=1)
         ],

@@ -20,6 +20,7 @@ from hfagent.agent.ledger import open_ledger, read
 from hfagent.agent.loop import look
 from hfagent.agent.pipeline_facts import Pipeline
 from hfagent.agent.pipeline_state import PipelineState
+from hfagent.agent.pipeline_state import fold as fold_pipeline
 from hfagent.agent.pipeline_views import expected_s
 from hfagent.agent.plan import Flags
 from hfagent.agent.planning import plan_goal
@@ -139,9 +140,12 @@ class Session:
         with self._lock:
             self._require_none()
             paths = find_project(self.settings.reports_dir, project)
-            known = fold(read(paths.ledger))
+            events = read(paths.ledger)
+            known = fold(events)
             if known is None:
-                raise UsageError(f"the project {paths.project!r} has no plan yet")
+                stages = "has stages, which run unattended: open one of them, or hfagent resume goes on"
+                what = stages if fold_pipeline(events) is not None else "has no plan yet"
+                raise UsageError(f"the project {paths.project!r} {what}")
             desk = self._enter(paths, as_planned(self.settings, known.plan), fresh=None)
             if desk.state.ended is None and desk.state.confirmed:
                 desk.append(Resumed(pid=self._pid))

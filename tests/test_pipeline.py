@@ -27,7 +27,7 @@ from hfagent.agent.fakes import FakeChecker
 from hfagent.agent.folding import fold
 from hfagent.agent.pipeline_facts import Pipeline, StageBegun
 from hfagent.agent.pipeline_report import render
-from hfagent.agent.records import Export, Generation, JobSpec, Method, Plan
+from hfagent.agent.records import BenchmarkRef, Export, Generation, JobSpec, Method, Plan
 from hfagent.agent.sequential import alpha_of_look
 from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths, find_project
@@ -126,6 +126,22 @@ def test_a_gain_on_the_search_set_that_the_confirm_set_does_not_show_is_dropped(
     assert state.model.id == "/m/merged-sft-01"
     assert state.claim is not None
     assert (state.claim.run, state.claim.look) == ("improve-1-sft/sft-01", 1)
+
+
+def test_what_the_last_model_lost_of_other_abilities_is_told_against_the_original_base(tmp_path: Path) -> None:
+    there = World(SKILL)
+    there.guard_skill = {"baseline": 0.6, "sft-01": 0.55, "dpo-01": 0.3}
+    guard = BenchmarkRef(name="gsm8k", set="confirm", n=200)
+    state = begin(tmp_path, there, make_pipeline("sft", "dpo", guards=(guard,)))
+    [told_] = state.guards
+    assert told_.guard == "gsm8k"
+    assert told_.verdict.base_score == pytest.approx(0.6, abs=0.07)
+    assert told_.verdict.label == "worse"
+    text = render(state)
+    assert "but worse than the base model by more than" in text
+    assert "| Guard `gsm8k` |" in text
+    _, ended = state.closed[1]
+    assert "on gsm8k" in ended.warning
 
 
 def test_where_only_one_stage_is_kept_its_own_claim_is_the_pipelines(tmp_path: Path) -> None:

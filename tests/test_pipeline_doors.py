@@ -97,8 +97,8 @@ def test_status_and_report_of_a_finished_pipeline(shell: Shell, tmp_path: Path) 
         assert words in out
     shown: dict[str, Any] = json.loads(shell("status", "improve", "--json")[1])
     assert set(shown) == {
-        "project", "goal", "state", "stop_reason", "verdict", "claim", "stages", "model", "export", "spent_usd",
-        "held_usd", "started_at", "report", "ledger",
+        "project", "goal", "state", "stop_reason", "verdict", "claim", "guards", "stages", "model", "export",
+        "spent_usd", "held_usd", "started_at", "report", "ledger",
     }  # fmt: skip
     assert [(stage["method"], stage["kept"]) for stage in shown["stages"]] == [("sft", True), ("dpo", True)]
     assert shown["claim"]["label"] == "confirmed_better"
