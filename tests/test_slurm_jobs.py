@@ -323,6 +323,13 @@ def test_a_waiting_job_that_slurm_forgot_is_lost_and_never_begins(
     assert runs(tmp_path) == 0
 
 
+def test_without_accounting_a_forgotten_job_is_lost(runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path) -> None:
+    job = runner.submit(make_spec(tmp_path))
+    slurm.forget(1)
+    (slurm.bin / "sacct").unlink()
+    assert (runner.inspect(job.id).message or "").startswith("lost: slurm no longer knows")
+
+
 def test_accounting_knows_what_slurm_forgot(runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path) -> None:
     job = runner.submit(make_spec(tmp_path))
     slurm.forget(1)
@@ -404,9 +411,9 @@ def test_the_end_that_a_job_wrote_down_counts_before_what_slurm_says(
 def test_why_a_signal_came_is_asked_of_slurm_and_remembered(
     runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path, state: str, expected: tuple[str, int | None, str]
 ) -> None:
-    job = runner.submit(make_spec(tmp_path, FOREVER))
+    job = runner.submit(make_spec(tmp_path, "print('on', flush=True)\n" + FOREVER))
     process = slurm.start(1)
-    until((tmp_path / "jobs" / job.key / "run.json").exists)
+    until(lambda: runner.inspect(job.id).stage == "RUNNING" and runner.logs(job.id))
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=10)
     assert runner.inspect(job.id).stage == "RUNNING"  # Slurm has not closed it yet
@@ -430,9 +437,9 @@ def test_the_command_dies_with_its_supervisor(runner: ClusterJobRunner, slurm: F
 def test_a_job_that_was_given_up_and_lives_all_the_same_ends_itself_and_changes_nothing(
     runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path
 ) -> None:
-    job = runner.submit(make_spec(tmp_path, FOREVER))
+    job = runner.submit(make_spec(tmp_path, "print('on', flush=True)\n" + FOREVER))
     process = slurm.start(1)
-    until((tmp_path / "jobs" / job.key / "run.json").exists)
+    until(lambda: runner.inspect(job.id).stage == "RUNNING" and runner.logs(job.id))
     process.send_signal(signal.SIGSTOP)  # a machine that hangs
     slurm.forget(1)
     time.sleep(0.05)
@@ -441,6 +448,24 @@ def test_a_job_that_was_given_up_and_lives_all_the_same_ends_itself_and_changes_
     process.send_signal(signal.SIGCONT)
     assert process.wait(timeout=10) == 143
     assert runner.inspect(job.id) == lost
+
+
+def test_an_end_that_this_machine_does_not_see_yet_is_not_written_over(
+    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    job = runner.submit(make_spec(tmp_path))
+    slurm.start(1).wait()
+    folder = tmp_path / "jobs" / job.key
+    written = (folder / "exit.json").read_text()
+    assert not cluster_folder.give_up(folder, cluster_folder.End("ERROR", None, "lost"))
+    assert (folder / "exit.json").read_text() == written
+    assert sorted(path.name for path in folder.glob("exit.json*")) == ["exit.json"]
+
+
+def test_a_second_job_that_was_cancelled_tells_nothing_of_the_first() -> None:
+    lines = slurm_states.parse("1|NODE_FAIL|None|k|hfagent:/jobs/k\n2|CANCELLED|None|k|hfagent:/jobs/k\n")
+    found, extra = slurm_states.chosen(lines, "/jobs")
+    assert (found["k"].state, extra) == ("NODE_FAIL", [])
 
 
 # --- cancel ----------------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def age_s(folder: Path, name: str) -> float:
 
 
 def give_up(folder: Path, end: End) -> bool:
-    """Record the end of a job that did not say so itself; False where a supervisor has just begun it.
+    """Record the end of a job that did not say so itself; False where a supervisor has just begun it, or told its end.
 
     A supervisor that lives against all appearance ends its job as cancelled, and changes nothing here.
     """
@@ -112,8 +112,7 @@ def give_up(folder: Path, end: End) -> bool:
         started_at=started_at,
         finished_at=last if started_at is None else max(started_at, last),
     )
-    write_json(folder / "exit.json", ended.model_dump(mode="json"))
-    return True
+    return cluster_supervisor.write_end(folder, ended.model_dump(mode="json"), by="given-up")
 
 
 def explain(folder: Path, ended: Ended, end: End) -> Ended:

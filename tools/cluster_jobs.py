@@ -28,8 +28,8 @@ FRESH_S = 1.0
 """Age up to which one look at the queue answers for every job."""
 BEAT_FRESH_S = 45.0
 """A supervisor that was seen so recently lives: 9 beats, and less than a network disk may hold back an older one."""
-LATE_S = 30.0
-"""How long a job's last words may take to arrive once the queue says that it is over."""
+LATE_S = 90.0
+"""How long a job's last words may take to arrive once the queue says that it is over: network disks take a minute."""
 LOST_S = 120.0
 """Silence after which a job that the queue does not know is lost: network disks hold back signs for a minute."""
 POLL_S = 0.5

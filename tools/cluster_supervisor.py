@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hfagent.tools.job_supervisor import boot_id, reserve_end, run_command, write_json
+from hfagent.tools.job_supervisor import boot_id, fill, reserve_end, run_command, sync_folder, write_json
 
 BEAT_S = 5.0
 NODES_OWN = ("SLURM", "CUDA_", "NVIDIA_", "ROCR_", "HIP_", "ZE_", "GPU_", "RAY_")
@@ -38,6 +38,25 @@ def claim(folder: Path, who: str) -> bool:
         return False
     with os.fdopen(descriptor, "w") as file:
         file.write(who)
+    return True
+
+
+def write_end(folder: Path, end: dict[str, Any], *, by: str) -> bool:
+    """Record how a job ended, unless that is recorded already: an end is final, on whichever machine it was written."""
+    path = folder / "exit.json"
+    new = folder / f"exit.json.{by}"
+    fill(new, end)
+    try:
+        os.link(new, path)  # asks the disk itself, whatever this machine remembers of it
+    except FileExistsError:
+        return False
+    except OSError:  # a disk without links
+        if path.exists():
+            return False
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+    sync_folder(folder)
     return True
 
 
@@ -96,8 +115,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     end: dict[str, Any] = {"exit_code": exit_code, "stage": stage, "message": message, "started_at": started_at}
     end |= {"finished_at": datetime.now(UTC).isoformat(), "running_s": round(time.monotonic() - begun, 3)}
-    if not (folder / "exit.json").exists():  # it may have been given up meanwhile, and an end is final
-        write_json(folder / "exit.json", end)
+    write_end(folder, end, by="new")
     return 1 if exit_code is None else exit_code
 
 

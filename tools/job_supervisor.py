@@ -46,6 +46,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Put the object under this name in one step, durable before the return. One writer at a time."""
     new = path.with_name(path.name + ".new")
+    fill(new, value)
+    new.replace(path)
+    sync_folder(path.parent)
+
+
+def fill(new: Path, value: dict[str, Any]) -> None:
+    """Write the object into a file of any content, durable before the return."""
     # Without O_TRUNC, so that the blocks set aside for exit.json are used.
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -53,8 +60,6 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         file.truncate()
         file.flush()
         os.fsync(file.fileno())
-    new.replace(path)
-    sync_folder(path.parent)
 
 
 def reserve_end(folder: Path) -> None:

@@ -98,10 +98,11 @@ class SlurmQueue:
 
     def remembered(self, folder: Path) -> Entry | None:
         """What the accounting knows of a job that Slurm has forgotten, where there is accounting."""
-        fields = "JobIDRaw,State,WorkDir"
-        said = slurm_commands.call(
-            ["sacct", "-X", "-n", "-P", f"--name={folder.name}", "--starttime=now-30days", f"--format={fields}"]
-        )
+        options = ["-X", "-n", "-P", "--starttime=now-30days", "--format=JobIDRaw,State,WorkDir"]
+        try:
+            said = slurm_commands.call(["sacct", f"--name={folder.name}", *options])
+        except BackendAway:  # where it is not installed, nothing is remembered
+            return None
         rows = [row for line in said.out.splitlines() if (row := line.split("|", maxsplit=2))[2:] == [str(folder)]]
         if said.code != 0 or not rows:
             return None

@@ -106,8 +106,8 @@ def _phase(state: str) -> str:
     return "over" if state in FINISHED | MACHINE else "running"
 
 
-def _rank(line: Line) -> tuple[int, int]:
+def _rank(line: Line) -> tuple[int, bool, int]:
     phase = _phase(line.state)
-    if phase == "over":
-        return 2, -line.number
-    return (0 if phase == "running" else 1), line.number
+    if phase == "over":  # a second one that was cancelled tells nothing of the first
+        return 2, line.state == "CANCELLED", -line.number
+    return (0 if phase == "running" else 1), False, line.number
