@@ -12,16 +12,17 @@ from rich.text import Text
 from hfagent.agent import chat_views as views
 from hfagent.agent import planning, wiring
 from hfagent.agent.chat_words import Intent, read_intent
-from hfagent.agent.console import dataset_view, plan_text
+from hfagent.agent.console import dataset_view, from_here, plan_text
 from hfagent.agent.control import MAX_TEXT, Ask, Request
 from hfagent.agent.errors import HfagentError, UsageError
-from hfagent.agent.folding import fold
 from hfagent.agent.goal_export import read_export
-from hfagent.agent.ledger import is_held, read
+from hfagent.agent.ledger import is_held
+from hfagent.agent.pipeline_facts import Pipeline
+from hfagent.agent.pipeline_views import pipeline_text
 from hfagent.agent.plan import Flags
 from hfagent.agent.ports import Ports
+from hfagent.agent.project import NightProject, PipelineProject, known
 from hfagent.agent.records import DatasetRef, Plan, Refusal
-from hfagent.agent.report import current
 from hfagent.agent.report_release import export_text
 from hfagent.agent.session import Session
 from hfagent.agent.settings import Settings
@@ -63,7 +64,7 @@ class Chat:
         """The one that is talked about; None is the newest."""
         self._ports = ports
         self._session = Session(settings, ports, pid=pid)
-        self._asked: Plan | None = None
+        self._asked: Plan | Pipeline | None = None
         self._dataset: str | None = None
         self._model: str | None = None
 
@@ -147,7 +148,7 @@ class Chat:
             case "/budget":
                 self._show("budget", None)
             case "/report":
-                self.console.print(Markdown(current(self._state(), self.paths().report)))
+                self.console.print(Markdown(self._project().report()))
             case "/pause" | "/resume" | "/stop":
                 asked: dict[str, Ask] = {"/pause": "pause", "/resume": "resume", "/stop": "stop"}
                 self._ask(asked[word], None, rest)
@@ -176,6 +177,12 @@ class Chat:
         model = self._model if intent.model is None and quick else None
         self._print("planning ...")
         self._session.plan(goal, Flags(quick=quick, dataset=dataset, model=model))
+        offered = self._session.offered
+        if offered is not None:
+            self._asked = offered.pipeline
+            self._print(pipeline_text(offered.pipeline, offered.state))
+            self._print("Start? yes, or no")
+            return
         with self._session.desk() as desk:
             state = desk.state
         self._asked = state.plan
@@ -185,15 +192,17 @@ class Chat:
 
     def _export(self, line: str) -> None:
         """Merge, convert and push the kept model of the project that is talked about."""
-        from hfagent.agent.night import export
+        from hfagent.agent import night, pipeline
 
         what, _ = read_export(line)
         if what is None:
             raise UsageError("say what to make of the model: convert it to GGUF, or push it to user/name")
         if what.push is not None and not planning.hub_answers():
             raise UsageError(f"the Hub does not answer, so nothing can be pushed to {what.push!r}")
-        paths, settings = self.paths(), wiring.as_planned(self.settings, self._state().plan)
+        paths, project = self.paths(), self._project()
+        settings = wiring.as_planned(self.settings, project.plan)
         self._print("exporting ...")
+        export = pipeline.export if isinstance(project, PipelineProject) else night.export
         self._print(export_text(export(paths, self._ports(settings), settings, what, console=self.console)))
 
     def _ask_model(self, question: str) -> None:
@@ -232,12 +241,16 @@ class Chat:
         made = planning.derive(DatasetRef(id=source), intent.columns, self.settings)
         self._dataset = made.path
         self._print(f"{made.rows} rows, columns {', '.join(made.before)} -> {', '.join(made.after)}")
-        self._print(f"written to {_from_here(Path(made.path))}, how it was made to {_from_here(Path(made.recipe))}")
+        self._print(f"written to {from_here(Path(made.path))}, how it was made to {from_here(Path(made.recipe))}")
         found = planning.check_data(DatasetRef(id=made.path), self.settings)
         self.console.print(dataset_view(found))
 
     def _show(self, what: str, run: str | None) -> None:
-        state, now = self._state(), datetime.now(UTC)
+        now, project = datetime.now(UTC), self._project()
+        if isinstance(project, PipelineProject):
+            self._print(project.heading(held=is_held(self.paths().ledger)))
+            self.console.print(project.table(now))
+        state = self._state()
         shown: RenderableType
         if what == "status":
             shown = views.status_view(state, now, held=is_held(self.paths().ledger))
@@ -252,16 +265,18 @@ class Chat:
         self.console.print(shown)
 
     def _ask(self, what: Ask, run: str | None, text: str) -> None:
-        from hfagent.agent.night import ask
+        from hfagent.agent import night, pipeline
 
-        paths, state = self.paths(), self._state()
-        if state.ended is not None:
-            raise UsageError(f"{paths.project} is {state.ended.state} already")
-        if not state.confirmed:
+        paths, project = self.paths(), self._project()
+        if project.over is not None:
+            raise UsageError(f"{paths.project} is {project.over} already")
+        if not project.state.confirmed:
             raise UsageError(f"{paths.project} has not started")
-        if what == "approve" and run is None and not state.wishes.waiting:
+        live = project.live
+        if what == "approve" and run is None and not (live is not None and live.wishes.waiting):
             raise UsageError("no training run waits for approval")
-        settings = wiring.as_planned(self.settings, state.plan)
+        settings = wiring.as_planned(self.settings, project.plan)
+        ask = pipeline.ask if isinstance(project, PipelineProject) else night.ask
         done = ask(paths, self._ports(settings), settings, Request(ask=what, run=run, text=text[:MAX_TEXT]))
         if isinstance(done, Refusal):
             raise UsageError(f"{done.what}: {done.why}")
@@ -282,15 +297,15 @@ class Chat:
             self.settings = self._session.settings = chosen
         self._print(f"nights that are started here are planned by {self.settings.planner}")
 
+    def _project(self) -> NightProject | PipelineProject:
+        return known(self.paths())
+
     def _state(self) -> State:
-        state = fold(read(self.paths().ledger))
+        """Of the night that is talked about; of a pipeline its newest stage's."""
+        state = self._project().live
         if state is None:
-            raise UsageError(f"{self.paths().project} has no plan yet")
+            raise UsageError(f"no stage of {self.paths().project} was begun yet")
         return state
 
     def _print(self, text: str) -> None:
         self.console.print(Text(text))
-
-
-def _from_here(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -9,9 +9,10 @@ from pathlib import Path
 from hfagent.agent import lines
 from hfagent.agent.chat import COMMANDS, Chat
 from hfagent.agent.console import stdout_console
-from hfagent.agent.errors import HfagentError, SettingsError, UsageError
+from hfagent.agent.errors import HfagentError
 from hfagent.agent.folding import apply
 from hfagent.agent.ledger import read
+from hfagent.agent.project import watched
 from hfagent.agent.settings import Settings
 from hfagent.agent.wiring import require_writable
 
@@ -106,11 +107,12 @@ class News:
             quiet: remember only.
         """
         try:
-            path = self._chat.paths().ledger
-            if path.stat().st_size == 0:
+            found = watched(self._chat.paths())
+            if found is None:
                 return
+            path = found.paths.ledger
             events = read(path)
-        except (HfagentError, UsageError, SettingsError, OSError):
+        except (HfagentError, OSError):
             return
         known, state = self._seen.get(path, 0), None
         self._seen[path] = len(events)

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from hfagent.agent import envelope, estimate
 from hfagent.agent.console import money_text, run_table, time_text
+from hfagent.agent.lines import curve
 from hfagent.agent.runs import Comparison
 from hfagent.agent.state import State
 from hfagent.agent.summary import headline, phase
@@ -107,13 +108,14 @@ def losses_view(state: State, run: str | None) -> RenderableType:
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plot_size(PLOT_WIDTH, PLOT_HEIGHT)
+    metric = curve(state.plan.method)
     for item in runs:
-        logged = [(point.step, point.values.get("train/loss")) for point in item.points]
+        logged = [(point.step, point.values.get(metric)) for point in item.points]
         pairs = [(step, loss) for step, loss in logged if loss is not None]
         if pairs:
             plotext.plot(*zip(*pairs, strict=True), label=item.spec.name)
     plotext.xlabel("step")
-    plotext.title("train/loss")
+    plotext.title(metric)
     return Text.from_ansi(plotext.build())
 
 

@@ -1,5 +1,8 @@
 """What a night may claim, by the verdict on the confirm set, the look it was, and the evaluation's noise. Pure."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from hfagent.agent.events import NoiseMeasured
 from hfagent.agent.records import Claim, Score
 from hfagent.agent.state import State
@@ -46,27 +49,37 @@ def claim(state: State) -> Claim:
             **known,
             **nothing,
         )
-    known |= {"look": look.look, "alpha": look.alpha}
-    found = comparison.fact.verdict
     base = state.scored(None, "confirm")
     planned = base.score.n if base is not None and base.score is not None else None
+    return judged(comparison.fact.verdict, planned, look.look, look.alpha, known)
+
+
+def judged(found: Verdict, planned: int | None, look: int, alpha: float, known: Mapping[str, Any]) -> Claim:
+    """The claim for a comparison on the confirm set, rules 3 to 5.
+
+    Args:
+        found: the comparison.
+        planned: problems of the set.
+        look: which one it was.
+        alpha: what it may spend.
+        known: the run, how many were tried, and the noise.
+    """
+    known = {**known, "look": look, "alpha": alpha}
     if found.n != planned:
         return Claim(label="invalid", reason=f"{found.n} of {planned} problems of the confirm set", **known)
     if found.label == "worse":
         return Claim(label="worse", reason="worse than the base model on the confirm set", **known)
-    noise_level = abs(state.noise.delta) if state.noise is not None else 0.0
+    noise_level = abs(known["noise"] or 0.0)
     if found.label == "better" and found.delta > noise_level:
         return Claim(
             label="confirmed_better",
-            reason=f"one-sided p = {found.p_value:.2g} on the confirm set, below {look.alpha:.4f} for look {look.look}",
-            **{**known, "gain": given_significant(found.delta, _error(found), alpha=look.alpha)},
+            reason=f"one-sided p = {found.p_value:.2g} on the confirm set, below {alpha:.4f} for look {look}",
+            **{**known, "gain": given_significant(found.delta, _error(found), alpha=alpha)},
         )
     if found.label == "better":
         reason = f"the gain is not above {100 * noise_level:.1f} points, by which the base model differs from itself"
     else:
-        reason = (
-            f"one-sided p = {found.p_value:.2g} on the confirm set, not below {look.alpha:.4f} for look {look.look}"
-        )
+        reason = f"one-sided p = {found.p_value:.2g} on the confirm set, not below {alpha:.4f} for look {look}"
     return Claim(label="no_detectable_difference", reason=reason, **known)
 
 

@@ -77,11 +77,17 @@ def root(
 def run(
     goal: Annotated[str, typer.Argument(help="What to achieve, in a sentence.")],
     model: Annotated[str | None, typer.Option(help="Base model: Hub id or folder.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Training data: Hub id, file or folder.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Training data: Hub id, file or folder; one for each stage with commas.")
+    ] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of the dataset.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
-    method: Annotated[str | None, typer.Option(help="Training method: sft.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Training method: sft, dpo, grpo or kto; several with commas run one after the other."),
+    ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark of the confirm set, e.g. openai_humaneval.")] = None,
+    guard: Annotated[list[str] | None, typer.Option(help="Benchmark that must not get worse; may be repeated.")] = None,
     backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
@@ -114,6 +120,7 @@ def run(
     )  # fmt: skip
     flags = Flags(
         model=model, dataset=dataset, config=config, split=split, method=method, benchmark=benchmark,
+        guards=tuple(guard or ()),
         project=project, quick=quick, push=push, gguf=gguf, public=public, publish_anyway=publish_anyway,
     )  # fmt: skip
     _exit(commands.run(goal, flags, settings, dry_run=dry_run, as_json=as_json))
@@ -132,12 +139,12 @@ def estimate(
     as_json: AsJson = False,
 ) -> None:
     """Say what a goal would need, take and cost, and on which hardware; launches nothing."""
-    from hfagent.agent import commands
+    from hfagent.agent import questions
     from hfagent.agent.plan import Flags
 
     settings = _settings(backend=backend, flavor=flavor, budget_usd=budget_usd, max_trials=max_trials)
     flags = Flags(model=model, dataset=dataset, quick=quick)
-    _exit(commands.estimate_goal(goal, flags, settings, as_json=as_json))
+    _exit(questions.estimate_goal(goal, flags, settings, as_json=as_json))
 
 
 @app.command()
@@ -233,10 +240,10 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Judge a dataset for each training method, before any money is spent."""
-    from hfagent.agent import commands
+    from hfagent.agent import questions
 
     settings = _settings()
-    _exit(commands.check(dataset, settings, method=method, config=config, split=split, model=model,
+    _exit(questions.check(dataset, settings, method=method, config=config, split=split, model=model,
                          max_length=max_length, as_json=as_json))  # fmt: skip
 
 
@@ -255,9 +262,9 @@ def rehearse(
     as_json: AsJson = False,
 ) -> None:
     """Simulate whole nights by the real rules, and count what their claims are worth."""
-    from hfagent.agent import commands
+    from hfagent.agent import questions
 
-    _exit(commands.rehearse(goal, scenario=scenario, nights=nights, seed=seed, planner=planner, as_json=as_json))
+    _exit(questions.rehearse(goal, scenario=scenario, nights=nights, seed=seed, planner=planner, as_json=as_json))
 
 
 @app.command()

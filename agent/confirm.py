@@ -6,8 +6,7 @@ from pydantic import ValidationError
 
 from hfagent.agent.goal_numbers import MAX_LENGTH
 from hfagent.agent.records import Plan, TrainConfig
-
-EDITABLE = tuple(name for name in TrainConfig.model_fields if name != "method")
+from hfagent.agent.train_config import Method, method_fields
 
 
 def ask(plan: Plan, stdin: TextIO, out: TextIO, *, context: int | None = None) -> Plan | bool:
@@ -35,14 +34,32 @@ def ask(plan: Plan, stdin: TextIO, out: TextIO, *, context: int | None = None) -
         out.write(f"{answer!r} is no answer: y starts, n or nothing ends, edit changes the plan\n")
 
 
+def yes(stdin: TextIO, out: TextIO) -> bool:
+    """Ask for a yes until the answer is one or a no; nothing is a no."""
+    while True:
+        answer = _line("submit? [y/N] ", stdin, out)
+        match (answer or "n").lower():
+            case "y" | "yes":
+                return True
+            case "n" | "no":
+                return False
+        out.write(f"{answer!r} is no answer: y starts, n or nothing ends\n")
+
+
+def editable(method: Method) -> tuple[str, ...]:
+    """The hyperparameters that a person may change."""
+    return tuple(name for name in TrainConfig.model_fields if name in method_fields(method) - {"method"})
+
+
 def _edit(plan: Plan, stdin: TextIO, out: TextIO, *, longest: int) -> Plan:
     """Read `name=value` lines until an empty one; a line that does not fit says why and changes nothing."""
-    for name in EDITABLE:
+    names = editable(plan.method)
+    for name in names:
         out.write(f"  {name}={_shown(getattr(plan.train, name))}\n")
     out.write("name=value changes one, an empty line ends\n")
     while text := _line("edit> ", stdin, out):
         name, equals, value = (part.strip() for part in text.partition("="))
-        if name not in EDITABLE or not equals:
+        if name not in names or not equals:
             out.write(f"{text!r} changes nothing: write name=value with one of the names above\n")
             continue
         try:

@@ -1,5 +1,6 @@
 """What a terminal shows: one live table on a terminal, one line an event elsewhere. Progress goes to stderr."""
 
+import json
 import sys
 import time
 from collections import deque
@@ -8,14 +9,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
-from hfagent.agent import estimate, lines
+from hfagent.agent import data_rules, estimate, guards, lines
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event
 from hfagent.agent.live_screen import LiveScreen
@@ -149,7 +150,7 @@ def _row(run: Run, state: State, now: datetime) -> list[Text | str]:
         Text(run.spec.name, style="name"),
         run.spec.kind,
         Text(run.last.stage, style=STAGE_STYLE.get(run.last.stage, "")),
-        lines.progress(run, state).replace("step=", "").replace(" loss=", ", loss "),
+        lines.progress_words(run, state),
         f"{run.score.value:.3f} (n={run.score.n})" if run.score else "",
         _versus(run, state),
         "" if took is None else time_text(took),
@@ -184,6 +185,11 @@ def stdout_console() -> Console:
     return Console(highlight=False, markup=False, theme=THEME, width=width)
 
 
+def print_json(value: dict[str, Any]) -> None:
+    """A result for a program: one object on stdout."""
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))  # noqa: T201 - the result
+
+
 def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> str:
     """What a person confirms; `seconds` is the estimate of the whole night."""
     price = f"${plan.price_micro_usd_per_hour / 1e6:.2f}/h"
@@ -207,6 +213,7 @@ def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> s
         ),
         ("search set", _benchmark_text(plan.search)),
         ("confirm set", _benchmark_text(plan.confirm)),
+        *(("guard", _benchmark_text(guard)) for guard in plan.guards),
         ("hardware", f"{plan.backend}, flavor {plan.flavor}, {price}"),
         ("time", f"about {time_text(seconds)} ({limit})"),
         ("cost", f"about {money_text(estimate.cost_micro_usd(plan, seconds))} ({cap})"),
@@ -236,6 +243,8 @@ def _dataset_text(plan: Plan, dataset: DatasetReport | None) -> str:
     check = dataset.methods[plan.method]
     rows = "unknown number of" if dataset.rows is None else dataset.rows
     applied = f" ({MAPPED})" if check.verdict == "NEEDS_MAPPING" else ""
+    if data_rules.to_make(plan, dataset):
+        applied = " (the model makes its own first, of its answers to the prompts)"
     return f"{name}, {rows} rows, {check.verdict.replace('_', ' ')}: {check.reason}{applied}"
 
 
@@ -246,19 +255,21 @@ def _benchmark_text(benchmark: BenchmarkRef) -> str:
 def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
     """The last block of a run: verdict, numbers, time (to now while unfinished), cost, report, and how to go on."""
     rows = [("verdict", _verdict_text(state)), ("state", _phase_text(state, held=held))]
+    if headline(state) is not None:
+        rows += [("guard", f"{name}: {guards.words(found)}") for name, found in guards.verdicts(state).items()]
     end = state.ended_at or now
     held_text = f", {money_text(state.held_micro_usd)} held" if state.held_micro_usd else ""
     rows += [
         ("time", time_text(max((end - state.started_at).total_seconds(), 0.0))),
         ("cost", money_text(state.spent_micro_usd) + held_text),
-        ("report", _from_here(paths.report)),
+        ("report", from_here(paths.report)),
     ]
     rows += [("pushed", url) for url in published(state).values()]
     kept = kept_adapter(state)
     if kept is not None and kept.fetch is not None:
         rows += [("model", f"the adapter of {kept.run}; the report tells how it is loaded"), ("fetch", kept.fetch)]
     elif kept is not None:
-        shown = _from_here(Path(kept.folder))
+        shown = from_here(Path(kept.folder))
         # The path has a line of its own, so that a narrow terminal does not break it; the lines are one statement.
         rows += [("model", shown), ("load", "AutoPeftModelForCausalLM.from_pretrained(  # from peft")]
         rows += [("", f'    "{shown}"'), ("", ")")]
@@ -269,7 +280,7 @@ def closing(state: State, paths: Paths, now: datetime, *, held: bool) -> str:
     return "\n".join(f"{name:<10}{text}" for name, text in rows)
 
 
-def _from_here(path: Path) -> str:
+def from_here(path: Path) -> str:
     """The path as a person in this folder would type it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

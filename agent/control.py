@@ -103,6 +103,27 @@ class FolderMailbox:
         return found
 
 
+class StageMailbox:
+    """Of a stage: what is asked of its pipeline is asked of it, too; a request to stop stays with the pipeline."""
+
+    def __init__(self, own: Mailbox, pipeline: Mailbox):
+        self._own = own
+        self._pipeline = pipeline
+
+    def stop_asked(self) -> str | None:
+        """Why the night is to stop."""
+        return self._own.stop_asked() or self._pipeline.stop_asked()
+
+    def take(self) -> Iterable[Request]:
+        """What arrived beside requests to stop."""
+        yield from self._own.take()
+        yield from self._pipeline.take()
+
+    def clear(self) -> None:
+        """Forget what was asked of the stage alone."""
+        self._own.clear()
+
+
 class NoMailbox:
     """Of a night that nobody can reach."""
 

@@ -3,10 +3,12 @@
 The search set is judged permissively (any gain is kept), because the claim is made once, on the confirm set.
 """
 
+from typing import NamedTuple
+
 from pydantic import Field
 
 from hfagent.agent import thresholds, trend
-from hfagent.agent.records import Action, Decision, MetricPoint, Record
+from hfagent.agent.records import Action, Decision, Method, MetricPoint, Record
 from hfagent.agent.remaining import Remaining
 from hfagent.agent.rungs import promote
 from hfagent.agent.verdict import Verdict
@@ -39,6 +41,9 @@ class Evidence(Record):
     run: str
     verdict: Verdict
     """The run against the baseline on the search set."""
+    method: Method = "sft"
+    most_reward: float | None = None
+    """The most that the rewards of GRPO give; None for other methods, and where nobody knows it."""
     points: tuple[MetricPoint, ...] = ()
     """Metrics of the run, those of the runs that it extends included; may be short or empty."""
     remaining: Remaining = Remaining()
@@ -54,6 +59,36 @@ class Evidence(Record):
     parent: Parent | None = None
     futility: float | None = None
     """Probability of a gain by which the evaluation was ended early; None where it was not."""
+
+
+class _Measure(NamedTuple):
+    """What shows whether more training of a method promises more, in words."""
+
+    name: str
+    too_few: str
+    flat: str
+
+
+_HELD_OUT = _Measure(
+    "loss",
+    "fewer than 2 evaluation losses at the full learning rate, and the training loss is no measure of this method",
+    "the evaluation loss is not clearly falling",
+)
+MEASURES: dict[Method, _Measure] = {
+    "sft": _Measure(
+        "loss",
+        f"fewer than {trend.MIN_POINTS} training losses at the full learning rate, too few for a trend",
+        "neither the training loss nor the one held out is clearly falling",
+    ),
+    "dpo": _HELD_OUT,
+    "kto": _HELD_OUT,
+    "reward": _HELD_OUT,
+    "grpo": _Measure(
+        "shortfall of the reward",
+        f"fewer than {trend.MIN_POINTS} rewards below the most that they can be, too few for a trend",
+        "the reward is not clearly rising",
+    ),
+}
 
 
 def decide(evidence: Evidence) -> Decision:
@@ -103,7 +138,8 @@ def decide(evidence: Evidence) -> Decision:
         return decision("discard", "discard-no-gain", f"{change}, and neither is above the baseline: {result}")
     if blocked is None and outlook is not None and isinstance(evidence.extension, Extension):
         promise = f"at least {100 * outlook.gain:.1f} % lower by step {evidence.extension.total_steps}"
-        return decision("extend", "extend-while-falling", f"{result}, and the loss still falls: {promise}")
+        falls = f"the {MEASURES[evidence.method].name} still falls"
+        return decision("extend", "extend-while-falling", f"{result}, and {falls}: {promise}")
     if verdict.delta > EQUAL and not behind:
         return decision("keep", "keep-any-gain", f"{result}; not extended: {blocked}")
     if behind and verdict.delta > EQUAL:
@@ -115,13 +151,21 @@ def decide(evidence: Evidence) -> Decision:
 
 
 def _outlook(evidence: Evidence) -> trend.Outlook | None:
+    """What more training promises, by what the method lowers: SFT its losses; DPO and KTO the loss held out, since they
+    can lower the other one by making both answers less likely; GRPO what its reward falls short of, since its loss has
+    no level."""
     if isinstance(evidence.extension, str):
         return None
-    total_steps = evidence.extension.total_steps
-    training = trend.outlook(trend.stable_losses(evidence.points), total_steps=total_steps)
+    total_steps, points = evidence.extension.total_steps, evidence.points
+    if evidence.method == "grpo":
+        most = evidence.most_reward
+        return None if most is None else trend.outlook(trend.shortfalls(points, most), total_steps=total_steps)
+    held_out = trend.held_out_outlook(points, total_steps=total_steps)
+    if evidence.method != "sft":
+        return held_out
+    training = trend.outlook(trend.stable_losses(points), total_steps=total_steps)
     if training is not None and training.slope_high < 0:
         return training
-    held_out = trend.held_out_outlook(evidence.points, total_steps=total_steps)
     return held_out if held_out is not None and held_out.slope_high < 0 else training
 
 
@@ -148,20 +192,22 @@ def _blocked(evidence: Evidence, outlook: trend.Outlook | None) -> str | None:
 
 
 def _blocked_by_losses(evidence: Evidence, outlook: trend.Outlook | None) -> str | None:
+    words = MEASURES[evidence.method]
     if outlook is None:
-        return f"fewer than {trend.MIN_POINTS} training losses at the full learning rate, too few for a trend"
-    gap = trend.generalization_loss(evidence.points)
+        return words.too_few
+    # GRPO's evaluation loss has as little a level as its training loss.
+    gap = None if evidence.method == "grpo" else trend.generalization_loss(evidence.points)
     if gap is not None and gap > thresholds.MAX_GENERALIZATION_LOSS:
         return f"overfit, the evaluation loss is {gap:.1f} % above its lowest"
     if outlook.slope_high >= 0:
-        slope = f"slope of ln loss over ln step up to {outlook.slope_high:+.3f}"
-        return f"neither the training loss nor the one held out is clearly falling ({slope})"
-    eval_slope = trend.eval_slope(evidence.points)
+        slope = f"slope of ln {words.name} over ln step up to {outlook.slope_high:+.3f}"
+        return f"{words.flat} ({slope})"
+    eval_slope = None if evidence.method == "grpo" else trend.eval_slope(evidence.points)
     if eval_slope is not None and eval_slope >= 0:
         return f"the evaluation loss is not falling (slope {eval_slope:+.3f} per ln step)"
     if outlook.gain < thresholds.MIN_GAIN:
         least = f"{100 * thresholds.MIN_GAIN:.0f} %"
-        return f"a fall of the loss of only {100 * outlook.gain:.2f} % is to be expected, below {least}"
+        return f"a fall of the {words.name} of only {100 * outlook.gain:.2f} % is to be expected, below {least}"
     return None
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hfagent import __version__
-from hfagent.agent import hypotheses, jobs, policy, rules, shipping, thresholds
+from hfagent.agent import data_rules, envelope, hypotheses, jobs, policy, rules, shipping, thresholds
 from hfagent.agent.claim import claim
 from hfagent.agent.control import Request
 from hfagent.agent.dataset_records import DatasetReport
@@ -47,7 +47,7 @@ from hfagent.agent.records import (
 )
 from hfagent.agent.rules import SEARCH_EXHAUSTED
 from hfagent.agent.state import root_name
-from hfagent.agent.upkeep_facts import ClockJumped
+from hfagent.agent.upkeep_facts import ClockJumped, LimitNear, OrphanFound
 from hfagent.agent.verdict import Verdict, compare
 
 
@@ -64,20 +64,40 @@ class Desk(JobDesk):
         if jump is not None:
             self.append(ClockJumped(seconds=jump))
 
+    def warn(self) -> None:
+        """Say once of each limit that most of it is used."""
+        for limit, share in envelope.used(self.state, self.now).items():
+            if share >= envelope.NEAR and limit not in self.state.warned:
+                self.append(LimitNear(limit=limit, share=share))
+
+    def end_orphans(self) -> None:
+        """End jobs of this project that its ledger knows nothing of; only a plan's own token tells them from others."""
+        if not self.state.plan.token:
+            return
+        known = {attempt.job.key for run in self.state.runs.values() for attempt in run.attempts}
+        with self._asking():
+            for job in self.ports.runner.jobs(self.state.plan.label):
+                if job.key not in known:
+                    self.append(OrphanFound(key=job.key, job_id=job.id, url=job.url))
+                    self.ports.runner.cancel(job.id)
+
     def check_dataset(self) -> DatasetReport | Refusal:
         """Make model and data loadable, then judge the data for every method."""
         plan = self.state.plan
         if self.state.dataset is not None:
             return self.refuse(Refusal(what="check the dataset", why="already checked"))
+        base = plan.model if plan.stage is None else plan.stage.base
+        tokenizer = str(self.ports.models.prepare(base))
         if self.state.model_path is None:
-            model = str(self.ports.models.prepare(plan.model))
-            self.append(ModelPrepared(path=model, vocab_size=_vocab_size(Path(model))))
+            # What an earlier stage left is where its jobs put it, which may be no place of this machine.
+            model = tokenizer if plan.model.id == base.id else plan.model.id
+            self.append(ModelPrepared(path=model, vocab_size=_vocab_size(Path(tokenizer))))
         if self.state.data_path is None:
             path = self.ports.datasets.prepare(plan.dataset, rows=plan.train.max_rows, seed=plan.train.seed)
             self.append(DataPrepared(path=str(path)))
         report = self.ports.checker.check(
-            plan.dataset.model_copy(update={"id": self.state.data_path}),
-            model=plan.model.model_copy(update={"id": self.state.model_path}),
+            self.state.data,
+            model=base.model_copy(update={"id": tokenizer}),
             max_length=plan.train.max_length,
         )
         report = report.model_copy(update={"dataset": plan.dataset.id})
@@ -87,15 +107,18 @@ class Desk(JobDesk):
     def check_contamination(self) -> ContaminationReport | Refusal:
         """Compare the training rows with every benchmark problem; the plan may have such rows left out."""
         plan = self.state.plan
-        refusal = policy.check_firewall(self.state)
+        refusal = data_rules.check_firewall(self.state)
         if refusal is not None:
             return self.refuse(refusal)
-        data = plan.dataset.model_copy(update={"id": self.state.data_path or plan.dataset.id})
+        data = self.state.data
         report = self.ports.firewall.check(
-            data, name=plan.dataset.id, benchmarks=(plan.search, plan.confirm), max_rows=plan.train.max_rows
+            data,
+            name=plan.dataset.id,
+            benchmarks=(plan.search, plan.confirm, *plan.guards),
+            max_rows=plan.train.max_rows,
         )
         self.append(ContaminationChecked(report=report))  # before the copy, which holds no evidence any more
-        if policy.uncleaned(self.state):
+        if data_rules.uncleaned(self.state):
             copy = self.ports.firewall.clean(data, report, max_rows=plan.train.max_rows)
             self.append(DataPrepared(path=copy.id, cleaned=True))
         return report

@@ -1,13 +1,16 @@
 """Time and money: what is left, what a run needs, and what is kept free for the jobs that must follow it. Pure."""
 
 from datetime import datetime, timedelta
+from typing import Literal
 
 from hfagent.agent import estimate, thresholds
 from hfagent.agent.proposals import evaluate_run
-from hfagent.agent.records import RunSpec
+from hfagent.agent.records import RELEASE, RunSpec
 from hfagent.agent.remaining import Remaining
 from hfagent.agent.state import State
 
+NEAR = 0.8
+"""Used share of a limit from which on it is told to be near."""
 MIN_RUN_S = 60.0
 """Less time than this is not worth a job."""
 
@@ -24,14 +27,30 @@ def time_left_s(state: State, now: datetime) -> float | None:
     return None if limit is None else (limit - now).total_seconds()
 
 
+def used(state: State, now: datetime) -> dict[Literal["budget", "time"], float]:
+    """Share of each limit that is used; of the budget also what is held."""
+    shares: dict[Literal["budget", "time"], float] = {}
+    cap, left = state.plan.budget_micro_usd, money_left_micro_usd(state)
+    if cap and left is not None:
+        shares["budget"] = 1 - left / cap
+    hours, left_s = state.plan.max_hours, time_left_s(state, now)
+    if hours is not None and left_s is not None:
+        shares["time"] = max(0.0, 1 - left_s / (3600 * hours))
+    return shares
+
+
 def money_left_micro_usd(state: State) -> int | None:
     """What may still be reserved; None without a cap."""
     cap = state.plan.budget_micro_usd
     if cap is None:
         return None
-    # An unknown cost keeps its reserve.
+    return cap - charged_micro_usd(state) - state.held_micro_usd
+
+
+def charged_micro_usd(state: State) -> int:
+    """What counts as spent: an unknown cost keeps its reserve."""
     spent = sum(job.job.reserve_micro_usd if job.cost_micro_usd is None else job.cost_micro_usd for job in state.billed)
-    return cap - spent - state.planner_micro_usd - state.held_micro_usd
+    return spent + state.planner_micro_usd
 
 
 def remaining(state: State, now: datetime, *, reserve_s: float = 0.0) -> Remaining:
@@ -44,33 +63,39 @@ def remaining(state: State, now: datetime, *, reserve_s: float = 0.0) -> Remaini
     )
 
 
-def _short_of(state: State, now: datetime, *, needed_s: float, reserve_s: float) -> str | None:
+def _short_of(state: State, now: datetime, *, needed_s: float, reserve_s: float, timed: bool = True) -> str | None:
     left = remaining(state, now, reserve_s=reserve_s)
+    left = left if timed else left.model_copy(update={"seconds": None})
     return left.short_of(seconds=needed_s, micro_usd=estimate.cost_micro_usd(state.plan, needed_s))
 
 
 def check_envelope(state: State, spec: RunSpec, now: datetime) -> str | None:
     """What of time or money is missing for a run; None when there is enough."""
     needed_s, later_s = estimate.run_s(state, spec), 0.0
-    if not _confirming(spec):  # the last jobs of a night may use all that is left
+    if not _closing(spec):  # the last jobs of a night may use all that is left
         needed_s, later_s = max(needed_s, MIN_RUN_S), _later_s(state, spec)
-    return _short_of(state, now, needed_s=needed_s, reserve_s=later_s)
+    return _short_of(state, now, needed_s=needed_s, reserve_s=later_s, timed=_timed(state, spec))
 
 
-def _confirming(spec: RunSpec) -> bool:
-    return spec.set == "confirm" or spec.repeat or spec.kind in ("export", "verify", "publish")
+def _closing(spec: RunSpec) -> bool:
+    return spec.set == "confirm" or spec.guard is not None or spec.repeat or spec.kind in RELEASE
+
+
+def _timed(state: State, spec: RunSpec) -> bool:
+    """Whether the deadline binds a run: it is the night's, and an export may be asked for long after."""
+    return state.ended is None or spec.kind not in RELEASE
 
 
 def _later_s(state: State, spec: RunSpec) -> float:
     """Seconds to leave for the jobs that must follow a run: its evaluation, and the confirmation of what is won."""
     confirm = estimate.run_s(state, evaluate_run(state, None, "confirm", "estimate"))
-    last = max(confirm, MIN_RUN_S)
-    if spec.kind in ("export", "verify", "publish"):
+    last = max(confirm, MIN_RUN_S) + _exports_s(state)
+    if spec.guard is not None or spec.kind in RELEASE:
         return 0.0
     if spec.repeat:
         return confirm + last
     if spec.set == "confirm":
-        return last if spec.subject is None else 0.0
+        return last if spec.subject is None else _exports_s(state)
     evaluation = estimate.run_s(state, evaluate_run(state, spec.name, "search", "its score"))
     return (evaluation if spec.kind == "train" else 0.0) + (confirmation_s(state) if _won(state) else 0.0)
 
@@ -86,10 +111,17 @@ def _won(state: State) -> bool:
 
 
 def confirmation_s(state: State) -> float:
-    """Seconds that the confirmation needs: the repeated baseline, and both models on the confirm set."""
+    """Seconds that the confirmation needs: the repeated baseline, both models on the confirm set, and what is made of
+    the model then."""
     repeat = estimate.run_s(state, evaluate_run(state, None, "search", "estimate"))
     confirm = estimate.run_s(state, evaluate_run(state, None, "confirm", "estimate"))
-    return thresholds.CONFIRMATION_SLACK * (repeat + confirm + max(confirm, MIN_RUN_S))
+    return thresholds.CONFIRMATION_SLACK * (repeat + confirm + max(confirm, MIN_RUN_S) + _exports_s(state))
+
+
+def _exports_s(state: State) -> float:
+    asked = [state.plan.export, state.plan.stage and state.plan.stage.export]
+    specs = [RunSpec(name="export", kind="export", why="estimate", export=export) for export in asked if export]
+    return sum(estimate.run_s(state, spec) for spec in specs)
 
 
 def check_reserve(state: State, now: datetime) -> str | None:
@@ -111,7 +143,7 @@ def job_timeout_s(state: State, spec: RunSpec, now: datetime) -> int:
     left_usd, price = money_left_micro_usd(state), state.plan.price_micro_usd_per_hour
     paid_s = None if left_usd is None or price == 0 else left_usd * 3600 // price
     timeout = float(estimate.timeout_s(needed_s))
-    for left_s in (time_left_s(state, now), paid_s):
+    for left_s in (time_left_s(state, now) if _timed(state, spec) else None, paid_s):
         if left_s is not None:
             timeout = min(timeout, left_s, max(needed_s, left_s - _later_s(state, spec)))
     return max(1, int(timeout))

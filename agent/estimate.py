@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.hardware import Gpu, gpus
-from hfagent.agent.memory import CHECKPOINTING_FROM, KV_BYTES, WEIGHT_BYTES, depth_times_width
+from hfagent.agent.memory import KV_BYTES, WEIGHT_BYTES, checkpointed, depth_times_width
 from hfagent.agent.records import (
     BenchmarkRef,
     Plan,
@@ -38,14 +38,29 @@ TRAIN_PEAK_SHARE = 0.3
 """Of a known GPU's peak that training sustains (assumed; 25 to 35 % is usual without fused kernels)."""
 TOKEN_FLOP, TWICE_TOKEN_FLOP = 6, 8
 """Operations of a weight and token of training (Kaplan et al. 2020); with activations computed twice."""
+REFERENCE_FLOP = 2
+"""The same of a reference model, which computes forward alone: DPO and KTO have one, GRPO where it has a beta."""
+ROW_TEXTS = {"dpo": 2, "kto": 2}
+"""Texts of a row, one elsewhere: a pair; KTO scores each prompt with another completion, too."""
+GROUP = 8
+"""Completions of a prompt where a GRPO plan does not say it: TRL's default."""
 DECODE_STEP_S = 0.04
 """Of one token for a whole batch beside reading the memory: Python and the launch of each layer's kernels (assumed)."""
 DECODE_BANDWIDTH_SHARE = 0.6
 """Of a GPU's peak bandwidth that generation sustains (assumed)."""
 PROMPT_TOKENS = 200
 """Of an evaluation, on average; held beside the answer."""
-BENCHMARK_SIZES = {"procedural_python": _Size(200, 60), "openai_humaneval": _Size(164, 512)}
-"""Answers to HumanEval count at their limit: few models end all of a batch before."""
+BENCHMARK_SIZES = {
+    "procedural_python": _Size(200, 60),
+    "procedural_math": _Size(200, 90),
+    "reasoning_gym": _Size(200, 256),
+    "openai_humaneval": _Size(164, 512),
+    "gsm8k": _Size(1319, 512),
+    "mbpp": _Size(257, 512),
+    "math_500": _Size(250, 1024),
+    "ifeval": _Size(270, 1024),
+}
+"""Answers count at their limit: few models end all of a batch before; of the procedural ones the mean is measured."""
 OTHER_BENCHMARK = _Size(500, 512)
 EXPORT_S_PER_WEIGHT = 1.5e-7
 """Of the merged model or of a file; 5 to 20 s for 135 million weights on 2 cores (measured)."""
@@ -82,30 +97,53 @@ def total_steps(train: TrainConfig, rows: int) -> int:
     """Optimizer steps of a run over `rows` training rows."""
     if train.max_steps is not None:
         return train.max_steps
-    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    per_epoch = math.ceil((rows - round(rows * train.eval_fraction)) / batch)
+    each = (train.num_generations or GROUP) if train.method == "grpo" else 1
+    per_epoch = math.ceil((rows - round(rows * train.eval_fraction)) * each / train.batch)
     return max(1, math.ceil(per_epoch * train.num_train_epochs))
 
 
 def training_s(plan: Plan, train: TrainConfig, data: DataSize) -> float:
-    """Seconds of a training job, by its tokens and weights."""
-    tokens = _steps(train, data) * _step_tokens(train, data)
-    return start_s(plan) + tokens * _token_flop(plan) * _parameters(plan) / _train_flop_per_s(plan)
+    """Seconds of a training job, by its tokens and weights; of GRPO with the time in which it writes its answers."""
+    steps = _steps(train, data)
+    training = (
+        steps * _step_tokens(train, data) * _token_flop(plan, train) * _parameters(plan) / _train_flop_per_s(plan)
+    )
+    if train.method != "grpo":
+        return start_s(plan) + training
+    answer = train.max_completion_length or OTHER_BENCHMARK.answer_tokens
+    return start_s(plan) + training + steps * _generation_s(plan, train.batch, answer, batch=train.batch)
+
+
+def making_s(plan: Plan) -> float:
+    """Seconds of the job by which a model makes its own training data."""
+    how = plan.generation
+    rows = 0 if how is None else min(how.n, plan.train.max_rows or how.n) * how.num_samples
+    size = BENCHMARK_SIZES["procedural_python"] if plan.dataset.embedded else OTHER_BENCHMARK
+    return start_s(plan) + _generation_s(plan, rows, size.answer_tokens, batch=plan.evaluation.batch_size)
+
+
+def makes_data(plan: Plan) -> bool:
+    """Whether the model makes its own training data, as far as that is known before the dataset is read."""
+    return plan.dataset.embedded and plan.method in ("dpo", "kto")
 
 
 def evaluation_s(plan: Plan, problems: BenchmarkRef) -> float:
-    """Seconds of an evaluation job. FLOPs of generating are 2 x weights x tokens; a known GPU reads all weights and the
-    batch's keys and values for each token instead."""
+    """Seconds of an evaluation job."""
     size = BENCHMARK_SIZES.get(problems.name, OTHER_BENCHMARK)
     answer = min(size.answer_tokens, plan.evaluation.max_new_tokens or size.answer_tokens)
     rows = (problems.n or size.problems) * plan.decoding(problems.set).num_samples
-    gpu = _gpu(plan)
+    return start_s(plan) + _generation_s(plan, rows, answer, batch=plan.evaluation.batch_size)
+
+
+def _generation_s(plan: Plan, rows: int, answer: int, *, batch: int) -> float:
+    """Seconds in which so many answers are written. FLOPs of generating are 2 x weights x tokens; a known GPU reads all
+    weights and the batch's keys and values for each token instead."""
+    gpu, batch = _gpu(plan), max(1, min(batch, rows))
     if gpu is None:
-        return start_s(plan) + 2 * _parameters(plan) * rows * answer / EVAL_FLOP_PER_S[_device(plan)]
-    batch = min(plan.evaluation.batch_size, rows)
+        return 2 * _parameters(plan) * rows * answer / EVAL_FLOP_PER_S[_device(plan)]
     cache = KV_BYTES * batch * (PROMPT_TOKENS + answer / 2) * depth_times_width(_parameters(plan))
     read_s = (WEIGHT_BYTES * _parameters(plan) + cache) / (DECODE_BANDWIDTH_SHARE * gpu.bandwidth_gb_s * 1e9)
-    return start_s(plan) + math.ceil(rows / batch) * answer * (DECODE_STEP_S + read_s)
+    return math.ceil(rows / batch) * answer * (DECODE_STEP_S + read_s)
 
 
 def smoke_s(plan: Plan) -> float:
@@ -121,9 +159,13 @@ def start_s(plan: Plan) -> float:
 def run_s(state: State, spec: RunSpec) -> float:
     """Seconds of a run about to be launched, from the last run of its kind where there is one."""
     if spec.kind == "evaluate":
+        if spec.guard is not None:
+            return evaluation_s(state.plan, next(guard for guard in state.plan.guards if guard.name == spec.guard))
         return _evaluation_run_s(state, spec.set or "search")
     if spec.kind == "smoke":
         return smoke_s(state.plan)
+    if spec.kind == "generate":
+        return making_s(state.plan)
     if spec.kind == "verify":
         return file_s(state, str(spec.exported), str(spec.quantization))
     if spec.kind == "publish":
@@ -162,8 +204,8 @@ def _by_smoke(state: State, train: TrainConfig, data: DataSize) -> float | None:
         return None
     before = run.spec.train or state.plan.train
     step_s = float(run.result.get("step_s") or seconds / steps)
-    share = _batch(train) * train.max_length / (_batch(before) * before.max_length)
-    if data.mean_tokens is not None and (tokens := run.result.get("tokens")):
+    share = train.batch * train.max_length / (before.batch * before.max_length)
+    if train.method == "sft" and data.mean_tokens is not None and (tokens := run.result.get("tokens")):
         share = _step_tokens(train, data) / (tokens / steps)
     return max(0.0, run.last.running_s - seconds) + _steps(train, data) * step_s * share
 
@@ -187,11 +229,13 @@ def timeout_s(estimated_s: float) -> int:
 
 def night_s(plan: Plan, data: DataSize) -> float:
     """Seconds of all that a plan allows for, its limits aside: smoke, baseline and its repeat, every set of
-    hyperparameters, one extension, and the confirmation."""
+    hyperparameters, one extension, the confirmation, and the guards."""
     train = training_s(plan, plan.train, data)
     search, confirm = evaluation_s(plan, plan.search), evaluation_s(plan, plan.confirm)
     runs = plan.max_trials + (1 if plan.max_extensions else 0)
-    return smoke_s(plan) + 2 * search + runs * (train + search) + 2 * confirm
+    made = making_s(plan) if makes_data(plan) else 0.0
+    guards = sum(evaluation_s(plan, guard) for guard in plan.guards)
+    return made + smoke_s(plan) + 2 * search + runs * (train + search) + 2 * confirm + 2 * guards
 
 
 def cost_micro_usd(plan: Plan, seconds: float) -> int:
@@ -209,17 +253,17 @@ def _steps(train: TrainConfig, data: DataSize) -> int:
     return total_steps(train, int(min(data.rows or train.max_rows or DEFAULT_ROWS, train.max_rows or math.inf)))
 
 
-def _batch(train: TrainConfig) -> int:
-    return train.per_device_train_batch_size * train.gradient_accumulation_steps
-
-
 def _step_tokens(train: TrainConfig, data: DataSize) -> float:
-    return _batch(train) * min(data.mean_tokens or train.max_length * MEAN_LENGTH_SHARE, train.max_length)
+    mean = data.mean_tokens or train.max_length * MEAN_LENGTH_SHARE
+    if train.method == "grpo":  # the dataset has the prompts alone
+        mean = PROMPT_TOKENS + (train.max_completion_length or OTHER_BENCHMARK.answer_tokens)
+    return train.batch * ROW_TEXTS.get(train.method, 1) * min(mean, train.max_length)
 
 
-def _token_flop(plan: Plan) -> int:
-    twice = _gpu(plan) is not None and _parameters(plan) >= CHECKPOINTING_FROM
-    return TWICE_TOKEN_FLOP if twice else TOKEN_FLOP
+def _token_flop(plan: Plan, train: TrainConfig) -> int:
+    twice = _gpu(plan) is not None and checkpointed(_parameters(plan), train.method)
+    reference = train.method in ("dpo", "kto") or (train.method == "grpo" and bool(train.beta))
+    return (TWICE_TOKEN_FLOP if twice else TOKEN_FLOP) + (REFERENCE_FLOP if reference else 0)
 
 
 def _train_flop_per_s(plan: Plan) -> float:

@@ -1,5 +1,6 @@
 """What `hfagent estimate` shows: the flavor and why, the jobs of the night, the same night elsewhere. Pure."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hfagent.agent import memory
@@ -9,6 +10,8 @@ from hfagent.agent.night_jobs import Elsewhere, NightJob, elsewhere, night_jobs
 from hfagent.agent.placement import needed
 from hfagent.agent.records import Plan, Record
 
+SUMMED = ("expected_s", "expected_micro_usd", "reserved_micro_usd")
+"""Over the stages of a pipeline."""
 SHOWN = 6
 """Other flavors in the text; all are in the JSON."""
 
@@ -72,6 +75,24 @@ def prices_text(table: Table) -> str:
 def as_json(found: Estimate) -> dict[str, Any]:
     """One object."""
     return found.model_dump(mode="json")
+
+
+def stages_json(found: Sequence[Estimate]) -> dict[str, Any]:
+    """One object: the estimate, or those of all stages with their sums."""
+    if len(found) == 1:
+        return as_json(found[0])
+    sums = {name: sum(getattr(stage, name) for stage in found) for name in SUMMED}
+    return {"stages": [as_json(stage) for stage in found], **sums}
+
+
+def stages_text(found: Sequence[Estimate]) -> str:
+    """For a terminal; of several stages one after the other, and the sum."""
+    if len(found) == 1:
+        return text(found[0])
+    parts = [f"stage {n} of {len(found)}: {stage.plan.method}\n{text(stage)}" for n, stage in enumerate(found, 1)]
+    expected, worst = sum(e.expected_micro_usd for e in found), sum(e.reserved_micro_usd for e in found)
+    seconds = duration(sum(e.expected_s for e in found))
+    return "\n\n".join([*parts, f"all stages: {seconds}, {dollars(expected)} expected, {dollars(worst)} at worst"])
 
 
 def text(found: Estimate) -> str:

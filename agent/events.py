@@ -8,20 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from hfagent.agent.backend_facts import BackendFact, BackendFound, BackendLost, StrayFound, SubmitRetried
+from hfagent.agent.backend_facts import BackendFact
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.findings import Flag, Response
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.integrity import ContaminationReport
-from hfagent.agent.planner_facts import (
-    ApprovalAsked,
-    Approved,
-    Noted,
-    Paused,
-    PlannerFact,
-    PlannerSwitched,
-    Unpaused,
-    Vetoed,
-)
+from hfagent.agent.pipeline_facts import PipelineFact
+from hfagent.agent.planner_facts import PlannerFact
 from hfagent.agent.records import (
     Claim,
     Decision,
@@ -36,7 +29,7 @@ from hfagent.agent.records import (
     Score,
     TrainConfig,
 )
-from hfagent.agent.upkeep_facts import ClockJumped, LineTorn, UpkeepFact
+from hfagent.agent.upkeep_facts import UpkeepFact
 from hfagent.agent.verdict import Verdict
 
 
@@ -53,7 +46,7 @@ class PlanConfirmed(Record):
     """Somebody said yes: from here on jobs may start."""
 
     kind: Literal["plan_confirmed"] = "plan_confirmed"
-    by: Literal["--yes", "terminal", "agent"]
+    by: Literal["--yes", "terminal", "agent", "pipeline"]
 
 
 class Resumed(Record):
@@ -81,6 +74,8 @@ class DataPrepared(Record):
     """What the train template's `--dataset` takes."""
     cleaned: bool = False
     """Whether it is a copy without the rows that hold benchmark problems: one file, so without config and split."""
+    made: bool = False
+    """Whether the model that is trained has made it, from the prompts of the plan's dataset."""
 
 
 class DatasetChecked(Record):
@@ -298,23 +293,18 @@ Fact = Annotated[
     | NoiseMeasured
     | LookTaken
     | Decided
+    | GuardCompared
     | Claimed
     | Refused
     | PlannerFact
     | CancelRequested
     | BackendFact
+    | PipelineFact
     | UpkeepFact
     | ProjectEnded
     | Crashed,
     Field(discriminator="kind"),
 ]
-
-INCIDENTS = (
-    Refused, Resumed, Crashed, Proposed, SearchEnded, Flagged, EpochOpened, NoiseMeasured, LookTaken,
-    PlannerSwitched, Noted, Paused, Unpaused, ApprovalAsked, Approved, Vetoed,
-    BackendLost, BackendFound, SubmitRetried, StrayFound, LineTorn, ClockJumped,
-)  # fmt: skip
-"""What the decision log tells beside verdicts and decisions."""
 
 _FACT: TypeAdapter[Fact] = TypeAdapter(Fact)
 

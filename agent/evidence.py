@@ -1,9 +1,10 @@
 """What a decision about a training run rests on, gathered from the state. Pure."""
 
 import math
+import re
 from datetime import datetime, timedelta
 
-from hfagent.agent import envelope, estimate, policy, proposals
+from hfagent.agent import data_rules, envelope, estimate, policy, proposals
 from hfagent.agent.decide import Evidence, Extension, Parent
 from hfagent.agent.events import Proposed
 from hfagent.agent.findings import Outcome, Trial
@@ -31,6 +32,8 @@ def evidence(state: State, name: str, now: datetime) -> Evidence:
     return Evidence(
         run=name,
         verdict=verdict,
+        method=state.plan.method,
+        most_reward=_most_reward(state, name),
         points=tuple(line_of_points(state, name)),
         remaining=envelope.remaining(state, now, reserve_s=envelope.confirmation_s(state)),
         extension=extension(state, name, now),
@@ -41,6 +44,16 @@ def evidence(state: State, name: str, now: datetime) -> Evidence:
         parent=_parent(state, name),
         futility=None if futility is None else futility.get("probability"),
     )
+
+
+def _most_reward(state: State, name: str) -> float | None:
+    """The sum of the weights by which rewards of 0 to 1 count; None where they are another's own, or none."""
+    train = state.runs[name].spec.train or state.plan.train
+    asked = train.reward_funcs or (None if state.dataset is None else data_rules.judges(state.dataset))
+    if state.plan.method != "grpo" or asked is None or "." in re.sub(r":[\d.]+", "", asked):
+        return None
+    weights = [float(part.partition(":")[2] or 1) for part in asked.split(",")]
+    return sum(weight for weight in weights if weight > 0) or None
 
 
 def inputs(state: State, found: Evidence) -> tuple[str, ...]:
@@ -156,7 +169,7 @@ def watched(state: State, run: Run, now: datetime) -> Watched:
     started = None if attempt.started_at is None else attempt.started_at + timedelta(seconds=attempt.shift_s)
     seen = [((at - started).total_seconds(), step) for at, step in run.progress] if started is not None else []
     return Watched(
-        points=run.points,
+        points=tuple(run.points),
         method=train.method,
         total_steps=steps_planned(run, state),
         warmup_steps=train.warmup_steps,

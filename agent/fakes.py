@@ -17,6 +17,7 @@ from hfagent.agent.records import (
     Job,
     JobSpec,
     JobStage,
+    Method,
     MetricPoint,
     ModelRef,
     Plan,
@@ -173,17 +174,24 @@ class FakeTracker:
 
 @dataclass
 class FakeChecker:
-    """Every dataset gets the same verdict for every method."""
+    """Every dataset gets the same verdict for every method, but for those that are named."""
 
     check_result: MethodCheck = field(default_factory=lambda: MethodCheck(verdict="READY", reason="found 'messages'"))
+    by_method: Mapping[Method, MethodCheck] = field(default_factory=dict)
+    """Other verdicts, by method."""
+    columns: Mapping[str, str] = field(default_factory=lambda: {"messages": "list"})
+    ready: tuple[str, ...] = ()
+    """Datasets that every method can train on."""
 
     def check(self, dataset: DatasetRef, *, model: ModelRef | None, max_length: int | None) -> DatasetReport:
-        """The same report for any dataset."""
+        """The same report for any dataset, as far as its name is not among those that are ready."""
+        ready = MethodCheck(verdict="READY", reason="found all columns")
+        found = {method: self.by_method.get(method, self.check_result) for method in METHODS}
         return DatasetReport(
             dataset=dataset.id,
             rows=1000,
-            columns={"messages": "list"},
-            methods=dict.fromkeys(METHODS, self.check_result),
+            columns=dict(self.columns),
+            methods=dict.fromkeys(METHODS, ready) if dataset.id in self.ready else found,
         )
 
 

@@ -46,6 +46,8 @@ BENCHMARKS = (
     BenchmarkWord(r"(?:openai[_/-])?(?:openai_)?human[-_ ]?eval", "openai_humaneval", "code"),
     BenchmarkWord(r"human[-_ ]?eval(?:\+|[-_ ]?plus)", "humaneval_plus", "code"),
     BenchmarkWord(r"procedural[-_]python", "procedural_python", "code"),
+    BenchmarkWord(r"procedural[-_]math", "procedural_math", "math"),
+    BenchmarkWord(r"reasoning[-_ ]gym", "reasoning_gym", "math"),
     BenchmarkWord(r"mbpp", "mbpp", "code"),
     BenchmarkWord(r"(?:openai/)?gsm-?8k", "gsm8k", "math"),
     BenchmarkWord(r"math[-_]500", "math_500", "math"),

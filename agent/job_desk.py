@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from hfagent.agent import job_ends, jobs
+from hfagent.agent import guards, job_ends, jobs
 from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayFound, SubmitRetried
 from hfagent.agent.claim import noise
 from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NoRoom, NothingSent
 from hfagent.agent.events import (
     CancelRequested,
+    DataPrepared,
     EpochOpened,
     Event,
     Fact,
@@ -58,9 +59,7 @@ class JobDesk:
         ledger.subscribe(self._follow)
 
     def _follow(self, event: Event) -> None:
-        state = apply(self.state, event)
-        if state is not None:
-            self.state = state
+        self.state = apply(self.state, event) or self.state
 
     def append(self, fact: Fact) -> None:
         """Write a fact; the state follows."""
@@ -94,7 +93,11 @@ class JobDesk:
         for run in self.state.runs.values():
             if run.spec.kind in job_ends.SCORING and run.done and run.score is None:
                 self._record_score(run.spec, job_ends.score(run.result))
+            if run.spec.kind == "generate" and run.done and not self.state.data_made:
+                self.append(DataPrepared(path=str(run.result["dataset"]), made=True))
         self._measure_noise()
+        for fact in guards.compared(self.state):
+            self.append(fact)
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until a job ends, at most so long."""
@@ -182,7 +185,8 @@ class JobDesk:
             if attempt.cancel_why is not None:
                 self.append(JobRejected(key=key, message=NEVER_STARTED))
                 return
-            if attempt.tries >= MAX_SUBMITS and key not in self._unsent:
+            # A runner that starts a key once is asked as often as it takes: hfagent may have been killed each time.
+            if attempt.tries >= MAX_SUBMITS and key not in self._unsent and self.ports.runner.settle_s > 0:
                 self.append(JobRejected(key=key, message=f"submitted {attempt.tries} times without an answer"))
                 return
             self.append(SubmitRetried(key=key))
@@ -235,7 +239,7 @@ class JobDesk:
         """The harness that counts is known before the score; another one begins a new epoch."""
         problems = score.benchmark.set
         counts = self.state.harness.get(problems)
-        if spec.kind == "evaluate" and not spec.repeat and counts not in (None, score.harness):
+        if spec.kind == "evaluate" and spec.guard is None and not spec.repeat and counts not in (None, score.harness):
             self.append(EpochOpened(set=problems, harness=score.harness, before=str(counts)))
         self.append(Scored(run=spec.name, score=score))
 

@@ -37,6 +37,8 @@ def judged(state: State, run: RunSpec, spec: JobSpec, job: Job, log: Sequence[st
         message = f"{message or 'failed'}: {cause}"
     if stage == "COMPLETED" and run.kind in SCORING and (flaw := _flaw(job)):
         stage, message = "ERROR", f"the evaluation's result is unusable: {flaw}"
+    if stage == "COMPLETED" and run.kind == "generate" and not (job.result or {}).get("dataset"):
+        stage, message = "ERROR", "the result names no dataset"
     if stage == "COMPLETED" and run.kind == "train" and (flaw := _mistrained(state, job)):
         stage, message = "ERROR", f"the trained model is unusable: {flaw}"
     return JobEnded(

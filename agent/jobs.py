@@ -3,14 +3,15 @@
 from datetime import datetime
 from pathlib import Path
 
-from hfagent.agent import envelope
-from hfagent.agent.records import BenchmarkRef, EvalConfig, Export, JobSpec, RunSpec, Score, TrainConfig
+from hfagent.agent import data_rules, envelope, guards
+from hfagent.agent.records import BenchmarkRef, EvalConfig, Export, JobSpec, Method, RunSpec, Score, TrainConfig
 from hfagent.agent.state import State
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 TEMPLATES = {
     "train": "train_{method}.py",
     "smoke": "train_{method}.py",
+    "generate": "make_data.py",
     "evaluate": "evaluate.py",
     "export": "export.py",
     "verify": "evaluate.py",
@@ -22,7 +23,10 @@ def job_spec(state: State, run: RunSpec, now: datetime) -> JobSpec:
     """The job of the run's next attempt."""
     plan = state.plan
     attempt = len(state.runs[run.name].attempts) + 1 if run.name in state.runs else 1
-    make = {"evaluate": evaluate_args, "export": export_args, "verify": verify_args, "publish": publish_args}
+    make = {
+        "generate": data_args, "evaluate": evaluate_args, "export": export_args, "verify": verify_args,
+        "publish": publish_args,
+    }  # fmt: skip
     args = make[run.kind](state, run) if run.kind in make else train_args(state, run, attempt)
     return JobSpec(
         key=f"{plan.label}-{run.name}-a{attempt}",
@@ -48,12 +52,11 @@ def train_args(state: State, run: RunSpec, attempt: int) -> tuple[str, ...]:
     args = ["--model", _model_path(state)]
     if plan.model.revision:
         args += ["--revision", plan.model.revision]
-    split = "train" if state.data_cleaned else plan.dataset.split
-    args += ["--dataset", state.data_path or plan.dataset.id, "--split", split]
-    if plan.dataset.config and not state.data_cleaned:
-        args += ["--config", plan.dataset.config]
-    if state.dataset and (mapping := state.dataset.methods[plan.method].mapping):
-        args += ["--mapping", mapping.model_dump_json(exclude_defaults=True)]
+    args += ["--dataset", *_data_args(state, plan.method)]
+    if train.method == "grpo":
+        if train.reward_funcs is None and state.dataset is not None and (reward := data_rules.judges(state.dataset)):
+            train = train.model_copy(update={"reward_funcs": reward})
+        args += ["--unsafe-exec"] if plan.unsafe_exec else []
     args += hyperparameter_args(train)
     args += ["--project", plan.label, "--run-name", tracker_run(run, attempt)]
     checkpoint = run.resume_from
@@ -65,6 +68,33 @@ def train_args(state: State, run: RunSpec, attempt: int) -> tuple[str, ...]:
     if run.kind == "smoke":
         args += ["--smoke"]
     return tuple(args)
+
+
+def data_args(state: State, run: RunSpec) -> tuple[str, ...]:
+    """Arguments of the template that makes training data: the embedded tasks, or the prompts of the plan's dataset."""
+    plan = state.plan
+    how = plan.generation
+    if how is None:
+        raise ValueError(f"the plan {plan.project!r} has no generation: no training data is made")
+    args = ["--model", _model_path(state)]
+    if plan.model.revision:
+        args += ["--revision", plan.model.revision]
+    args += ["--method", plan.method, "--prompts"]
+    args += [plan.dataset.id] if plan.dataset.embedded else _data_args(state, "grpo")
+    args += ["--n", str(min(how.n, plan.train.max_rows or how.n)), "--num-samples", str(how.num_samples)]
+    args += ["--temperature", str(how.temperature), "--seed", str(plan.train.seed)]
+    args += ["--batch-size", str(plan.evaluation.batch_size)]
+    return (*args, *(["--unsafe-exec"] if plan.unsafe_exec else []))
+
+
+def _data_args(state: State, method: Method) -> list[str]:
+    data = state.data
+    args = [data.id, "--split", data.split]
+    if data.config:
+        args += ["--config", data.config]
+    if state.dataset and (mapping := state.dataset.methods[method].mapping):
+        args += ["--mapping", mapping.model_dump_json(exclude_defaults=True)]
+    return args
 
 
 def _left_behind(state: State, run: RunSpec) -> str | None:
@@ -95,8 +125,8 @@ def hyperparameter_args(train: TrainConfig) -> list[str]:
 def evaluate_args(state: State, run: RunSpec) -> tuple[str, ...]:
     """Arguments of the evaluation template."""
     plan = state.plan
-    problems = plan.search if run.set == "search" else plan.confirm
-    evaluation = plan.decoding(problems.set)
+    problems = guards.benchmark(plan, run)
+    evaluation = guards.decoding(plan, run)
     if run.repeat:
         # Other batches, and other draws where answers are drawn: what moves then is no merit of a model.
         changes = {"batch_size": max(1, evaluation.batch_size // 2), "seed": evaluation.seed + 1}

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from hfagent.agent import chain
 from hfagent.agent.chain import Chain
 from hfagent.agent.errors import LedgerError, SettingsError, UsageError
-from hfagent.agent.events import Event, Fact, PlanConfirmed, from_dict, to_line
+from hfagent.agent.events import Event, Fact, PlanConfirmed, PlanMade, from_dict, to_line
 from hfagent.agent.ports import Clock
 from hfagent.agent.redact import holds_secret, redact_all
 from hfagent.agent.upkeep_facts import LineTorn
@@ -236,3 +236,14 @@ def _unwritable(path: Path, error: OSError) -> LedgerError:
 def is_confirmed(path: Path) -> bool:
     """Whether the project was ever started: one that was not may be replaced."""
     return any(isinstance(event.fact, PlanConfirmed) for event in read(path))
+
+
+def pipeline_of(path: Path) -> str | None:
+    """The pipeline that a ledger's project is a stage of, by its first line; None where it is none."""
+    try:
+        with path.open("rb") as file:
+            fact = chain.parse(str(path), file.readline()).events[0].fact
+    except (OSError, LedgerError, IndexError):
+        return None
+    stage = fact.plan.stage if isinstance(fact, PlanMade) else None
+    return None if stage is None else stage.pipeline

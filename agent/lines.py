@@ -32,10 +32,12 @@ from hfagent.agent.events import (
     Scored,
     SearchEnded,
 )
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, PlannerSwitched, Unpaused, Vetoed
+from hfagent.agent.records import Method
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
-from hfagent.agent.upkeep_facts import ClockJumped, LineTorn
+from hfagent.agent.upkeep_facts import ClockJumped, LimitNear, LineTorn, OrphanFound
 
 SMOKE_STEPS = 3
 """Optimizer steps of a smoke run, as the training templates cut it."""
@@ -87,6 +89,8 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
                 f"run={candidate} against={reference or 'base'} set={problems} label={v.label}"
                 f" delta={v.delta:+.3f} ci=[{v.ci_low:+.3f},{v.ci_high:+.3f}] p={v.p_value:.2g}"
             )
+        case GuardCompared(guard=guard, candidate=candidate, verdict=v):
+            return f"guard={guard} run={candidate} label={v.label} delta={v.delta:+.3f} margin={v.margin:+.3f}"
         case Decided(about=about, decision=decision):
             return f"about={about} action={decision.action} run={decision.run} reason={decision.reason!r}"
         case Proposed(number=number, why=why, source=source):
@@ -123,7 +127,9 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
             return "jobs are launched again"
         case SubmitRetried(key=key):
             return f"key={key}"
-        case StrayFound(key=key, job_id=job_id):
+        case LimitNear(limit=limit, share=share):
+            return f"limit={limit} used={share:.0%}"
+        case StrayFound(key=key, job_id=job_id) | OrphanFound(key=key, job_id=job_id):
             return f"key={key} job={job_id}"
         case StrayEnded(job_id=job_id, stage=stage):
             return f"job={job_id} stage={stage}"
@@ -138,15 +144,26 @@ def _text(event: Event, state: State) -> str | None:  # noqa: C901 - one flat ar
     return None
 
 
+def curve(method: Method) -> str:
+    """The metric that shows how a training goes: the loss, but that of GRPO has no level."""
+    return "train/reward" if method == "grpo" else "train/loss"
+
+
+def progress_words(run: Run, state: State) -> str:
+    """The progress for a table: `12/20, loss 0.531`."""
+    return progress(run, state).replace("step=", "").replace(" loss=", ", loss ").replace(" reward=", ", reward ")
+
+
 def progress(run: Run, state: State) -> str:
-    """Step, total and newest loss of a training run, e.g. `step=12/20 loss=0.531`."""
+    """Step, total and newest loss of a training run, e.g. `step=12/20 loss=0.531`; of GRPO the reward."""
     if not run.points:
         return ""
     step = run.points[-1].step
     total = SMOKE_STEPS if run.spec.kind == "smoke" else steps_planned(run, state)
-    losses = [p.values["train/loss"] for p in run.points if p.values.get("train/loss") is not None]
-    loss = f" loss={losses[-1]:.3f}" if losses else ""
-    return f"step={step}{f'/{total}' if total else ''}{loss}"
+    metric = curve(state.plan.method)
+    values = [p.values[metric] for p in run.points if p.values.get(metric) is not None]
+    newest = f" {metric.removeprefix('train/')}={values[-1]:.3f}" if values else ""
+    return f"step={step}{f'/{total}' if total else ''}{newest}"
 
 
 def steps_planned(run: Run, state: State) -> int | None:

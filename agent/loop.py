@@ -43,6 +43,7 @@ def run_night(
     try:
         if resumed_by is not None:
             desk.append(Resumed(pid=resumed_by))
+            desk.end_orphans()
         while desk.state.ended is None:
             look(desk, mailbox)
             on_tick(desk.state)
@@ -74,6 +75,7 @@ def look(desk: Desk, mailbox: Mailbox) -> None:
         for request in mailbox.take():
             desk.heed(request)
         desk.ask_approval()
+        desk.warn()
         why = _out_of_time(desk)
     if why is not None:
         desk.stop(why)

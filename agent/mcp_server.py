@@ -138,7 +138,7 @@ DOORS: dict[str, Door] = {
             "goal": _text("What to achieve, in a sentence, e.g. 'improve code solving with SFT'."),
             "model": _text("Base model: Hub id or folder.", optional=True),
             "dataset": _text("Training data: Hub id, file or folder.", optional=True),
-            "benchmark": _text("Benchmark of the confirm set.", optional=True),
+            "benchmark": _text("Benchmark of the confirm set, or a .jsonl file of problems.", optional=True),
             "project": _text("Name of the project.", optional=True),
             "budget_usd": _number("Cap on the whole project, in dollars."),
             "max_hours": _number("Time limit of the whole project."),

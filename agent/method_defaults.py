@@ -5,20 +5,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from pydantic import Field
-
-from hfagent.agent.records import Method, ModelRef, Record
+from hfagent.agent.records import Generation, Method, ModelRef
 from hfagent.agent.space import learning_rate_prior
-
-
-class Generation(Record):
-    """How a model makes its own training data (`make_data.py`)."""
-
-    n: int = Field(ge=1)
-    """Prompts."""
-    num_samples: int = Field(ge=1)
-    """Completions of a prompt."""
-    temperature: float = Field(gt=0)
 
 
 def defaults(method: Method, parameters: int | None, *, embedded: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from hfagent.agent import guards
 from hfagent.agent.claim import claim
 from hfagent.agent.records import Claim, Export, RunSpec
 from hfagent.agent.release import file_check
@@ -16,7 +17,15 @@ from hfagent.agent.view import verdict_text
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-TASKS = {"procedural_python": "procedural Python functions", "openai_humaneval": "HumanEval", "gsm8k": "GSM8K"}
+TASKS = {
+    "procedural_python": "procedural Python functions",
+    "procedural_math": "procedural word problems",
+    "openai_humaneval": "HumanEval",
+    "gsm8k": "GSM8K",
+    "mbpp": "MBPP, sanitized",
+    "math_500": "half of MATH-500",
+    "ifeval": "half of IFEval",
+}
 
 
 def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = False) -> str:
@@ -27,6 +36,7 @@ def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = Fal
         publish: the run that pushes.
         version: of hfagent.
         gguf: the card of the repo with the GGUF files.
+        verdict: what is said of the model instead of the project's own verdict: that of its pipeline.
     """
     run, export = state.runs[str(state.kept)], publish.export or Export()
     title = str(export.push).rpartition("/")[2] + ("-GGUF" if gguf else "")
@@ -34,7 +44,7 @@ def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = Fal
         _front_matter(state, run, title, publish, gguf=gguf),
         f"# {title}",
         _what(state),
-        _verdict(state),
+        export.judged or _verdict(state),
         _files(state, publish, export) if gguf else _load(str(export.push)),
         _results(state, run),
         _parameters(state, run),
@@ -90,7 +100,15 @@ def _what(state: State) -> str:
     plan = state.plan
     model, dataset = hub_model(state) or _name(plan.model.id), hub_dataset(state) or _name(plan.dataset.id)
     goal = plan.goal.replace(plan.model.id, model).replace(plan.dataset.id, dataset)
-    copied = f" ({EMBEDDED_MODEL_WORDS})" if plan.model.id.startswith("embedded:") else ""
+    base = plan.model if plan.stage is None else plan.stage.base
+    copied = f" ({EMBEDDED_MODEL_WORDS})" if base.id.startswith("embedded:") else ""
+    if plan.stage is not None:
+        story = "".join(f"\n- {line}" for line in plan.stage.before)
+        return (
+            f"`{model}`{copied}, trained in {plan.stage.of} stages for the goal: *{goal}*. The last that was kept is "
+            f"stage {plan.stage.number}, {plan.method.upper()} (LoRA, merged) on `{dataset}`: its results and "
+            f"parameters are below, against the model that it began with.{chr(10) if story else ''}{story}"
+        )
     return f"`{model}`{copied}, trained with {plan.method.upper()} (LoRA, merged) on `{dataset}` for the goal: *{goal}*"
 
 
@@ -103,6 +121,8 @@ def _verdict(state: State) -> str:
     lines = [verdict_text(state)]
     if made.label != "confirmed_better":
         lines.insert(0, f"**Published without a confirmed gain** ({_label(made)}: {made.reason}).")
+    found = guards.verdicts(state).items()
+    lines += [f"{TASKS.get(name, name)}, an ability to be kept: {guards.words(v)}." for name, v in found]
     return "\n\n".join(lines)
 
 

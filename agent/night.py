@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from rich.console import Console
 
-from hfagent.agent import report, room
+from hfagent.agent import data_rules, report, room
 from hfagent.agent.console import Progress
 from hfagent.agent.control import Request
 from hfagent.agent.desk import Desk
@@ -22,7 +23,7 @@ from hfagent.agent.records import Export, Plan, Refusal
 from hfagent.agent.settings import Settings
 from hfagent.agent.shipping import newest
 from hfagent.agent.state import State
-from hfagent.agent.wiring import Paths, versions
+from hfagent.agent.wiring import Paths, mailbox_of, versions
 
 Ask = Callable[[State], Plan | bool]
 """Shown the state after the dataset check: True to go on, False to end, or a changed plan."""
@@ -41,11 +42,7 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
     Returns:
         The final state; None when the answer was no, and then nothing is left behind.
     """
-    if plan.backend != ports.runner.name:
-        raise UsageError(
-            f"the plan's jobs are to run on {plan.backend!r}, and the runner that is wired is {ports.runner.name!r}: "
-            f"use --backend {ports.runner.name}"
-        )
+    check_runner(plan, ports)
     paths = Paths(settings.reports_dir, plan.project)
     with open_ledger(paths.ledger, ports.clock) as book:
         if _confirmed(book):
@@ -68,6 +65,19 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
             raise
 
 
+def check_runner(plan: Plan, ports: Ports) -> None:
+    """Look whether the plan's jobs would run where it says.
+
+    Raises:
+        UsageError: they would not.
+    """
+    if plan.backend != ports.runner.name:
+        raise UsageError(
+            f"the plan's jobs are to run on {plan.backend!r}, and the runner that is wired is {ports.runner.name!r}: "
+            f"use --backend {ports.runner.name}"
+        )
+
+
 def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) -> State:
     """Take a project over where its ledger ends; jobs that still run are attached again.
 
@@ -86,8 +96,18 @@ def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) 
         return _run(desk, settings, paths, progress, resumed_by=os.getpid())
 
 
-def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console) -> State:
+def export(
+    paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console, since: datetime | None = None
+) -> State:
     """Export the kept model of a project that has ended: merged, converted, each file judged, pushed.
+
+    Args:
+        paths: of the project.
+        ports: the outside world.
+        settings: folders and times.
+        what: is made of the model.
+        console: for progress.
+        since: when it was asked for, where an earlier process may have begun it; None is now.
 
     Returns:
         The state after the last of its jobs; one that failed is the last run.
@@ -101,7 +121,9 @@ def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, cons
     ):
         if desk.state.ended is None:
             raise UsageError(f"the project {paths.project!r} has not ended: `hfagent resume {paths.project}`")
-        since = desk.now
+        since = since or desk.now
+        desk.reconcile()
+        desk.observe()  # e.g. a file was judged, and hfagent killed before its score was on record
         while True:
             if not desk.state.open_attempts:
                 job = desk.ship(what, since=since)
@@ -163,7 +185,7 @@ def _agreed(desk: Desk, ask: Ask | None, progress: Progress) -> bool:
         rule_planner(desk).wake()
         _refuse_incompatible(desk.state)
         if ask is None:
-            desk.append(PlanConfirmed(by="--yes"))
+            desk.append(PlanConfirmed(by="--yes" if desk.state.plan.stage is None else "pipeline"))
             return True
         with progress.paused():
             answer = ask(desk.state)
@@ -176,17 +198,12 @@ def _agreed(desk: Desk, ask: Ask | None, progress: Progress) -> bool:
 
 
 def _refuse_incompatible(state: State) -> None:
-    plan = state.plan
-    check = state.dataset.methods[plan.method] if state.dataset is not None else None
-    if check is not None and check.verdict == "INCOMPATIBLE":
-        raise DatasetError(
-            f"the dataset {plan.dataset.id!r} cannot train with {plan.method}: {check.reason}; "
-            f"see `hfagent check {plan.dataset.id}`"
-        )
+    if (why := data_rules.flaw(state)) is not None:
+        raise DatasetError(why)
 
 
 def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, resumed_by: int | None) -> State:
-    mailbox = paths.mailbox(settings.state_dir)
+    mailbox = mailbox_of(paths, settings, desk.state.plan)
     try:
         return run_night(
             desk,

@@ -43,6 +43,8 @@ def night_jobs(plan: Plan, data: DataSize) -> tuple[NightJob, ...]:
         ("baseline again", "evaluate", 1, search),
         ("confirmation", "evaluate", 2, confirm),
     )
+    if estimate.makes_data(plan):
+        kinds = (("data", "generate", 1, estimate.making_s(plan)), *kinds)
     return tuple(_job(plan, name, kind, count, seconds) for name, kind, count, seconds in kinds)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from hfagent.agent.brief import cut
 from hfagent.agent.errors import PackageMissing, SettingsError
 from hfagent.agent.events import Claimed, Crashed, Event, ProjectEnded
+from hfagent.agent.pipeline_facts import StageEnded
 from hfagent.agent.planner_facts import ApprovalAsked, PlannerSwitched
 from hfagent.agent.redact import redact
 from hfagent.agent.state import State
@@ -57,6 +58,18 @@ def message(event: Event, state: State) -> Message | None:
     return None
 
 
+def pipeline_message(event: Event, project: str) -> Message | None:
+    """What a person is told of an event of a pipeline; its stages tell of themselves. Pure."""
+    match event.fact:
+        case Claimed(claim=claim):
+            return Message(f"{project}, all stages: {claim.label.replace('_', ' ')}", claim.reason)
+        case StageEnded() as fact:
+            return Message(f"{project}: stage {fact.number} is {'kept' if fact.kept else 'dropped'}", fact.why)
+        case ProjectEnded(state=ended, reason=reason) if ended != "finished":
+            return Message(f"{project}: {ended}", reason)
+    return None
+
+
 def budget_message(before: State | None, state: State) -> Message | None:
     """Told when the share of the budget that is spent or held passes BUDGET_SHARE. Pure."""
     cap, used = state.plan.budget_micro_usd, _used(state)
@@ -94,14 +107,15 @@ class Notifier:
         self._before = state
         for item in found:
             if item is not None:
-                self._put(item)
+                self.tell(item)
 
     def close(self) -> None:
         """Give the last messages a moment."""
-        self._put(None)
+        self.tell(None)
         self._thread.join(CLOSE_S)
 
-    def _put(self, item: Message | None) -> None:
+    def tell(self, item: Message | None) -> None:
+        """Send a message; None is the last."""
         try:
             self._waiting.put_nowait(item)
         except queue.Full:

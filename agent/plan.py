@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection
-from typing import Any
 
 from hfagent.agent.clusters import own_flavor
 from hfagent.agent.errors import PlanRejected
@@ -11,16 +10,16 @@ from hfagent.agent.goal_export import asked_export
 from hfagent.agent.goal_numbers import GoalNumbers
 from hfagent.agent.goal_words import denied
 from hfagent.agent.hardware import Table, fallback
+from hfagent.agent.method_defaults import generation
 from hfagent.agent.placement import Placement, place
-from hfagent.agent.plan_benchmarks import choose_benchmarks
-from hfagent.agent.recipes import Choices, Recipe
-from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal, TrainConfig
+from hfagent.agent.plan_benchmarks import choose_benchmarks, choose_guards
+from hfagent.agent.plan_training import training
+from hfagent.agent.recipes import Recipe
+from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal
 from hfagent.agent.settings import Backend, Settings
-from hfagent.agent.space import EFFECTIVE_BATCH, configure
 
-BUILT: tuple[Method, ...] = ("sft",)
-"""Methods that have a job template."""
-QUICK = {"max_rows": 100, "max_steps": 6}
+BUILT: tuple[Method, ...] = ("sft", "dpo", "grpo", "kto")
+"""Methods that make a model to be evaluated, and have a job template."""
 DEFAULT_TRIALS = 8
 """Sets of hyperparameters that fit a night on one GPU."""
 NOT_LORA = "full fine-tuning (training is by LoRA)"
@@ -46,6 +45,7 @@ class Flags(Record):
     split: str | None = None
     method: str | None = None
     benchmark: str | None = None
+    guards: tuple[str, ...] = ()
     project: str | None = None
     quick: bool = False
     push: str | None = None
@@ -88,6 +88,7 @@ def model_id(hints: GoalHints, flags: Flags, recipe: Recipe, *, gpu: bool) -> st
 def make_plan(
     goal: str,
     *,
+    method: Method,
     hints: GoalHints,
     flags: Flags,
     recipe: Recipe,
@@ -99,7 +100,8 @@ def make_plan(
 
     Args:
         goal: the sentence.
-        hints: what it says.
+        method: of the training, see `stages.asked_methods`.
+        hints: what the sentence says.
         flags: what the command line says.
         recipe: what is taken where both are silent.
         settings: limits, folders, and where jobs run where the sentence does not say it.
@@ -109,7 +111,6 @@ def make_plan(
     Raises:
         PlanRejected: something asked for cannot be done here; the message says what can.
     """
-    method = _method(flags, hints)
     settings, limit_notes = _with_wishes(settings, hints.numbers, hints.flavor)
     settings = settings.model_copy(update={"backend": backend(goal, settings)})
     _check_built(goal, settings)
@@ -122,22 +123,25 @@ def make_plan(
     search, confirm = choose_benchmarks(
         flags.benchmark or hints.benchmark, base, here.benchmarks, seed=settings.seed, quick=flags.quick
     )
+    guards = choose_guards(
+        flags.guards, base, (search, confirm), here.benchmarks, seed=settings.seed, quick=flags.quick
+    )
     if not here.hub and embedded is None and (wanted_model is None or wanted_dataset is None):
         raise PlanRejected(
             f"the {recipe.area} recipe takes {recipe.model.id!r} and {recipe.dataset.id!r} from the Hub, which does "
             "not answer: name a local --model and --dataset, or work on code or math, which needs no network"
         )
     model = ModelRef(id=wanted_model) if wanted_model not in (None, base.model.id) else base.model
-    dataset = _dataset(flags, wanted_dataset, base.dataset, recipe.dataset)
-    changes: dict[str, Any] = {"method": method, "seed": settings.seed}
-    if embedded is not None:
-        changes |= _own_parts(recipe, embedded, model, dataset)
-    train = _as_said(base.train.model_copy(update=changes), hints.numbers)
-    train = train.model_copy(update=QUICK) if flags.quick else train
+    dataset = _dataset(flags, wanted_dataset, base.dataset, recipe.dataset, method)
+    if rented is not None:
+        model = model.model_copy(update={"parameters": here.parameters or model.parameters})
+    train = training(
+        recipe, method, model, dataset, hints.numbers,
+        embedded=embedded, seed=settings.seed, quick=flags.quick,
+    )  # fmt: skip
     evaluation = base.evaluation.model_copy(update={"seed": settings.seed})
     placed: Placement | None = None
     if rented is not None:
-        model = model.model_copy(update={"parameters": here.parameters or model.parameters})
         placed = place(
             rented, model.parameters, method,
             train=train, evaluation=evaluation, named=settings.flavor, vocab_size=here.vocab_size,
@@ -159,6 +163,7 @@ def make_plan(
         dataset=dataset,
         search=search,
         confirm=confirm,
+        guards=guards,
         train=train,
         evaluation=evaluation,
         backend=settings.backend,
@@ -174,6 +179,7 @@ def make_plan(
         target_delta=None if settings.target_points is None else settings.target_points / 100,
         contaminated_rows=settings.contaminated_rows,
         export=export,
+        generation=generation(embedded=embedded is not None and dataset.id == embedded.dataset.id),
         approve_runs=settings.approve_runs,
         unsafe_exec=settings.unsafe_exec,
         notes=(
@@ -182,21 +188,6 @@ def make_plan(
             *(_gpu_notes(goal, here) if placed is None else placed.notes),
         ),
     )
-
-
-def _method(flags: Flags, hints: GoalHints) -> Method:
-    stages = (flags.method.lower(),) if flags.method else hints.stages
-    if len(stages) > 1:
-        raise PlanRejected(
-            f"stages ({' then '.join(stages)}) are not available yet: ask for {' or '.join(BUILT)} alone"
-        )
-    method = stages[0] if stages else "sft"
-    if not flags.method and method in hints.excluded:
-        raise PlanRejected(f"the goal rules out {method!r}, and no other method is available yet")
-    for built in BUILT:
-        if method == built:
-            return built
-    raise PlanRejected(f"the method {method!r} is not available yet; there is {', '.join(BUILT)}")
 
 
 def _gpu_notes(goal: str, here: Surroundings) -> tuple[str, ...]:
@@ -222,27 +213,6 @@ def _with_wishes(settings: Settings, numbers: GoalNumbers, flavor: str | None) -
         new["max_hours"] = OVERNIGHT_HOURS
         notes.append(f"overnight is read as a limit of {OVERNIGHT_HOURS:g} h; --max-hours sets another")
     return settings.model_copy(update=new), tuple(notes)
-
-
-def _as_said(train: TrainConfig, numbers: GoalNumbers) -> TrainConfig:
-    """The hyperparameters with those that the sentence says."""
-    names = ("max_rows", "num_train_epochs", "max_steps", "learning_rate", "max_length", "lora_r")
-    changes = {name: getattr(numbers, name) for name in names} | {EFFECTIVE_BATCH: numbers.batch_size}
-    return configure(train, {name: value for name, value in changes.items() if value is not None})
-
-
-def _own_parts(recipe: Recipe, embedded: Choices, model: ModelRef, dataset: DatasetRef) -> dict[str, Any]:
-    """Hyperparameters that suit the embedded model or data alone give way to the recipe's for a person's own."""
-    changes: dict[str, Any] = {}
-    if dataset.id != embedded.dataset.id:
-        changes |= {
-            "max_rows": None,
-            "max_length": recipe.train.max_length,
-            "eval_fraction": recipe.train.eval_fraction,
-        }
-    if model.id != embedded.model.id:
-        changes |= {"learning_rate": recipe.train.learning_rate}
-    return changes
 
 
 def _check_built(goal: str, settings: Settings) -> None:
@@ -275,12 +245,14 @@ def _check_rented(settings: Settings, here: Surroundings, *, capped: bool) -> No
         )
 
 
-def _dataset(flags: Flags, wanted: str | None, default: DatasetRef, known: DatasetRef) -> DatasetRef:
+def _dataset(flags: Flags, wanted: str | None, default: DatasetRef, known: DatasetRef, method: Method) -> DatasetRef:
     """The dataset that is asked for, else the default; config and split of a known one where nobody names them."""
     if wanted in (None, default.id) and default.id.startswith("embedded:") and (flags.config or flags.split):
         raise PlanRejected(f"--config and --split do not fit {default.id!r}: name the --dataset that they belong to")
     base = next((ref for ref in (default, known) if wanted in (None, ref.id)), DatasetRef(id=str(wanted)))
     changes = {name: getattr(flags, name) for name in ("config", "split") if getattr(flags, name) is not None}
+    if base.embedded and method != "sft":
+        changes["config"] = "grpo"  # the tasks with their tests: a model's own answers become the other columns
     return base.model_copy(update=changes)
 
 

@@ -15,6 +15,7 @@ from hfagent.agent.models import (
     pricing,
 )
 from hfagent.agent.patience import Patience, Usage
+from hfagent.agent.pipeline_facts import Pipeline
 from hfagent.agent.planner import MAX_CALLS, AgentPlanner, rule_planner
 from hfagent.agent.planner_facts import PlannerCalled
 from hfagent.agent.ports import Planner
@@ -23,7 +24,7 @@ from hfagent.agent.settings import Settings
 from hfagent.agent.takeover import Takeover
 
 
-def require_price(settings: Settings, plan: Plan) -> None:
+def require_price(settings: Settings, plan: Plan | Pipeline) -> None:
     """Look whether the planner's tokens can be counted against the plan's budget.
 
     Raises:

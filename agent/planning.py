@@ -2,22 +2,27 @@
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfagent.agent import wiring
 from hfagent.agent.dataset_records import DatasetReport
-from hfagent.agent.errors import GoalUnclear, SettingsError
+from hfagent.agent.errors import GoalUnclear, PackageMissing, SettingsError, UsageError
 from hfagent.agent.goal import GoalHints
+from hfagent.agent.jobs import TEMPLATES
 from hfagent.agent.ledger import is_confirmed
+from hfagent.agent.pipeline_facts import Pipeline
 from hfagent.agent.plan import Flags, Surroundings, backend, make_plan, model_id
 from hfagent.agent.recipes import Recipe
 from hfagent.agent.records import (
+    BenchmarkRef,
     DatasetRef,
     ModelRef,
     Plan,
 )
 from hfagent.agent.settings import Settings
+from hfagent.agent.stages import asked_methods, make_pipeline, stage_flags
 
 if TYPE_CHECKING:
     from hfagent.agent.estimate_view import Estimate
@@ -27,8 +32,9 @@ SET_HERE = "HFAGENT_SET_HUB_OFFLINE"
 """Set beside HF_HUB_OFFLINE where hfagent set it, so that the Hub is asked again later."""
 
 
-def plan_goal(goal: str, flags: Flags, settings: Settings, *, capped: bool = True) -> Plan:
-    """The plan for a goal, complete and with a token of its own; nothing is fetched or launched.
+def plan_goal(goal: str, flags: Flags, settings: Settings, *, capped: bool = True) -> Plan | Pipeline:
+    """The plan for a goal, complete and with a token of its own, or the pipeline for one of several stages; nothing is
+    fetched or launched.
 
     A goal that no pattern understands is put into words by the model that plans, where there is one. Jobs that cost
     money are refused without a budget unless that is not asked for (`capped`).
@@ -56,8 +62,8 @@ def plan_goal(goal: str, flags: Flags, settings: Settings, *, capped: bool = Tru
     return plan
 
 
-def estimate_goal(goal: str, flags: Flags, settings: Settings) -> "Estimate":
-    """What a goal would take and cost; nothing is launched, and no budget is asked for.
+def estimate_goal(goal: str, flags: Flags, settings: Settings) -> "tuple[Estimate, ...]":
+    """What a goal would take and cost, stage by stage; nothing is launched, and no budget is asked for.
 
     Raises:
         UsageError: as for `plan_goal`.
@@ -66,13 +72,14 @@ def estimate_goal(goal: str, flags: Flags, settings: Settings) -> "Estimate":
     from hfagent.tools import hub_hardware
     from hfagent.tools.sources import rough_size
 
-    plan = plan_goal(goal, flags, settings, capped=False)
-    size = rough_size(plan.dataset)
-    if plan.backend != "hf":
-        return price(plan, size, None)
-    token, model = _token(settings), plan.model
+    planned = plan_goal(goal, flags, settings, capped=False)
+    plans = planned.stages if isinstance(planned, Pipeline) else (planned,)
+    if plans[0].backend != "hf":
+        return tuple(price(plan, rough_size(plan.dataset), None) for plan in plans)
+    token, model = _token(settings), plans[0].model
     vocabulary = hub_hardware.vocabulary(model.id, model.revision, token)
-    return price(plan, size, hub_hardware.hardware(token), vocab_size=vocabulary)
+    hardware = hub_hardware.hardware(token)
+    return tuple(price(plan, rough_size(plan.dataset), hardware, vocab_size=vocabulary) for plan in plans)
 
 
 def _token(settings: Settings) -> str | None:
@@ -84,7 +91,7 @@ def _on(settings: Settings, goal: str) -> Settings:
     return settings if backend(goal, settings) == settings.backend else settings.model_copy(update={"backend": "hf"})
 
 
-def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Plan:
+def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Plan | Pipeline:
     from hfagent.agent.goal import parse_goal
     from hfagent.agent.recipes import load
     from hfagent.tools.benchmarks import names
@@ -97,21 +104,54 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
     here = Surroundings(hub=hub_answers(), gpu=wiring.has_gpu(settings), benchmarks=names(), taken=taken)
     if here.hub and backend(goal, settings) == "hf":
         here = here.model_copy(update=_rented(settings, hints, flags, recipe))
-    plan = make_plan(goal, hints=hints, flags=flags, recipe=recipe, settings=settings, here=here, capped=capped)
-    plan = _pinned(plan, hub=here.hub)
-    require_model(plan.model, hub=here.hub)
-    require_dataset(plan.dataset, hub=here.hub)
-    return plan.model_copy(update={"token": secrets.token_hex(2)} | owner(plan, settings))
+    methods = asked_methods(flags, hints)
+    single = len(methods) == 1
+    plans = [
+        _pinned(
+            make_plan(
+                goal, method=method, hints=hints, flags=said, recipe=recipe, settings=settings, here=here, capped=capped
+            ),
+            hub=here.hub,
+            asked=flags.guards,
+        )
+        for method, said in zip(methods, [flags] if single else stage_flags(flags, methods), strict=True)
+    ]
+    require_model(plans[0].model, hub=here.hub)
+    for dataset in dict.fromkeys(plan.dataset for plan in plans):
+        require_dataset(dataset, hub=here.hub)
+    own = {"token": secrets.token_hex(2)} | owner(plans[0], settings)
+    plans = [plan.model_copy(update=own) for plan in plans]
+    return plans[0] if single else make_pipeline(goal, plans, flags, taken)
 
 
-def _pinned(plan: Plan, *, hub: bool) -> Plan:
-    """With benchmarks whose content is fixed, and notes about them."""
+def _pinned(plan: Plan, *, hub: bool, asked: Sequence[str]) -> Plan:
+    """With benchmarks whose content is fixed, and notes about them; a guard that nobody `asked` for may be left out."""
+    search, *notes = _had(plan, plan.search, hub=hub)
+    confirm, *further = _had(plan, plan.confirm, hub=hub)
+    notes, guards = [*notes, *further], []
+    for wanted in plan.guards:
+        try:
+            guard, *further = _had(plan, wanted, hub=hub)
+        except (UsageError, PackageMissing) as error:
+            if wanted.name in asked:
+                raise
+            notes.append(f"the guard {wanted.name} is left out: {error}")
+            continue
+        guards.append(guard)
+        notes += further
+    told = tuple(dict.fromkeys(note for note in notes if note is not None))
+    changes = {"search": search, "confirm": confirm, "guards": tuple(guards), "notes": (*plan.notes, *told)}
+    return plan.model_copy(update=changes)
+
+
+def _had(plan: Plan, benchmark: BenchmarkRef, *, hub: bool) -> tuple[BenchmarkRef, str | None]:
+    """The benchmark with its content fixed and what is to be known of it, if it can be evaluated where jobs run."""
     from hfagent.tools.benchmarks import pinned
+    from hfagent.tools.script_command import require_further
 
-    found = {name: pinned(getattr(plan, name), hub=hub) for name in ("search", "confirm")}
-    notes = dict.fromkeys(note for _, note in found.values() if note is not None)
-    changes = {name: benchmark for name, (benchmark, _) in found.items()}
-    return plan.model_copy(update={**changes, "notes": (*plan.notes, *notes)})
+    if plan.backend != "hf":
+        require_further(Path(__file__).parents[1] / "job_templates" / TEMPLATES["evaluate"], [benchmark.name])
+    return pinned(benchmark, hub=hub)
 
 
 def owner(plan: Plan, settings: Settings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfagent.agent import lines
 from hfagent.agent import report_facts as facts
 from hfagent.agent.markdown import plain
 from hfagent.agent.records import ProblemSet, Score
@@ -28,7 +29,7 @@ MARKED_POINTS = 60
 # Okabe & Ito's palette: told apart by all common kinds of colour vision; grey is the base model's.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-_LOSS_UNITS = {"sft": "nats a token", "dpo": "nats a pair"}
+_LABELS = {"sft": "loss (nats a token)", "dpo": "loss (nats a pair)", "grpo": "reward"}
 _BASE_COLOUR = "#555555"
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "hfagent",
@@ -91,10 +92,10 @@ def update(state: State, folder: Path) -> list[str]:
         OSError: the folder cannot be written.
     """
     curves, panels = loss_curves(state), score_panels(state)
-    unit = _LOSS_UNITS.get(state.plan.method)
+    label = _LABELS.get(state.plan.method, "loss")
     names = []
     if curves:
-        _refresh(folder / "loss.svg", (curves, unit), lambda: draw_loss(curves, unit=unit))
+        _refresh(folder / "loss.svg", (curves, label), lambda: draw_loss(curves, label=label))
         names.append("loss.svg")
     if panels:
         _refresh(folder / "scores.svg", panels, lambda: draw_scores(panels))
@@ -107,14 +108,16 @@ def loss_curves(state: State) -> tuple[Curve, ...]:
     curves: list[Curve] = []
     trains: dict[str, tuple[tuple[int, float], ...]] = {}
     for number, run in enumerate(state.trained):
-        train = _series(run, "train/loss")
+        metric = lines.curve(state.plan.method)
+        train = _series(run, metric)
         if run.last.open:
             train = train[: _drawn(len(train))]
         if not train:
             continue
         trains[run.spec.name] = train
         before = [point for point in trains.get(run.spec.parent or "", ()) if point[0] < train[0][0]][-1:]
-        seen = tuple(point for point in _series(run, "eval/loss") if point[0] <= train[-1][0])
+        held_out = _series(run, metric.replace("train/", "eval/"))
+        seen = tuple(point for point in held_out if point[0] <= train[-1][0])
         curves.append(Curve(run.spec.name, run.spec.parent, number, (*before, *train), len(before), seen))
     return tuple(curves)
 
@@ -134,8 +137,8 @@ def score_panels(state: State) -> tuple[Panel, ...]:
     return tuple(panels)
 
 
-def draw_loss(curves: Sequence[Curve], *, unit: str | None) -> "Figure":
-    """Loss against step, one line a run; evaluation losses as hollow marks in the run's colour."""
+def draw_loss(curves: Sequence[Curve], *, label: str) -> "Figure":
+    """Loss, or GRPO's reward, against step, one line a run; that of held-out rows as hollow marks in its colour."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -158,7 +161,7 @@ def draw_loss(curves: Sequence[Curve], *, unit: str | None) -> "Figure":
                 markeredgecolor=colour, markeredgewidth=1.5, zorder=3, label=_label(f"{curve.run}, held-out rows"),
             )  # fmt: skip
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss" if unit is None else f"loss ({unit})")
+    axes.set_ylabel(label)
     if axes.get_ylim()[0] > 0:
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

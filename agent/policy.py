@@ -3,11 +3,11 @@
 from datetime import datetime
 from itertools import takewhile
 
-from hfagent.agent import release, thresholds
+from hfagent.agent import data_rules, guards, release, thresholds
 from hfagent.agent.control import Request
 from hfagent.agent.envelope import check_envelope
 from hfagent.agent.proposals import evaluate_run, extend_run, restart_run
-from hfagent.agent.records import Decision, ProblemSet, Refusal, RunSpec
+from hfagent.agent.records import RELEASE, Decision, ProblemSet, Refusal, RunSpec
 from hfagent.agent.runs import Run
 from hfagent.agent.setback import setback
 from hfagent.agent.state import State, root_name
@@ -24,16 +24,13 @@ def check_launch(state: State, spec: RunSpec, now: datetime) -> Refusal | None:
     return None
 
 
-def check_firewall(state: State) -> Refusal | None:
-    """Whether the training rows can be compared with the benchmarks now."""
-    why = None
-    if state.ended is not None:
-        why = f"the project is {state.ended.state}"
-    elif state.dataset is None or state.data_path is None:
-        why = "the dataset is not checked: check_dataset first"
-    elif state.contamination is not None and not uncleaned(state):
-        why = f"already checked: {state.contamination.verdict}"
-    return None if why is None else Refusal(what="check for contamination", why=why)
+def next_guard(state: State, now: datetime) -> RunSpec | None:
+    """The next evaluation on a guard; one that failed, was vetoed or does not fit any more is left out."""
+    for spec in guards.due(state):
+        refused = check_duplicate(state, spec, now) or check_envelope(state, spec, now)
+        if refused is None and spec.name not in state.wishes.vetoed:
+            return spec
+    return None
 
 
 def check_decide(state: State, run: str, now: datetime) -> Refusal | None:
@@ -159,7 +156,7 @@ def _due(state: State, run: Run, decision: Decision | None) -> RunSpec | None:
 
 
 def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
-    if state.ended is not None and spec.kind != "export":
+    if state.ended is not None and spec.kind not in RELEASE:
         return f"the project is {state.ended.state}"
     if not state.confirmed:
         return "the plan is not confirmed"
@@ -167,10 +164,10 @@ def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
         return why
     if state.dataset is None:
         return "the dataset is not checked"
-    if state.dataset.methods[state.plan.method].verdict == "INCOMPATIBLE":
-        return f"the dataset is incompatible with {state.plan.method}"
+    if (why := data_rules.flaw(state)) is not None or (why := data_rules.out_of_order(state, spec)) is not None:
+        return why
     if spec.kind in ("train", "smoke"):
-        why = contaminated(state)
+        why = data_rules.contaminated(state)
         if why is not None:
             return why
     if state.open_attempts:
@@ -226,24 +223,6 @@ def unsteady(state: State) -> str | None:
     )
 
 
-def uncleaned(state: State) -> bool:
-    """Whether rows that hold benchmark problems are known and are still to be left out, e.g. after a crash."""
-    found = state.contamination is not None and state.contamination.verdict == "contaminated"
-    return found and state.plan.contaminated_rows == "drop" and not state.data_cleaned
-
-
-def contaminated(state: State) -> str | None:
-    """Why nothing may be trained on this data; None once it is known to be free of benchmark problems."""
-    report = state.contamination
-    if report is None:
-        return "the training rows were not compared with the benchmark problems: check_contamination first"
-    if report.verdict == "denied":
-        return f"{report.dataset} is known to hold the benchmark: choose another dataset"
-    if report.verdict == "contaminated" and not state.data_cleaned:
-        return f"{len(report.flagged)} of {report.rows} training rows hold benchmark problems"
-    return None
-
-
 def check_duplicate(state: State, spec: RunSpec, now: datetime) -> str | None:
     """Why a run cannot be started again; None while it can."""
     run = state.runs.get(spec.name)
@@ -263,7 +242,7 @@ def _check_order(state: State, spec: RunSpec, now: datetime) -> str | None:
         return _check_train(state, spec)
     if spec.kind == "evaluate":
         return _check_evaluate(state, spec)
-    return release.check(state, spec) if spec.kind in ("export", "verify", "publish") else None
+    return release.check(state, spec) if spec.kind in RELEASE else None
 
 
 def _check_train(state: State, spec: RunSpec) -> str | None:
@@ -300,6 +279,9 @@ def _check_evaluate(state: State, spec: RunSpec) -> str | None:
         return "no run was kept: there is nothing to confirm"
     if spec.repeat and state.scored(None, "search") is None:
         return "the base model has no score on the search set: baseline first"
+    if spec.guard is not None:
+        known = [due.name for due in guards.due(state)]
+        return None if spec.name in known else f"due on the guards is {', '.join(known) or 'nothing, before a verdict'}"
     if spec.set == "confirm":
         chosen = state.kept
         if chosen is None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from hfagent.agent.guards import guard_run
 from hfagent.agent.records import ProblemSet, Record, Refusal, RunSpec, TrainConfig
 from hfagent.agent.state import State, root_name
 
@@ -19,6 +20,11 @@ class Move(Record):
 def smoke_run(state: State, why: str) -> RunSpec:
     """The same template with the same configuration, for a few steps."""
     return RunSpec(name="smoke", kind="smoke", why=why, train=state.plan.train)
+
+
+def data_run(why: str) -> RunSpec:
+    """The model answers the dataset's prompts, and what its answers are worth becomes the training data."""
+    return RunSpec(name="data", kind="generate", why=why)
 
 
 def train_run(state: State, why: str, hypothesis: str | None = None) -> RunSpec | Refusal:
@@ -90,6 +96,8 @@ def spec_of(state: State, move: Move) -> RunSpec | Refusal:
     match move.tool, args.get("what"):
         case "launch", "smoke":
             return smoke_run(state, args["why"])
+        case "launch", "data":
+            return data_run(args["why"])
         case "launch", "train":
             return _retried(state) or train_run(state, args["why"], args["hypothesis"])
         case "evaluate", _:
@@ -109,6 +117,11 @@ def _evaluation(state: State, args: dict[str, Any]) -> RunSpec | Refusal:
     if subject is not None and subject not in state.runs:
         known = ", ".join(run.spec.name for run in state.trained[-12:]) or "none"
         return Refusal(what=f"evaluate {subject}", why=f"no run {subject!r}; there are {known}")
+    if (name := args.get("guard")) is not None:
+        guards = [guard.name for guard in state.plan.guards]
+        if name not in guards:
+            return Refusal(what=f"evaluate {name}", why=f"no guard {name!r}; there are {', '.join(guards) or 'none'}")
+        return guard_run(name, subject, args["why"])
     if not args.get("repeat"):
         return evaluate_run(state, subject, args["set"], args["why"])
     if (subject, args["set"]) != (None, "search"):

@@ -7,52 +7,23 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hfagent.agent.record import Record as Record
+from hfagent.agent.refs import BenchmarkRef as BenchmarkRef
+from hfagent.agent.refs import DatasetRef as DatasetRef
+from hfagent.agent.refs import ModelRef as ModelRef
+from hfagent.agent.refs import ProblemSet as ProblemSet
 from hfagent.agent.train_config import Method as Method
 from hfagent.agent.train_config import TrainConfig as TrainConfig
 
 RunKind = Literal["train", "evaluate", "smoke", "export", "verify", "publish", "generate"]
 """`generate` has the current model write its own training data, by `make_data.py`."""
+RELEASE: frozenset[RunKind] = frozenset({"export", "verify", "publish"})
+"""What is made of the kept model, and where it goes."""
 JobStage = Literal["SCHEDULING", "RUNNING", "COMPLETED", "CANCELED", "ERROR", "DELETED"]
 """Names of `huggingface_hub.JobStage`; the last four are terminal."""
 TaskArea = Literal["code", "math", "instruction-following"]
-ProblemSet = Literal["search", "confirm"]
 Action = Literal["extend", "change", "keep", "discard", "stop"]
 
 TERMINAL_STAGES: frozenset[JobStage] = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
-
-
-class ModelRef(Record):
-    """A base model: a Hub id, a local folder, or an embedded one."""
-
-    id: str
-    """`org/name`, a path, or `embedded:<name>`."""
-    revision: str | None = None
-    parameters: int | None = None
-    """Number of weights; None while unknown."""
-
-
-class DatasetRef(Record):
-    """A dataset: a Hub id, a local file or folder, or an embedded one."""
-
-    id: str
-    """`org/name`, a path, or `embedded:<name>`."""
-    config: str | None = None
-    split: str = "train"
-
-
-class BenchmarkRef(Record):
-    """Problems to be solved: a benchmark's name, which set of it, and how many."""
-
-    name: str
-    set: ProblemSet
-    n: int | None = Field(default=None, ge=1)
-    """Problems drawn; None means all of them."""
-    seed: int = 0
-    """Seed of a procedural benchmark's draw; ignored by a fixed one."""
-    revision: str | None = None
-    """Commit of the Hub dataset that the problems are rows of, or hash of the person's own file; None without."""
-    path: str | None = None
-    """The person's own file of problems; None for a benchmark that is known by its name."""
 
 
 class EvalConfig(Record):
@@ -76,6 +47,18 @@ class Export(Record):
     public: bool = False
     anyway: bool = False
     """Pushed also without a confirmed gain; the card says so."""
+    judged: str | None = None
+    """What the card says of the model, where the claim of a pipeline lets it be pushed and not the project's own."""
+
+
+class Generation(Record):
+    """How a model makes its own training data (`make_data.py`)."""
+
+    n: int = Field(ge=1)
+    """Prompts."""
+    num_samples: int = Field(ge=1)
+    """Completions of a prompt."""
+    temperature: float = Field(gt=0)
 
 
 class RunSpec(Record):
@@ -90,6 +73,8 @@ class RunSpec(Record):
     subject: str | None = None
     """Evaluations: the training run whose model is evaluated; None for the base model."""
     set: ProblemSet | None = None
+    guard: str | None = None
+    """Evaluations: the plan's guard that is asked in place of a set."""
     parent: str | None = None
     """Training: the run that this one extends."""
     instead_of: str | None = None
@@ -108,6 +93,21 @@ class RunSpec(Record):
     """Verify: the file that is asked the problems of the confirm set."""
 
 
+class StageOf(Record):
+    """Where a project stands in a pipeline: several trainings one after the other, each on the model of the last."""
+
+    pipeline: str
+    """Its project."""
+    number: int = Field(ge=1)
+    of: int = Field(ge=2)
+    base: ModelRef
+    """The model that the pipeline began with, whose tokenizer all stages share."""
+    before: tuple[str, ...] = ()
+    """What came of each earlier stage, in a sentence."""
+    export: Export | None = None
+    """What is made of the last model at the end; money and time for it are kept free in each stage."""
+
+
 class Plan(Record):
     """What will be done for a goal, complete before anything is launched."""
 
@@ -121,6 +121,8 @@ class Plan(Record):
     dataset: DatasetRef
     search: BenchmarkRef
     confirm: BenchmarkRef
+    guards: tuple[BenchmarkRef, ...] = ()
+    """Abilities that must not be lost: the base model and the kept one are asked after the confirmation."""
     train: TrainConfig
     evaluation: EvalConfig
     backend: str
@@ -150,12 +152,15 @@ class Plan(Record):
     """What becomes of training rows that hold benchmark problems: left out, or nothing is trained."""
     export: Export | None = None
     """What becomes of the kept model at the end; None leaves the adapter."""
+    generation: Generation | None = None
+    """How training data are made where the dataset has none for the method; None makes none."""
     approve_runs: bool = False
     """Each training run waits for a person's yes."""
     unsafe_exec: bool = False
     """Generated code may run without a sandbox."""
     notes: tuple[str, ...] = ()
     """What a person should know before saying yes, e.g. that embedded data replaces the recipe's."""
+    stage: StageOf | None = None
 
     def decoding(self, problems: ProblemSet) -> EvalConfig:
         """How answers are generated on a set.

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from hfagent.agent import thresholds
 from hfagent.agent.desk import Desk
-from hfagent.agent.errors import HfagentError, UsageError
+from hfagent.agent.errors import HfagentError, PlanRejected, UsageError
 from hfagent.agent.events import PlanConfirmed, PlanMade
 from hfagent.agent.goal import parse_goal
 from hfagent.agent.ledger import open_ledger
@@ -32,6 +32,7 @@ from hfagent.agent.simulated_jobs import SimulatedJobs
 from hfagent.agent.simulated_ports import simulated_ports
 from hfagent.agent.simulated_scenario import Scenario, load
 from hfagent.agent.simulator import World
+from hfagent.agent.stages import asked_methods
 from hfagent.agent.state import State
 from hfagent.agent.stats import wilson
 
@@ -167,7 +168,10 @@ def simulated_plan(goal: str, scenario: Scenario) -> Plan:
     recipe = load_recipe(hints.task_area or "code")
     named = {recipe.search.name, recipe.confirm.name, *([hints.benchmark] if hints.benchmark else [])}
     here = Surroundings(hub=True, gpu=True, benchmarks=tuple(sorted(named)))
-    plan = make_plan(goal, hints=hints, flags=Flags(), recipe=recipe, settings=Settings(), here=here)
+    method, *more = asked_methods(Flags(), hints)
+    if more or method != "sft":
+        raise PlanRejected(f"a rehearsal of {' then '.join((method, *more))} is not available yet: rehearse sft alone")
+    plan = make_plan(goal, method=method, hints=hints, flags=Flags(), recipe=recipe, settings=Settings(), here=here)
     night = scenario.night
     return plan.model_copy(
         update={

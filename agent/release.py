@@ -64,7 +64,7 @@ def check(state: State, spec: RunSpec) -> str | None:
     export = spec.export
     if state.kept is None or spec.subject != state.kept:
         return "no run was kept: there is no model to export" if state.kept is None else f"{state.kept} was kept"
-    if export is not None and export.push is not None and not export.anyway:
+    if export is not None and export.push is not None and not export.anyway and export.judged is None:
         made = state.claim or claim(state)
         if made.label != "confirmed_better":
             return (

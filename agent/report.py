@@ -1,6 +1,6 @@
 """The report of a project: Markdown as a pure function of the state, and its file with the plots beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -50,15 +50,14 @@ def render(
         ["## Notes", "", "Text between the two markers in the source of this file is kept."],
     ]
     rest = [*(section(state, run, shown) for run in state.runs.values()), sections.experiment_evaluations(state)]
-    return f"{_joined(parts)}\n{NOTES_START}{notes}{NOTES_END}\n\n{_joined(rest)}"
+    return f"{joined(parts)}\n{NOTES_START}{notes}{NOTES_END}\n\n{joined(rest)}"
 
 
 def current(state: State, path: Path) -> str:
     """The report with the plots and the notes that lie at its path; nothing is written."""
     folder = path.with_suffix("")
-    notes = _notes(path.read_bytes()) if path.is_file() else None
-    text = EMPTY_NOTES if notes is None else notes.decode(errors="replace")
-    return render(state, plots=_links(folder, [name for name in _ALT if (folder / name).is_file()]), notes=text)
+    drawn = [name for name in _ALT if (folder / name).is_file()]
+    return render(state, plots=_links(folder, drawn), notes=kept_notes(path))
 
 
 def write(state: State, path: Path) -> None:
@@ -71,15 +70,31 @@ def write(state: State, path: Path) -> None:
         ReportError: the folder cannot be written.
     """
     folder = path.with_suffix("")
+
+    def rendered(notes: str) -> str:
+        return render(state, plots=_links(folder, drawings.update(state, folder)), notes=notes)
+
+    rewrite(path, rendered)
+
+
+def rewrite(path: Path, rendered: Callable[[str], str]) -> None:
+    """Bring a report's file up to date, its notes kept.
+
+    Args:
+        path: the file.
+        rendered: the text around these notes.
+
+    Raises:
+        ReportError: the folder cannot be written.
+    """
     try:
-        names = drawings.update(state, folder)
         old = path.read_bytes() if path.exists() else b""
         notes = _notes(old)
         if notes is None and old:
             path.replace(path.with_name(f"{path.name}.bak"))
         # Notes in another encoding than UTF-8 pass through unchanged.
         text = EMPTY_NOTES if notes is None else notes.decode(errors="surrogateescape")
-        new = render(state, plots=_links(folder, names), notes=text).encode(errors="surrogateescape")
+        new = rendered(text).encode(errors="surrogateescape")
         if new != old:
             drawings.replace_file(path, new)
     except OSError as error:
@@ -87,6 +102,12 @@ def write(state: State, path: Path) -> None:
         raise ReportError(
             f"cannot write the report {str(path)!r}: {why}; free the disk or choose another --reports-dir"
         ) from error
+
+
+def kept_notes(path: Path) -> str:
+    """What people wrote into a report."""
+    notes = _notes(path.read_bytes()) if path.is_file() else None
+    return EMPTY_NOTES if notes is None else notes.decode(errors="replace")
 
 
 def _links(folder: Path, names: Sequence[str]) -> list[str]:
@@ -109,6 +130,6 @@ def _notes(content: bytes) -> bytes | None:
     return content[start + len(NOTES_START) : end]
 
 
-def _joined(parts: Sequence[Sequence[str]]) -> str:
+def joined(parts: Sequence[Sequence[str]]) -> str:
     """Sections one blank line apart; sections without lines left out."""
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"

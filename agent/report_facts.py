@@ -7,6 +7,7 @@ from datetime import datetime
 from statistics import stdev
 from typing import Any
 
+from hfagent.agent import guards
 from hfagent.agent.records import BenchmarkRef, Score, TrainConfig
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
@@ -45,7 +46,12 @@ def benchmark(state: State, run: Run) -> BenchmarkRef:
     """The problems of an evaluation run: those that it was scored on, else the plan's."""
     if run.score is not None:
         return run.score.benchmark
-    return state.plan.confirm if run.spec.set == "confirm" else state.plan.search
+    return guards.benchmark(state.plan, run.spec)
+
+
+def asked(run: Run) -> str:
+    """Which set of a benchmark an evaluation asked, or that it was a guard."""
+    return "guard" if run.spec.guard is not None else str(run.spec.set)
 
 
 def against_base(state: State, run: Run) -> Verdict | None:

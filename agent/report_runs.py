@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hfagent.agent import jobs
+from hfagent.agent import guards, jobs
 from hfagent.agent import report_facts as facts
 from hfagent.agent.lines import progress, steps_planned
 from hfagent.agent.markdown import NONE, TBD, code, dollars, duration, link, prose, table, utc, value
@@ -45,6 +45,18 @@ _TRAIN_RESULTS = (
     ("Checkpoint before the decay", "stable_checkpoint"),
 )
 """What a training job reports: label, name in its result."""
+_MADE_RESULTS = (
+    ("Prompts", "prompts"),
+    ("Answers", "samples"),
+    ("Answers that pass", "passed"),
+    ("Rows", "rows"),
+    ("Rows from the dataset's own solutions", "from_solutions"),
+    ("Prompts whose answers are worth the same", "equal"),
+    ("Mean reward", "mean_reward"),
+    ("Dataset", "dataset"),
+    ("Recipe", "recipe"),
+)
+"""What a job reports that made training data."""
 
 
 def section(state: State, run: Run, tracker_url: TrackerUrl) -> list[str]:
@@ -164,6 +176,11 @@ def _status(state: State, run: Run) -> list[str]:
         rows.append(["Progress", prose(progress(run, state))])
     due = run.spec.kind == "train"
     rows += [[label, _reported(run, name)] for label, name in _TRAIN_RESULTS if due or name in run.result]
+    if run.spec.kind == "generate":
+        rows += [[label, _reported(run, name)] for label, name in _MADE_RESULTS]
+    measures = run.result.get("measures")
+    for name, number in measures.items() if isinstance(measures, dict) else ():
+        rows.append([prose(str(name)), value(number)])
     if due:
         rows.append(["Decision", decision_words(state, run.spec.name)])
     lines = table(("Status", "Value"), rows)
@@ -174,7 +191,7 @@ def _status(state: State, run: Run) -> list[str]:
 
 
 def _evaluated(state: State, run: Run) -> list[list[str]]:
-    how = state.plan.decoding(run.spec.set or "confirm")
+    how = guards.decoding(state.plan, run.spec)
     answers = [
         f"{how.num_samples} a problem",
         f"temperature {value(how.temperature)}",
@@ -184,7 +201,7 @@ def _evaluated(state: State, run: Run) -> list[list[str]]:
     ]
     return [
         ["Model", model_of(state, run.spec.subject)],
-        ["Benchmark (set)", f"{problems(facts.benchmark(state, run))} ({run.spec.set})"],
+        ["Benchmark (set)", f"{problems(facts.benchmark(state, run))} ({facts.asked(run)})"],
         ["Answers", ", ".join(answers)],
     ]
 
@@ -244,7 +261,7 @@ def _evaluations(state: State, run: Run) -> list[str]:
 
 
 def _score_row(state: State, run: Run) -> list[str]:
-    where = f"{code(facts.benchmark(state, run).name)} ({run.spec.set})"
+    where = f"{code(facts.benchmark(state, run).name)} ({facts.asked(run)})"
     if run.score is None:
         return [where, score(run), NONE, gain(state, run), NONE, NONE, NONE]
     return [

@@ -52,7 +52,7 @@ from hfagent.agent.report_words import (
 )
 from hfagent.agent.runs import Comparison, Run, Taken
 from hfagent.agent.state import State, root_name
-from hfagent.agent.upkeep_facts import ClockJumped, LineTorn
+from hfagent.agent.upkeep_facts import ClockJumped, LimitNear, LineTorn, OrphanFound
 from hfagent.agent.verdict import sentence
 
 SHOWN_ROWS = 20
@@ -86,6 +86,7 @@ def used(state: State) -> list[str]:
 def dataset_check(state: State) -> list[str]:
     """What the dataset check found, and the mapping where one was applied."""
     lines = ["## Dataset check", ""]
+    lines += _made(state)
     report = state.dataset
     if report is None:
         return [*lines, TBD if state.ended is None else "The dataset was not checked."]
@@ -100,6 +101,20 @@ def dataset_check(state: State) -> list[str]:
         mapping = fenced(check.mapping.model_dump_json(exclude_defaults=True), language="json")
         lines += ["", f"Rows are rewritten for {state.plan.method.upper()} by this mapping:", "", *mapping]
     return lines
+
+
+def _made(state: State) -> list[str]:
+    """Where the model has made the data itself: why, and of what."""
+    if state.source is None:
+        return []
+    check, run = state.source.methods[state.plan.method], state.runs["data"]
+    return [
+        f"{dataset(state)} has nothing to train {state.plan.method.upper()} on: {prose(check.reason)}. So the base "
+        f"model answered its prompts, and the data were made of what the answers are worth (run {code('data')}): "
+        f"{value(run.result.get('passed'))} of {value(run.result.get('samples'))} answers to "
+        f"{value(run.result.get('prompts'))} prompts passed. What follows is about the data that were made.",
+        "",
+    ]
 
 
 def firewall(state: State) -> list[str]:
@@ -195,6 +210,12 @@ def _incident_row(state: State, event: Event) -> list[str]:  # noqa: C901 - one 
             return ["crashed", NONE, NONE, prose(error), NONE]
         case BackendLost(error=error):
             return ["backend away", NONE, NONE, f"{prose(error)}; its jobs go on, their money stays held", NONE]
+        case LimitNear(limit=limit, share=share):
+            reason = f"{share:.0%} of the {limit} is {'spent or held' if limit == 'budget' else 'used'}"
+            return ["limit near", NONE, NONE, reason, NONE]
+        case OrphanFound(key=key, url=url):
+            reason = f"{link('a job', url)} of this project that its ledger knows nothing of was ended"
+            return ["orphan", code(key), NONE, reason, NONE]
         case ClockJumped(seconds=seconds):
             reason = f"the clock of this machine went {duration(abs(seconds))} {'forward' if seconds > 0 else 'back'}"
             return ["clock", NONE, NONE, f"{reason}, or it slept; jobs are watched by what passed for them", NONE]
@@ -237,7 +258,7 @@ def _run_row(state: State, run: Run) -> list[str]:
     ]
     if run.spec.kind != "evaluate":
         return [name, run.spec.kind, NONE, NONE, NONE, NONE, *end]
-    problem_set = f"{code(facts.benchmark(state, run).name)} ({run.spec.set})"
+    problem_set = f"{code(facts.benchmark(state, run).name)} ({facts.asked(run)})"
     number = str(run.score.n) if run.score is not None else NONE
     return [name, run.spec.kind, problem_set, score(run), number, gain(state, run), *end]
 
@@ -246,7 +267,7 @@ def _evaluation_row(state: State, run: Run) -> list[str]:
     subject = run.spec.subject
     who = "Base model" if subject is None else code(subject)
     job = link(code(run.last.job_id or run.spec.name), run.last.url) if run.last.url else TBD if run.last.open else NONE
-    where = f"{problems(facts.benchmark(state, run))} ({run.spec.set})"
+    where = f"{problems(facts.benchmark(state, run))} ({facts.asked(run)})"
     return [who, where, score(run), job, model_of(state, subject)]
 
 

@@ -2,9 +2,24 @@
 
 import json
 
+from hfagent.agent import guards
 from hfagent.agent import report_facts as facts
 from hfagent.agent.loading import kept_adapter
-from hfagent.agent.markdown import NONE, code, dollars, duration, fenced, link, plain, prose, table, times, utc, value
+from hfagent.agent.markdown import (
+    NONE,
+    code,
+    dollars,
+    duration,
+    fenced,
+    link,
+    path,
+    plain,
+    prose,
+    table,
+    times,
+    utc,
+    value,
+)
 from hfagent.agent.report_words import STAGE_WORDS, points, score
 from hfagent.agent.runs import Comparison
 from hfagent.agent.state import State
@@ -25,6 +40,11 @@ def title(state: State) -> list[str]:
     lines = [f"# {prose(state.plan.goal, limit=TITLE_CHARACTERS)}", "", f"**State:** {_state(state)}"]
     if len(plain(state.plan.goal)) > TITLE_CHARACTERS:
         lines += ["", f"**Goal:** {prose(state.plan.goal, limit=4000)}"]
+    stage = state.plan.stage
+    if stage is not None:
+        pipeline = f"[{plain(stage.pipeline)}]({path(f'{stage.pipeline}.md')})"
+        lines += ["", f"**Stage** {stage.number} of {stage.of} of the pipeline {pipeline}"]
+        lines += [f"- {prose(line)}" for line in stage.before]
     return lines
 
 
@@ -49,8 +69,9 @@ def _state(state: State) -> str:
 def _verdict(state: State) -> str:
     confirmed = headline(state)
     if confirmed is not None:
-        run = code(state.kept or "")
-        return f"**{_VERDICT_WORDS[confirmed.label]}** {run}: {prose(sentence(confirmed, metric=facts.metric(state)))}"
+        run, lost = code(state.kept or ""), guards.warning(state)
+        said = prose(sentence(confirmed, metric=facts.metric(state)))
+        return f"**{_VERDICT_WORDS[confirmed.label]}** {run}: {said}" + (f"; **{prose(lost)}**" if lost else "")
     best = _best_on_search(state)
     if best is not None:
         found = best.fact.verdict
@@ -87,6 +108,7 @@ def _verdict_facts(state: State) -> list[list[str]]:
     return [
         *_interval_facts(headline(state)),
         *_claim_facts(state),
+        *_guard_facts(state),
         ["Training runs tried", f"{len(trained)}" + (f", {extended} of them an extension" if extended else "")],
         ["Looks at the confirm set", _looks(state)],
         ["Started", utc(state.started_at)],
@@ -120,6 +142,13 @@ def _claim_facts(state: State) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _guard_facts(state: State) -> list[list[str]]:
+    """What was found on each ability that must not be lost; nothing before there is a model to ask."""
+    if headline(state) is None:
+        return []
+    return [[f"Guard {code(name)}", prose(guards.words(found))] for name, found in guards.verdicts(state).items()]
 
 
 def _looks(state: State) -> str:

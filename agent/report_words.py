@@ -4,7 +4,7 @@ import re
 
 from hfagent.agent import report_facts as facts
 from hfagent.agent.markdown import NONE, TBD, code, link, plain, prose, utc
-from hfagent.agent.records import BenchmarkRef
+from hfagent.agent.records import BenchmarkRef, DatasetRef, ModelRef
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 
@@ -33,7 +33,14 @@ _DATA_FILE = re.compile(r"\.(jsonl?|parquet|csv|gguf|safetensors)$")
 
 
 def hub_model(state: State) -> str | None:
-    """The base model's id on the Hub, that of the original for an embedded one; None where it is a folder."""
+    """The base model's id on the Hub, that of the original for an embedded one; None where it is a folder.
+
+    Of a stage it is the model that its pipeline began with.
+    """
+    stage = state.plan.stage
+    if stage is not None and state.plan.model.id != stage.base.id:
+        on_hub = stage.base.id if _on_hub(stage.base.id, None) else None
+        return EMBEDDED_MODELS.get(stage.base.id.removeprefix("embedded:"), on_hub)
     model = state.plan.model.id
     original = EMBEDDED_MODELS.get(model.removeprefix("embedded:")) if model.startswith("embedded:") else None
     return original or (model if _on_hub(model, state.model_path) else None)
@@ -46,20 +53,39 @@ def hub_dataset(state: State) -> str | None:
 
 
 def base_model(state: State) -> str:
-    """The base model, linked where it is on the Hub."""
-    model, on_hub = state.plan.model, hub_model(state)
-    if on_hub is None:
-        return code(model.id)
-    return _hub(model.id, revision=model.revision) if on_hub == model.id else f"{_hub(on_hub)} (embedded copy)"
+    """The base model, linked where it is on the Hub; of a stage also what it was made of."""
+    stage, model = state.plan.stage, state.plan.model
+    if stage is not None and model.id != stage.base.id:
+        return f"{code(model.id)}, made of {model_words(stage.base)} by earlier stages"
+    return model_words(model, prepared=state.model_path)
+
+
+def model_words(model: ModelRef, *, prepared: str | None = None) -> str:
+    """A model, linked where it is on the Hub.
+
+    Args:
+        model: as the plan names it.
+        prepared: what it was loaded as; None while unknown.
+    """
+    name = model.id.removeprefix("embedded:")
+    if name != model.id and name in EMBEDDED_MODELS:
+        return f"{_hub(EMBEDDED_MODELS[name])} (embedded copy)"
+    if _on_hub(model.id, prepared):
+        return _hub(model.id, revision=model.revision)
+    return code(model.id)
 
 
 def dataset(state: State) -> str:
     """The dataset with its config and split, linked where it is on the Hub."""
-    data = state.plan.dataset
+    return data_words(state.plan.dataset, prepared=state.data_source)
+
+
+def data_words(data: DatasetRef, *, prepared: str | None = None) -> str:
+    """A dataset; see `model_words`."""
     name = data.id.removeprefix("embedded:")
     if name != data.id and name in EMBEDDED_DATASETS:
         return f"{code(name)} (embedded)"
-    where = code(data.id) if hub_dataset(state) is None else _hub(data.id, kind="datasets/")
+    where = _hub(data.id, kind="datasets/") if _on_hub(data.id, prepared) else code(data.id)
     config = f"config {code(data.config)}, " if data.config else ""
     return f"{where} ({config}split {code(data.split)})"
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from hfagent.agent import envelope, policy, shipping, thresholds
+from hfagent.agent import data_rules, envelope, policy, shipping, thresholds
 from hfagent.agent.proposals import Move, spec_of
 from hfagent.agent.records import ProblemSet, Refusal, RunSpec
 from hfagent.agent.runs import Run
@@ -40,9 +40,8 @@ def _due(state: State, now: datetime) -> Move | None:
         return None
     if (why := policy.unsteady(state)) is not None:
         return _finish("failed", why)
-    check = state.dataset.methods[state.plan.method]
-    if check.verdict == "INCOMPATIBLE":
-        return _finish("failed", f"the dataset cannot train with {state.plan.method}: {check.reason}")
+    if (why := data_rules.flaw(state)) is not None:
+        return _finish("failed", why)
     searching = () if state.search_ended is not None else (_next_training, _next_trial)
     for step in (_next_preparation, *searching, _next_confirmation):
         move = step(state, now)
@@ -50,14 +49,14 @@ def _due(state: State, now: datetime) -> Move | None:
             move = _guarded(state, move, now)
             over = move.tool == "finish" and state.kept is not None and step is not _next_confirmation
             return _confirmed_first(state, move, now) if over else move
-    return _conclusion(state, now, over=search_over(state, now))
+    return _next_guard(state, now) or _conclusion(state, now, over=search_over(state, now))
 
 
 def _confirmed_first(state: State, end: Move, now: datetime) -> Move:
     """What cannot go on does not cost the confirmation of what was kept before."""
     move = _next_confirmation(state, now)
     if move is None:
-        return _conclusion(state, now, over=str(end.args["reason"]))
+        return _next_guard(state, now) or _conclusion(state, now, over=str(end.args["reason"]))
     move = _guarded(state, move, now)
     if move.tool != "finish":
         return move
@@ -95,9 +94,15 @@ def _trials_since_best(state: State) -> int:
 
 
 def _next_preparation(state: State, now: datetime) -> Move | None:
-    if state.contamination is None or policy.uncleaned(state):
+    if data_rules.due(state):
+        return _launch(
+            "data",
+            why=f"the dataset has nothing for {state.plan.method}, and prompts whose answers can be judged",
+            hypothesis="the model's own answers, judged, are what it can learn from",
+        )
+    if state.contamination is None or data_rules.uncleaned(state):
         return Move(tool="check_contamination")
-    why = policy.contaminated(state)
+    why = data_rules.contaminated(state)
     if why is not None:
         return _finish("failed", why)
     smoke = state.runs.get("smoke")
@@ -186,7 +191,8 @@ def _after_decision(state: State, name: str, now: datetime) -> Move | None:
     if decision is None or (decision.action == "extend" and policy.blocked_extension(state, name, now)):
         return Move(tool="decide", args={"run": name})
     if decision.action == "extend":
-        hypothesis = "more steps lower the loss, and the score follows"
+        aim = "raise the reward" if state.plan.method == "grpo" else "lower the loss"
+        hypothesis = f"more steps {aim}, and the score follows"
         return Move(tool="extend", args={"run": name, "hypothesis": hypothesis, "why": decision.reason})
     return None
 
@@ -223,6 +229,15 @@ def _next_confirmation(state: State, now: datetime) -> Move | None:
     if state.comparison(chosen, None, "confirm") is None:
         return Move(tool="compare", args={"run": chosen, "set": "confirm"})
     return None
+
+
+def _next_guard(state: State, now: datetime) -> Move | None:
+    """No guard that cannot be evaluated ends a night."""
+    spec = policy.next_guard(state, now)
+    if spec is None or policy.check_launch(state, spec, now) is not None:
+        return None
+    args = {"subject": spec.subject or "base", "set": "confirm", "guard": spec.guard, "why": spec.why}
+    return Move(tool="evaluate", args=args)
 
 
 def _conclusion(state: State, now: datetime, *, over: str | None) -> Move:

@@ -1,11 +1,12 @@
 """Runs, their jobs, and what was found about them, as far as a ledger tells. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from hfagent.agent.events import Compared, Flagged
+from hfagent.agent.growing import Growing
 from hfagent.agent.records import Decision, JobSpec, JobStage, MetricPoint, RunSpec, Score
 
 SIGNALED = 128
@@ -91,8 +92,8 @@ class Run:
 
     spec: RunSpec
     attempts: tuple[Attempt, ...]
-    points: tuple[MetricPoint, ...] = ()
-    progress: tuple[tuple[datetime, int], ...] = ()
+    points: Growing[MetricPoint] = field(default_factory=Growing)
+    progress: Growing[tuple[datetime, int]] = field(default_factory=Growing)
     """When new rows of the last attempt were seen, and the last step of each time."""
     flags: tuple[Flagged, ...] = ()
     """What watching the last attempt found."""

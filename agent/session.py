@@ -11,20 +11,24 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from hfagent.agent import estimate, policy, report, rules
+from hfagent.agent import data_rules, estimate, pipeline, policy, report, rules
 from hfagent.agent.desk import Desk
 from hfagent.agent.errors import ReportError, UsageError
 from hfagent.agent.events import Event, PlanConfirmed, PlanMade, Resumed
 from hfagent.agent.folding import fold
 from hfagent.agent.ledger import open_ledger, read
 from hfagent.agent.loop import look
+from hfagent.agent.pipeline_facts import Pipeline
+from hfagent.agent.pipeline_state import PipelineState
+from hfagent.agent.pipeline_state import fold as fold_pipeline
+from hfagent.agent.pipeline_views import expected_s
 from hfagent.agent.plan import Flags
 from hfagent.agent.planning import plan_goal
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Plan, Refusal
 from hfagent.agent.settings import Settings
 from hfagent.agent.summary import summary
-from hfagent.agent.wiring import Paths, as_planned, find_project, preflight, versions
+from hfagent.agent.wiring import Paths, as_planned, find_project, mailbox_of, preflight, versions
 
 
 class HandedOver(NamedTuple):
@@ -33,6 +37,16 @@ class HandedOver(NamedTuple):
     project: str
     pid: int
     log: Path
+
+
+class Offered(NamedTuple):
+    """A pipeline that was planned, and is to run in a process of its own."""
+
+    pipeline: Pipeline
+    state: PipelineState
+    paths: Paths
+    settings: Settings
+    started: bool = False
 
 
 class Session:
@@ -52,6 +66,8 @@ class Session:
         self._lock = threading.RLock()
         self._stack = ExitStack()
         self._open: tuple[Desk, Paths] | None = None
+        self.offered: Offered | None = None
+        """A pipeline that was planned here."""
         self._ended = threading.Event()
         self._trouble: Exception | None = None
 
@@ -65,7 +81,7 @@ class Session:
         with self._lock:
             desk, paths = self._held()
             if desk.state.confirmed and desk.state.ended is None:
-                look(desk, paths.mailbox(self._begun(desk).state_dir))
+                look(desk, mailbox_of(paths, self._begun(desk), desk.state.plan))
             yield desk
 
     def plan(self, goal: str, flags: Flags, **limits: Any) -> dict[str, Any]:
@@ -80,6 +96,8 @@ class Session:
             self._require_none()
             settings = self.settings.model_copy(update=_checked({k: v for k, v in limits.items() if v is not None}))
             made = plan_goal(goal, flags, settings)
+            if isinstance(made, Pipeline):
+                return self._offer(made, settings)
             settings = as_planned(settings, made)
             if made.backend != "local":
                 preflight(settings, made)
@@ -106,12 +124,13 @@ class Session:
     def start(self) -> dict[str, Any]:
         """Confirm the plan; from here on jobs may start."""
         with self._lock:
+            if self.offered is not None:
+                return self._start_offered(self.offered)
             desk, _ = self._held()
             if desk.state.confirmed:
                 raise UsageError(f"the project {desk.state.plan.project!r} is confirmed already")
-            check = desk.state.dataset.methods[desk.state.plan.method] if desk.state.dataset is not None else None
-            if check is None or check.verdict == "INCOMPATIBLE":
-                raise UsageError(f"the dataset cannot train: {check.reason if check else 'it is not checked'}")
+            if desk.state.dataset is None or (why := data_rules.flaw(desk.state)) is not None:
+                raise UsageError("the dataset is not checked" if desk.state.dataset is None else str(why))
             desk.append(PlanConfirmed(by="agent"))
             self._watch()
             return self.status()
@@ -121,9 +140,12 @@ class Session:
         with self._lock:
             self._require_none()
             paths = find_project(self.settings.reports_dir, project)
-            known = fold(read(paths.ledger))
+            events = read(paths.ledger)
+            known = fold(events)
             if known is None:
-                raise UsageError(f"the project {paths.project!r} has no plan yet")
+                stages = "has stages, which run unattended: open one of them, or hfagent resume goes on"
+                what = stages if fold_pipeline(events) is not None else "has no plan yet"
+                raise UsageError(f"the project {paths.project!r} {what}")
             desk = self._enter(paths, as_planned(self.settings, known.plan), fresh=None)
             if desk.state.ended is None and desk.state.confirmed:
                 desk.append(Resumed(pid=self._pid))
@@ -160,10 +182,15 @@ class Session:
             UsageError: there is nothing to go on with.
         """
         with self._lock:
-            desk, paths = self._held()
-            if not desk.state.confirmed or desk.state.ended is not None:
-                raise UsageError("there is nothing to hand over: the project is not started, or over")
-            settings = self._begun(desk)
+            if self.offered is not None:
+                settings, paths = self.offered.settings, self.offered.paths
+                if not self.offered.started:
+                    raise UsageError("there is nothing to hand over: the project is not started, or over")
+            else:
+                desk, paths = self._held()
+                if not desk.state.confirmed or desk.state.ended is not None:
+                    raise UsageError("there is nothing to hand over: the project is not started, or over")
+                settings = self._begun(desk)
             log = settings.state_dir / "nights" / f"{paths.project}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             self.close()
@@ -180,6 +207,11 @@ class Session:
     def close(self) -> str | None:
         """Let the project go; its jobs run on. Its name, or None where none was open."""
         with self._lock:
+            if self.offered is not None:
+                offered, self.offered = self.offered, None
+                if not offered.started:
+                    offered.paths.abandon()
+                return offered.paths.project
             name = None if self._open is None else self._open[0].state.plan.project
             unconfirmed = self._open if self._open is not None and not self._open[0].state.confirmed else None
             self._ended.set()
@@ -198,13 +230,42 @@ class Session:
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
             raise trouble
+        if self.offered is not None:
+            raise UsageError(
+                f"the project {self.offered.paths.project!r} has stages, which run unattended: start_night, then "
+                "hand_over"
+            )
         if self._open is None:
             raise UsageError("no project is open: call plan_night, or open_night for one that exists")
         return self._open
 
     def _require_none(self) -> None:
-        if self._open is not None:
-            raise UsageError(f"the project {self._open[0].state.plan.project!r} is open: close_night first")
+        open_ = self.offered.paths if self.offered is not None else self._open[1] if self._open is not None else None
+        if open_ is not None:
+            raise UsageError(f"the project {open_.project!r} is open: close_night first")
+
+    def _offer(self, made: Pipeline, settings: Settings) -> dict[str, Any]:
+        """Plan a pipeline: it runs in a process of its own, since nobody works its stages call by call."""
+        settings = as_planned(settings, made.stages[0])
+        if made.stages[0].backend == "hf":
+            for stage in made.stages:
+                preflight(settings, stage)
+        paths = Paths(settings.reports_dir, made.project)
+        state = pipeline.offer(made, self._ports(settings), settings)
+        self.offered = Offered(made, state, paths, settings)
+        return {
+            "project": made.project,
+            "stages": [stage.model_dump(mode="json", exclude_none=True) for stage in made.stages],
+            "estimate_s": round(expected_s(made, state)),
+            "next": "start, then hand_over: the stages run unattended; nothing is launched before",
+        }
+
+    def _start_offered(self, offered: "Offered") -> dict[str, Any]:
+        if offered.started:
+            raise UsageError(f"the project {offered.paths.project!r} is confirmed already")
+        pipeline.confirm(offered.paths, self._ports(offered.settings), offered.settings)
+        self.offered = offered._replace(started=True)
+        return {"project": offered.paths.project, "next": "hand_over"}
 
     def _enter(self, paths: Paths, settings: Settings, *, fresh: Plan | None) -> Desk:
         ports = self._ports(settings)
@@ -238,7 +299,7 @@ class Session:
                     return
                 desk, paths = self._open
                 try:
-                    look(desk, paths.mailbox(self._begun(desk).state_dir))
+                    look(desk, mailbox_of(paths, self._begun(desk), desk.state.plan))
                 except Exception as error:  # noqa: BLE001 - told at the next call; the next look may succeed
                     self._trouble = error
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from hfagent.agent import policy
-from hfagent.agent.records import Export, RunSpec
+from hfagent.agent.records import RELEASE, Export, RunSpec
 from hfagent.agent.release import confirmed_scores, may_leave, too_slow
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
@@ -40,7 +40,7 @@ def next_run(state: State, export: Export, now: datetime, *, since: datetime | N
 
 def newest(state: State) -> Run | None:
     """The run of the release that was begun last."""
-    runs = [run for run in state.runs.values() if run.spec.kind in ("export", "verify", "publish")]
+    runs = [run for run in state.runs.values() if run.spec.kind in RELEASE]
     return max(runs, key=lambda run: run.last.intended_at, default=None)
 
 

@@ -73,6 +73,10 @@ def space(plan: Plan) -> Space:
         Lever(name="weight_decay", low=0, high=max(0.3, train.weight_decay)),
         Lever(name="lora_dropout", low=0, high=max(0.1, train.lora_dropout)),
     ]
+    if train.beta is not None and plan.method in ("dpo", "kto"):
+        levers.append(Lever(name="beta", low=min(0.01, train.beta), high=max(0.5, train.beta)))
+    if train.temperature is not None:
+        levers.append(Lever(name="temperature", low=min(0.6, train.temperature), high=max(1.2, train.temperature)))
     return Space(plan=train, levers=tuple(levers))
 
 

@@ -7,9 +7,12 @@ from functools import cached_property
 
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.events import Event, LookTaken, NoiseMeasured, ProjectEnded, Proposed, Refused
+from hfagent.agent.growing import Growing, Layered
+from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.integrity import ContaminationReport
 from hfagent.agent.records import (
     Claim,
+    DatasetRef,
     Decision,
     Plan,
     ProblemSet,
@@ -35,9 +38,13 @@ class State:
     """Whether the path is a copy without the rows that hold benchmark problems."""
     data_source: str | None = None
     """The path before that: the Hub id of a dataset that is there."""
+    data_made: bool = False
+    """Whether the model has made the data itself."""
+    source: DatasetReport | None = None
+    """What was found about the plan's dataset, where the data that is trained on was made of its prompts."""
     dataset: DatasetReport | None = None
     contamination: ContaminationReport | None = None
-    runs: Mapping[str, Run] = field(default_factory=dict)
+    runs: Layered[Run] = field(default_factory=Layered)
     proposals: tuple[Proposed, ...] = ()
     """Sets of hyperparameters beyond the plan's own, oldest first."""
     harness: Mapping[ProblemSet, str] = field(default_factory=dict)
@@ -48,10 +55,11 @@ class State:
     """Why no further set of hyperparameters is tried, once the confirmation has begun."""
     noise: NoiseMeasured | None = None
     looks: tuple[LookTaken, ...] = ()
+    guards: tuple[GuardCompared, ...] = ()
     claim: Claim | None = None
     comparisons: tuple[Comparison, ...] = ()
     decisions: tuple[Taken, ...] = ()
-    incidents: tuple[Event, ...] = ()
+    incidents: Growing[Event] = field(default_factory=Growing)
     """What the decision log tells beside verdicts and decisions: refusals, flags, looks, resumes, crashes, ..."""
     wakes: int = 0
     tokens: int | None = None
@@ -66,10 +74,19 @@ class State:
     """Second jobs of a key, by their id."""
     backend_lost: str | None = None
     """Why the place where jobs run does not answer; None while it does."""
+    warned: frozenset[str] = frozenset()
+    """Limits that were told to be near."""
     crash: str | None = None
     """What ended the last process; None once the project was resumed."""
     ended: ProjectEnded | None = None
     ended_at: datetime | None = None
+
+    @property
+    def data(self) -> DatasetRef:
+        """What is trained on, where it can be read."""
+        if self.data_path is not None and (self.data_cleaned or self.data_made):
+            return DatasetRef(id=self.data_path)
+        return self.plan.dataset.prepared(self.data_path or self.plan.dataset.id)
 
     @property
     def open_attempts(self) -> tuple[Attempt, ...]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from hfagent.agent import guards
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.verdict import Verdict
@@ -52,20 +53,25 @@ def summary(state: State, *, report: Path, ledger: Path, held: bool) -> dict[str
         "goal": state.plan.goal,
         "state": phase(state, held=held),
         "stop_reason": state.ended.reason if state.ended is not None else state.crash,
-        "verdict": None if verdict is None else {name: getattr(verdict, name) for name in VERDICT_FIELDS},
+        "verdict": None if verdict is None else _verdict(verdict),
         "claim": None if state.claim is None else state.claim.model_dump(),
+        "guards": {name: None if v is None else _verdict(v) for name, v in guards.verdicts(state).items()},
         "runs": [_run(run) for run in state.runs.values()],
         "decisions": [
-            {"at": _iso(t.at), "action": t.decision.action, "run": t.decision.run, "reason": t.decision.reason}
+            {"at": iso(t.at), "action": t.decision.action, "run": t.decision.run, "reason": t.decision.reason}
             for t in state.decisions
         ],
         "published": published(state),
-        "spent_usd": _usd(state.spent_micro_usd),
-        "held_usd": _usd(state.held_micro_usd),
-        "started_at": _iso(state.started_at),
+        "spent_usd": usd(state.spent_micro_usd),
+        "held_usd": usd(state.held_micro_usd),
+        "started_at": iso(state.started_at),
         "report": str(report),
         "ledger": str(ledger),
     }  # fmt: skip
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {name: getattr(verdict, name) for name in VERDICT_FIELDS}
 
 
 def _run(run: Run) -> dict[str, Any]:
@@ -77,13 +83,15 @@ def _run(run: Run) -> dict[str, Any]:
         "job_id": run.last.job_id,
         "url": run.last.url,
         "score": None if run.score is None else run.score.value,
-        "cost_usd": None if None in costs else _usd(sum(cost for cost in costs if cost is not None)),
+        "cost_usd": None if None in costs else usd(sum(cost for cost in costs if cost is not None)),
     }
 
 
-def _usd(micro_usd: int | None) -> float | None:
+def usd(micro_usd: int | None) -> float | None:
+    """Dollars; unknown stays None."""
     return None if micro_usd is None else micro_usd / 1e6
 
 
-def _iso(at: Any) -> str:
+def iso(at: Any) -> str:
+    """To the second, UTC."""
     return str(at.isoformat(timespec="seconds").replace("+00:00", "Z"))

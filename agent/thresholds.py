@@ -154,6 +154,12 @@ JACCARD = 0.8
 MINHASH_MIN_SHINGLES = 60
 """One other token changes 5 shingles: below 45 no two functions would be as similar, and up to 60 too many."""
 
+# --- guards (guards) -------------------------------------------------------------------------------------------------
+
+GUARD_MARGIN = 0.05
+"""Loss on a guard task that is to be excluded. With 500 problems, one answer in five changed, it is excluded in four of
+five nights without any loss (2.5 standard errors); for 2 points that would take 3,100 problems."""
+
 # --- ending the night (rules) ----------------------------------------------------------------------------------------
 
 MAX_STAGNATION = 12

@@ -58,6 +58,11 @@ def stable_losses(points: Sequence[MetricPoint]) -> Series:
     return _at_top_rate(points, series(points, "train/loss"))
 
 
+def shortfalls(points: Sequence[MetricPoint], most: float) -> Series:
+    """How far the reward of a training step lies below the most that it can be: what GRPO lowers, like a loss."""
+    return _at_top_rate(points, [(step, most - reward) for step, reward in series(points, "train/reward")])
+
+
 def theil_sen(x: Sequence[float], y: Sequence[float], *, confidence: float) -> Trend:
     """Fit a line; the two-sided interval is Sen's (1968), with his correction for ties in y.
 

@@ -11,6 +11,7 @@ from hfagent.agent.brief import cut, load_prompt
 from hfagent.agent.errors import GoalUnclear, HfagentError, UsageError
 from hfagent.agent.goal_numbers import read_numbers
 from hfagent.agent.goal_words import AREA_WORDS
+from hfagent.agent.pipeline_facts import Pipeline
 from hfagent.agent.plan import Flags
 from hfagent.agent.records import Plan
 from hfagent.tools.hub_search import Kind, find
@@ -20,7 +21,11 @@ MAX_TURNS = 8
 LIMITS = ("max_rows", "max_hours", "budget_usd")
 QUERY = {"type": "string", "description": "Words of the name."}
 OPTIONAL: dict[str, dict[str, Any]] = {
-    "method": {"type": "string", "description": "sft, dpo, grpo or kto.", "nullable": True},
+    "method": {
+        "type": "string",
+        "description": "sft, dpo, grpo or kto; several with commas, in their order.",
+        "nullable": True,
+    },
     "model": {"type": "string", "description": "Id of the base model.", "nullable": True},
     "dataset": {"type": "string", "description": "Id or path of the training data.", "nullable": True},
     "benchmark": {"type": "string", "description": "Name of the benchmark.", "nullable": True},
@@ -52,8 +57,8 @@ class _Asked(Tool):  # type: ignore[misc]
 
 
 def understand(
-    wish: str, flags: Flags, model: Model, *, planned: Callable[[str, Flags], Plan], token: str | None
-) -> Plan:
+    wish: str, flags: Flags, model: Model, *, planned: Callable[[str, Flags], Plan | Pipeline], token: str | None
+) -> Plan | Pipeline:
     """The plan for a wish, as the model understands it; the plan says so, and how.
 
     Limits that a pattern finds in the wish hold whatever the model makes of them.
@@ -70,7 +75,7 @@ def understand(
         UsageError: a limit in the wish cannot be kept.
         PlannerAway: it does not answer.
     """
-    made: list[Plan] = []
+    made: list[Plan | Pipeline] = []
     limits = {k: v for k, v in read_numbers(wish).model_dump().items() if k in LIMITS and v is not None}
 
     def plan(given: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +120,8 @@ def understand(
 
 
 def _sentence(given: dict[str, Any]) -> str:
-    parts = [f"improve {given['area'].replace('-', ' ')} with {given.get('method', 'sft')}"]
+    methods = " then ".join(given.get("method", "sft").split(","))
+    parts = [f"improve {given['area'].replace('-', ' ')} with {methods}"]
     if "max_rows" in given:
         parts.append(f"on {given['max_rows']} examples")
     if "max_hours" in given:

@@ -24,4 +24,22 @@ class ClockJumped(Record):
     """Forward; negative is back."""
 
 
-UpkeepFact = LineTorn | ClockJumped
+class LimitNear(Record):
+    """Most of what the project may take is used; told once a limit."""
+
+    kind: Literal["limit_near"] = "limit_near"
+    limit: Literal["budget", "time"]
+    share: float = Field(ge=0)
+    """Used of it; of the budget also what is held."""
+
+
+class OrphanFound(Record):
+    """A job of this project runs that its ledger knows nothing of, e.g. of an older copy put back. It is ended."""
+
+    kind: Literal["orphan_found"] = "orphan_found"
+    key: str
+    job_id: str
+    url: str
+
+
+UpkeepFact = LineTorn | ClockJumped | LimitNear | OrphanFound

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from hfagent.agent import envelope, lines
+from hfagent.agent import envelope, guards, lines
+from hfagent.agent.records import Method
 from hfagent.agent.report_words import decision_words
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
@@ -19,19 +20,21 @@ CURVES = 6
 DECISIONS = 12
 
 
-def view(state: State, now: datetime, *, held: bool) -> dict[str, Any]:
+def view(state: State, now: datetime, *, held: bool, pipeline: str | None = None) -> dict[str, Any]:
     """The screen of a project. Unknown is None, never 0.
 
     Args:
         state: the project.
         now: the time, for what still counts.
         held: whether an hfagent process works on it.
+        pipeline: a line about the pipeline that it is a stage of.
     """
     plan, left, left_s = state.plan, envelope.money_left_micro_usd(state), envelope.time_left_s(state, now)
     end = state.ended_at or now
     return {
         "project": plan.project,
         "goal": plan.goal,
+        "pipeline": pipeline,
         "model": plan.model.id,
         "dataset": plan.dataset.id,
         "method": plan.method,
@@ -50,7 +53,9 @@ def view(state: State, now: datetime, *, held: bool) -> dict[str, Any]:
             "left_s": None if left_s is None else max(left_s, 0.0),
         },
         "runs": [_run(state, run, now) for run in state.runs.values()],
-        "curves": [{"run": run.spec.name, "loss": _curve(run)} for run in state.trained if run.points][-CURVES:],
+        "curves": [{"run": run.spec.name, "loss": _curve(run, plan.method)} for run in state.trained if run.points][
+            -CURVES:
+        ],
         "decisions": [
             {
                 "at": taken.at.isoformat(timespec="seconds"),
@@ -70,7 +75,8 @@ def verdict_text(state: State) -> str:
     """The headline, or how far it is."""
     verdict = headline(state)
     if verdict is not None:
-        return sentence(verdict) if state.claim is None else numbers(verdict)
+        said, lost = sentence(verdict) if state.claim is None else numbers(verdict), guards.warning(state)
+        return f"{said}; {lost}" if lost else said
     found = [item for item in state.comparisons if item.fact.set == "search" and item.fact.reference is None]
     return f"not confirmed; on the search set {sentence(found[-1].fact.verdict)}" if found else "none yet"
 
@@ -86,7 +92,7 @@ def _run(state: State, run: Run, now: datetime) -> dict[str, Any]:
         "kind": run.spec.kind,
         "stage": run.last.stage,
         "why": run.spec.why,
-        "progress": lines.progress(run, state).replace("step=", "").replace(" loss=", ", loss "),
+        "progress": lines.progress_words(run, state),
         "score": None if run.score is None else run.score.value,
         "n": None if run.score is None else run.score.n,
         "delta": None if comparison is None else comparison.fact.verdict.delta,
@@ -96,8 +102,8 @@ def _run(state: State, run: Run, now: datetime) -> dict[str, Any]:
     }
 
 
-def _curve(run: Run) -> list[list[float]]:
-    logged = [(point.step, point.values.get("train/loss")) for point in run.points]
+def _curve(run: Run, method: Method) -> list[list[float]]:
+    logged = [(point.step, point.values.get(lines.curve(method))) for point in run.points]
     return _thinned([[float(step), loss] for step, loss in logged if loss is not None])
 
 

@@ -236,7 +236,7 @@ def _no_start(watched: Watched) -> Flag | None:
 
 def _overfit(watched: Watched) -> Flag | None:
     """The last evaluations above the lowest, the last one clearly so, while the training loss falls on."""
-    losses = trend.series(watched.points, "eval/loss")
+    losses = _held_out(watched)
     gap = trend.generalization_loss(watched.points)
     if not losses or gap is None or gap <= limits.MAX_GENERALIZATION_LOSS:
         return None
@@ -252,6 +252,11 @@ def _overfit(watched: Watched) -> Flag | None:
     return _flag("overfit", best, reason, {"generalization_loss": gap, "lowest": lowest, "evaluations": len(after)})
 
 
+def _held_out(watched: Watched) -> trend.Series:
+    """Evaluation losses; that of GRPO has no level, so it tells nothing."""
+    return [] if watched.method == "grpo" else trend.series(watched.points, "eval/loss")
+
+
 def _falls(losses: trend.Series) -> bool:
     losses = losses[-trend.MAX_POINTS :]
     if len(losses) < 2:
@@ -262,7 +267,7 @@ def _falls(losses: trend.Series) -> bool:
 
 def _plateau(watched: Watched) -> Flag | None:
     """An evaluation loss whose fall over ln(step) is neither certain (one-sided 95 %) nor worth more steps."""
-    losses = trend.series(watched.points, "eval/loss")
+    losses = _held_out(watched)
     recent = losses[-min(max(trend.MIN_POINTS, len(losses) // 2), trend.MAX_POINTS) :]
     if len(recent) < trend.MIN_POINTS:
         return None

@@ -1,6 +1,7 @@
 """`hfagent watch`: a live screen of a night, from its ledger alone. It reads, and changes nothing."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import ClassVar
 
 from rich.text import Text
@@ -12,10 +13,9 @@ from textual.widgets import DataTable, Footer, Static
 from hfagent.agent.chat_views import losses_view
 from hfagent.agent.console import money_text, time_text
 from hfagent.agent.errors import LedgerError
-from hfagent.agent.folding import fold
-from hfagent.agent.ledger import is_held, read
+from hfagent.agent.ledger import is_held
+from hfagent.agent.project import Watched, watched
 from hfagent.agent.redact import redact
-from hfagent.agent.state import State
 from hfagent.agent.view import view
 from hfagent.agent.wiring import Paths
 
@@ -40,7 +40,7 @@ class WatchScreen(App[None]):
     def __init__(self, paths: Paths):
         super().__init__()
         self._project_paths = paths
-        self._bytes_seen = -1
+        self._seen: tuple[Path, int] | None = None
 
     def compose(self) -> ComposeResult:
         """Head, runs, and below them curves beside decisions."""
@@ -61,19 +61,21 @@ class WatchScreen(App[None]):
     def look(self) -> None:
         """Show the ledger as it is."""
         try:
-            state = fold(read(self._project_paths.ledger))
+            found = watched(self._project_paths)
         except LedgerError:
             return
-        if state is not None:
-            self._show(state)
+        if found is not None:
+            self._show(found)
 
-    def _show(self, state: State) -> None:
-        shown = view(state, datetime.now(UTC), held=is_held(self._project_paths.ledger))
+    def _show(self, found: Watched) -> None:
+        state, ledger = found.state, found.paths.ledger
+        shown = view(state, datetime.now(UTC), held=is_held(ledger), pipeline=found.pipeline)
         budget = shown["budget"]
         cap = "no cap" if budget["cap_usd"] is None else f"of ${budget['cap_usd']:.2f}"
         left = "no limit" if budget["left_s"] is None else f"{time_text(budget['left_s'])} left"
         reason = shown["reason"] or ""
-        head = Text.assemble((f"{shown['project']}  ", "bold"), (shown["phase"], "cyan"), f"  {reason}\n")
+        head = Text() if found.pipeline is None else Text(f"{redact(found.pipeline)}\n", "bold")
+        head.append_text(Text.assemble((f"{shown['project']}  ", "bold"), (shown["phase"], "cyan"), f"  {reason}\n"))
         head.append(f"{shown['goal'].splitlines()[0][:120]}\n", "dim")
         head.append(f"verdict  {shown['verdict']}\n")
         for run in shown["waits_for"]:
@@ -95,9 +97,9 @@ class WatchScreen(App[None]):
                 "" if run["seconds"] is None else time_text(run["seconds"]),
                 run["decision"] or "",
             )
-        size = self._project_paths.ledger.stat().st_size
-        if size != self._bytes_seen:
-            self._bytes_seen = size
+        seen = ledger, ledger.stat().st_size
+        if seen != self._seen:
+            self._seen = seen
             self.query_one("#curves", Static).update(losses_view(state, None))
             self.query_one("#decided", Static).update(_decisions(shown["decisions"]))
 

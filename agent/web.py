@@ -13,13 +13,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from hfagent.agent.errors import LedgerError
-from hfagent.agent.folding import fold
-from hfagent.agent.ledger import is_held, read
+from hfagent.agent.errors import LedgerError, UsageError
+from hfagent.agent.ledger import is_held
+from hfagent.agent.project import Watched, known, watched
 from hfagent.agent.redact import redact, redact_all
-from hfagent.agent.report import current
 from hfagent.agent.report_html import page
-from hfagent.agent.state import State
 from hfagent.agent.view import view
 from hfagent.agent.wiring import Paths
 
@@ -47,11 +45,12 @@ def make_app(paths: Paths) -> Starlette:
     async def script(request: Request) -> Response:
         return Response(_file("web_app.js"), media_type="text/javascript", headers=HEADERS)
 
-    async def report(request: Request) -> Response:
-        state = _state(paths)
-        if state is None:
+    async def shown_report(request: Request) -> Response:
+        try:
+            report = known(paths).report()
+        except (LedgerError, UsageError):
             return HTMLResponse("no plan yet", status_code=404, headers=HEADERS)
-        text = page(current(state, paths.report), title=paths.project, folder=paths.report.parent)
+        text = page(report, title=paths.project, folder=paths.report.parent)
         return HTMLResponse(redact(text), headers=HEADERS)
 
     async def events(request: Request) -> Response:
@@ -61,7 +60,7 @@ def make_app(paths: Paths) -> Starlette:
         routes=[
             Route("/", index),
             Route("/app.js", script),
-            Route("/report", report),
+            Route("/report", shown_report),
             Route("/events", events),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
@@ -89,23 +88,25 @@ def serve(paths: Paths, port: int) -> None:
 
 
 async def _told(paths: Paths, request: Request) -> AsyncIterator[str]:
-    """The view now, and again whenever the ledger has grown."""
-    size, last = -1, 0.0
+    """The view now, and again whenever the ledger has grown, or that of the pipeline's stage."""
+    size, last, seen = -1, 0.0, paths
     while not await request.is_disconnected():
         now = asyncio.get_running_loop().time()
-        grown = paths.ledger.stat().st_size if paths.ledger.exists() else 0
+        ledgers = {paths.ledger, seen.ledger}
+        grown = sum(ledger.stat().st_size for ledger in ledgers if ledger.exists())
         if grown != size or now - last >= TELL_S:
             size, last = grown, now
-            state = await asyncio.to_thread(_state, paths)
-            if state is not None:
-                shown = view(state, datetime.now(UTC), held=is_held(paths.ledger))
+            found = await asyncio.to_thread(_watched, paths)
+            if found is not None:
+                seen = found.paths
+                shown = view(found.state, datetime.now(UTC), held=is_held(seen.ledger), pipeline=found.pipeline)
                 yield f"data: {json.dumps(redact_all(shown))}\n\n"
         await asyncio.sleep(LOOK_S)
 
 
-def _state(paths: Paths) -> State | None:
+def _watched(paths: Paths) -> Watched | None:
     try:
-        return fold(read(paths.ledger))
+        return watched(paths)
     except LedgerError:
         return None
 

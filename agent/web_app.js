@@ -18,7 +18,7 @@ function show(view) {
   at("project").textContent = view.project;
   at("phase").textContent = view.phase;
   at("phase").className = `phase ${view.phase}`;
-  at("goal").textContent = `${view.goal} · ${view.method} of ${view.model} on ${view.dataset}`;
+  at("goal").textContent = `${view.pipeline ? `${view.pipeline} · ` : ""}${view.goal} · ${view.method} of ${view.model} on ${view.dataset}`;
   at("reason").textContent = view.reason || "";
   at("verdict").textContent = (view.claim ? `${view.claim.replaceAll("_", " ")}: ` : "") + view.verdict;
   at("waits").textContent = view.waits_for.map((run) => `${run} waits for your approval`).join(", ");
@@ -47,10 +47,10 @@ function show(view) {
   }));
   at("trackio").textContent = view.trackio;
   at("updated").textContent = `as of ${view.updated_at}`;
-  draw(view.curves);
+  draw(view.curves, view.method === "grpo" ? "reward" : "loss");
 }
 
-function draw(curves) {
+function draw(curves, name) {
   const svg = at("curves"), all = curves.flatMap((curve) => curve.loss);
   svg.replaceChildren();
   at("legend").textContent = curves.length ? "" : "nothing is logged yet";
@@ -70,7 +70,7 @@ function draw(curves) {
     label.style.color = COLORS[i % COLORS.length];
     at("legend").append(label);
   });
-  at("legend").append(make("span", `steps ${x0} to ${x1}, loss ${y0.toFixed(3)} to ${y1.toFixed(3)}`));
+  at("legend").append(make("span", `steps ${x0} to ${x1}, ${name} ${y0.toFixed(3)} to ${y1.toFixed(3)}`));
 }
 
 const events = new EventSource("events");

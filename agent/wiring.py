@@ -10,8 +10,9 @@ from typing import Any
 
 from hfagent.agent.clock import SystemClock
 from hfagent.agent.clusters import CLUSTERS
-from hfagent.agent.control import FolderMailbox
+from hfagent.agent.control import FolderMailbox, Mailbox, StageMailbox
 from hfagent.agent.errors import PackageMissing, SettingsError, UsageError
+from hfagent.agent.ledger import pipeline_of
 from hfagent.agent.ports import JobRunner, Ports, Tracker
 from hfagent.agent.records import Plan
 from hfagent.agent.settings import Settings
@@ -48,6 +49,14 @@ class Paths:
     def mailbox(self, state_dir: Path) -> FolderMailbox:
         """What is asked of the process that holds the ledger."""
         return FolderMailbox(state_dir / "control" / self.project)
+
+
+def mailbox_of(paths: Paths, settings: Settings, plan: Plan) -> Mailbox:
+    """What is asked of a project, or of the pipeline that it is a stage of."""
+    own = paths.mailbox(settings.state_dir)
+    if plan.stage is None:
+        return own
+    return StageMailbox(own, Paths(paths.reports, plan.stage.pipeline).mailbox(settings.state_dir))
 
 
 def night_ports(settings: Settings) -> Ports:
@@ -202,7 +211,7 @@ def hub_reachable(*, timeout_s: float = 3.0) -> bool:
 
 
 def find_project(reports: Path, project: str | None) -> Paths:
-    """The project named, or the one written last.
+    """The project named, or the one written last: of a pipeline's stage the pipeline.
 
     Raises:
         UsageError: there is none.
@@ -214,7 +223,8 @@ def find_project(reports: Path, project: str | None) -> Paths:
             raise UsageError(
                 f'no project in {str(reports)!r}: start one with `hfagent "improve code solving with SFT"`'
             )
-        return Paths(reports, names[-1])
+        above = pipeline_of(ledgers[-1])
+        return Paths(reports, above if above in names else names[-1])
     if project not in names:
         raise UsageError(f"no project {project!r} in {str(reports)!r}; there are: {', '.join(names) or 'none'}")
     return Paths(reports, project)

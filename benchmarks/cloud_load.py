@@ -170,9 +170,9 @@ def table(found: Mapping[str, float], args: argparse.Namespace) -> str:
         "# A night beside many jobs elsewhere",
         "",
         f"Made by `python benchmarks/cloud_load.py --jobs {args.jobs} --seconds {args.seconds:g}` at commit {commit}, "
-        f"on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}: `hfagent resume` on a terminal, "
-        f"with {args.jobs} running evaluations of one project on the emulator, over {found['looks']:.0f} looks. A training "
-        "asks its metrics server twice a look on top.",
+        f"on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}: `hfagent resume` on a "
+        f"terminal, with {args.jobs} running evaluations of one project on the emulator, over {found['looks']:.0f} "
+        "looks. A training asks its metrics server twice a look on top.",
         "",
         "| What | Measured | Limit |",
         "| --- | --- | --- |",

@@ -10,6 +10,7 @@
 #   "datasets>=5.2,<6",
 #   "trackio>=0.43",
 # ]
+# ///
 """Direct preference optimization of a LoRA adapter with TRL: the chosen answer of a pair becomes likelier.
 
 Exit codes: 0 with a RESULT line; 1 failed, also by a loss that is no number; 2 arguments or data that cannot be used;

@@ -10,6 +10,7 @@
 #   "datasets>=5.2,<6",
 #   "trackio>=0.43",
 # ]
+# ///
 """KTO of a LoRA adapter with TRL: single answers, each labelled good or bad, become likelier or less likely.
 
 Exit codes: 0 with a RESULT line; 1 failed, also by a loss that is no number; 2 arguments or data that cannot be used;

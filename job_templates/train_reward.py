@@ -10,6 +10,7 @@
 #   "datasets>=5.2,<6",
 #   "trackio>=0.43",
 # ]
+# ///
 """A reward model with TRL: a LoRA adapter and a head that gives the chosen answer of a pair the higher number.
 
 Exit codes: 0 with a RESULT line; 1 failed, also by a loss that is no number; 2 arguments or data that cannot be used;

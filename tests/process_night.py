@@ -6,6 +6,7 @@ Begins the night of a folder, or resumes it, as the command line does; each job 
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,15 +40,23 @@ class PlannedJobs(LocalJobRunner):
         for made in (self._results, templates):
             made.mkdir(parents=True, exist_ok=True)
         for name in TEMPLATES:
-            (templates / name).write_text(SCRIPT.format(seconds=seconds))
+            _leave(templates / name, SCRIPT.format(seconds=seconds))
         super().__init__(folder / "jobs", templates=templates, grace_s=1.0)
         self._world = World(SKILL)
 
     def submit(self, spec: JobSpec) -> Job:
         """Leave the result where the job finds it, and start it."""
         result = dict(self._world.behave(spec).result or {})
-        (self._results / spec.key).write_text(json.dumps(result))
+        _leave(self._results / spec.key, json.dumps(result))
         return super().submit(spec)
+
+
+def _leave(path: Path, text: str) -> None:
+    """Write the file in one step: whoever does so may be killed, and a job may read it just now."""
+    if not path.exists():
+        new = path.with_name(f"{path.name}.{os.getpid()}")
+        new.write_text(text)
+        new.replace(path)
 
 
 class KnownLosses:

@@ -1,10 +1,8 @@
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +20,6 @@ from hfagent.agent.clock import SystemClock
 from hfagent.agent.dataset_records import DatasetReport, MethodCheck
 from hfagent.agent.events import Event, JobIntended, to_line
 from hfagent.agent.ledger import open_ledger
-from hfagent.agent.live_screen import LiveScreen
 from hfagent.agent.loading import kept_adapter
 from hfagent.agent.records import (
     RunSpec,
@@ -102,7 +99,7 @@ def test_dry_run_as_json_holds_plan_time_and_cost(shell: Shell) -> None:
         ((GOAL, "--yes", "--flavor", "a10g-large"), "unknown flavor 'a10g-large'"),
         ((GOAL, "--yes", "--backend", "moon"), "--backend"),
         ((GOAL, "--yes", "--budget-usd", "-1"), "--budget-usd"),
-        ((GOAL, "--yes", "--method", "dpo"), "'dpo' is not available yet"),
+        ((GOAL, "--yes", "--method", "reward"), "'reward' is not available yet"),
         ((GOAL, "--yes", "--benchmark", "nope"), "'nope' is not available"),
         ((GOAL, "--yes", "--dataset", "missing.jsonl"), "missing.jsonl"),
         ((GOAL, "--yes", "--model", "./nomodel"), "'./nomodel'"),
@@ -153,7 +150,7 @@ def test_status_as_json_is_the_contract(shell: Shell, finished: Path) -> None:
     shown: dict[str, Any] = json.loads(out)
     assert code == 0
     assert set(shown) == {
-        "project", "goal", "state", "stop_reason", "verdict", "claim", "runs", "decisions", "published",
+        "project", "goal", "state", "stop_reason", "verdict", "claim", "guards", "runs", "decisions", "published",
         "spent_usd", "held_usd", "started_at", "report", "ledger",
     }  # fmt: skip
     assert (shown["project"], shown["state"], shown["spent_usd"], shown["held_usd"]) == ("night", "finished", 0.0, 0.0)
@@ -225,34 +222,6 @@ def test_what_runs_shows_the_time_until_now() -> None:
     assert "1 min 30 s" in shown.get()
     closing = terminal.closing(state, Paths(Path("r"), "p"), state.started_at + timedelta(minutes=5), held=True)
     assert "time      5 min 00 s" in closing
-
-
-def test_a_screen_shows_the_newest_runs_and_how_many_are_above_it() -> None:
-    state = state_of(finished_night())
-    console = Console(width=200, theme=terminal.THEME)
-    with console.capture() as shown:
-        console.print(terminal.run_table(state, state.updated_at, rows=2))
-    lines = shown.get().splitlines()
-    assert lines[1].startswith(f"{len(state.runs) - 2} earlier")
-    assert [line.split()[0] for line in lines[2:]] == list(state.runs)[-2:]
-
-
-def test_a_screen_that_is_dear_to_draw_is_drawn_less_often() -> None:
-    drawn = 0
-
-    def render() -> str:
-        nonlocal drawn
-        until = time.thread_time() + 0.05
-        while time.thread_time() < until:
-            pass
-        drawn += 1
-        return "x"
-
-    screen = LiveScreen(Console(force_terminal=True, file=io.StringIO()), render)
-    screen.start()
-    time.sleep(2.5)
-    screen.stop()
-    assert 2 <= drawn <= 4  # at its start, after a second, at its end: another would be after ten seconds
 
 
 def test_a_path_in_the_closing_block_is_never_broken(shell: Shell, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from io import StringIO
 import pytest
 from world import make_plan
 
-from hfagent.agent.confirm import EDITABLE, ask
+from hfagent.agent.confirm import ask, editable
 from hfagent.agent.goal_numbers import MAX_LENGTH
 from hfagent.agent.records import Plan
 
@@ -42,7 +42,8 @@ def test_edit_shows_what_there_is_and_what_becomes_of_it() -> None:
     _, shown = answer("edit\nlora_r=64\n\n")
     before, _, after = shown.partition("edit> ")
     assert all(
-        f"  {name}={'' if getattr(train, name) is None else getattr(train, name)}\n" in before for name in EDITABLE
+        f"  {name}={'' if getattr(train, name) is None else getattr(train, name)}\n" in before
+        for name in editable("sft")
     )
     assert f"lora_r: {train.lora_r} -> 64" in after
 
@@ -56,3 +57,9 @@ def test_rows_are_not_longer_than_the_model_can_read(length: int, context: int |
     assert isinstance(edited, Plan)
     assert (edited.train.max_length == length) is taken
     assert (f"at most {context or MAX_LENGTH} tokens" in shown) is not taken
+
+
+def test_a_method_is_not_offered_what_it_does_not_have() -> None:
+    assert "beta" in editable("dpo")
+    assert "beta" not in editable("sft")
+    assert "num_generations" in editable("grpo")

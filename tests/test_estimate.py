@@ -14,6 +14,7 @@ from hfagent.agent.night_jobs import elsewhere, night_jobs
 from hfagent.agent.records import BenchmarkRef, JobSpec, Plan, RunSpec, TrainConfig
 from hfagent.job_templates.training import plan_schedule
 from hfagent.tools.benchmarks import names, problems
+from hfagent.tools.hub_benchmarks import HUB_BENCHMARKS
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,11 @@ def test_every_run_that_the_plan_allows_is_counted() -> None:
     assert 0 < rest <= 2 * estimate.START_S
 
 
-@pytest.mark.parametrize("name", names())
+def test_the_size_of_every_benchmark_is_known() -> None:
+    assert set(names()) == estimate.BENCHMARK_SIZES.keys()
+
+
+@pytest.mark.parametrize("name", sorted(set(names()) - HUB_BENCHMARKS.keys()))
 def test_sizes_of_benchmarks_are_those_of_their_problems(name: str) -> None:
     found = problems(BenchmarkRef(name=name, set="confirm"))
     size = estimate.BENCHMARK_SIZES[name]

@@ -1,6 +1,7 @@
 """The evaluation script on a model of random weights: real lighteval, real generation, real sandbox."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 from tiny_model import write_tiny_model
 
+import hfagent
 from hfagent.agent.errors import UsageError
 from hfagent.agent.records import BenchmarkRef, Score
 from hfagent.agent.sequential import streaming_order
 from hfagent.job_templates.futility import FutilityWatch, parse_reference
+from hfagent.job_templates.harness import HARNESS_FILES
 from hfagent.tools.benchmarks import problems
 
 SCRIPT = [sys.executable, "-m", "hfagent.job_templates.evaluate"]
@@ -159,3 +162,15 @@ def test_only_problems_that_the_reference_knows_are_weighed() -> None:
     assert watch.futile(dict.fromkeys([*ids[:60], *ids[100:]], 0.0))
     assert watch.found is not None
     assert (watch.found.done, watch.found.total, watch.found.losses) == (60, 100, 60)
+
+
+def test_the_harness_covers_whatever_judges_an_answer() -> None:
+    root = Path(hfagent.__file__).parent
+    left, seen = ["tools/judging.py"], set[str]()
+    while left:
+        name = left.pop()
+        seen.add(name)
+        imported = re.findall(r"^ *from hfagent\.tools(?:\.(\w+))? import ([\w, ]+)", (root / name).read_text(), re.M)
+        names = [part for module, parts in imported for part in ([module] if module else parts.split(", "))]
+        left += [f"tools/{name}.py" for name in names if f"tools/{name}.py" not in seen]
+    assert {"tools/number_answer.py", "tools/sandbox.py"} <= seen <= set(HARNESS_FILES)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 from nights import PLAN, Night, state_of
-from world import LOST, SKILL, World, claimed, ended, killed, night
+from world import LOST, SKILL, World, at_desk, claimed, ended, killed, night
 
 from hfagent.agent import ledger
 from hfagent.agent.errors import PlanRejected, UsageError
@@ -15,7 +15,7 @@ from hfagent.agent.fakes import Ending
 from hfagent.agent.goal import parse_goal
 from hfagent.agent.goal_export import asked_export, read_export
 from hfagent.agent.model_card import model_card
-from hfagent.agent.records import DatasetRef, Export, ModelRef, RunSpec
+from hfagent.agent.records import DatasetRef, Export, JobSpec, ModelRef, RunSpec
 from hfagent.agent.report import render
 from hfagent.agent.state import State
 
@@ -81,12 +81,12 @@ def test_a_confirmed_model_is_merged_judged_and_pushed_with_its_card(tmp_path: P
     assert (flags(made)["--quantize"], flags(made)["--adapter"]) == ("Q8_0", f"/models/{state.kept}")
     (judged,) = launched(tmp_path / "n.jsonl", "verify")
     (asked,) = [f for f in launched(tmp_path / "n.jsonl", "evaluate") if f.run.name == f"{state.kept}-confirm"]
-    assert (flags(judged)["--gguf"], flags(judged)["--model"]) == ("/m/Q8_0", "/m/merged")
+    assert (flags(judged)["--gguf"], flags(judged)["--model"]) == ("/m/Q8_0", f"/m/merged-{state.kept}")
     for flag in ("--benchmark", "--set", "--n", "--benchmark-seed", "--seed", "--temperature"):
         assert flags(judged)[flag] == flags(asked)[flag]
     (pushed,) = launched(tmp_path / "n.jsonl", "publish")
     args = flags(pushed)
-    assert (args["--push"], args["--model"], args["--gguf"]) == ("ada/tuned", "/m/merged", "/m/Q8_0")
+    assert (args["--push"], args["--model"], args["--gguf"]) == ("ada/tuned", f"/m/merged-{state.kept}", "/m/Q8_0")
     card = Path(args["--card"]).read_text()
     assert "better" in card
     assert 'from_pretrained("ada/tuned")' in card
@@ -221,3 +221,20 @@ def test_a_night_killed_after_any_event_of_the_release_is_the_same(tmp_path: Pat
         assert list(state.runs) == list(whole.runs)
         assert sorted(there.runner.submits) == sorted({f"night-{name}-a1" for name in state.runs})
     assert seen > 10
+
+
+def test_a_project_that_has_ended_is_exported_judged_and_pushed_on_request(tmp_path: Path) -> None:
+    path, there = tmp_path / "n.jsonl", World({**SKILL, **KEPT})
+    night(path, there, state_dir=str(tmp_path))
+    asked = Export(push="ada/tuned", quantize=("Q8_0", "Q4_K_M"))
+    for names in (["export", "export-q8-0", "export-q4-k-m", "publish"], ["publish-2"]):
+        there.clock.advance(60)
+        with at_desk(path, there) as desk:
+            begun, since = [], desk.now
+            while isinstance(job := desk.ship(asked, since=since), JobSpec):
+                begun.append(job.run)
+                there.clock.advance(300)
+                desk.observe()
+            assert job is None
+        assert begun == names
+    assert launched(path, "publish")[1].job.args.count("--gguf") == 1

@@ -1,72 +1,145 @@
-"""The main job on hf with nothing faked but the place: the real templates run as jobs of the emulator."""
+"""The main job on hf with the real templates as jobs of the emulator, from the plan to a pushed model that loads."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from tests.emulator.jobs import Jobs
+from tests.emulator.jobs import Behavior, Jobs
 from tests.emulator.server import Emulator
+from tiny_model import write_tiny_model
+from world import World
 
 from hfagent.agent.folding import fold
 from hfagent.agent.ledger import read
-from hfagent.tools.embedded_model import default_cache, is_complete, model_folder
+from hfagent.agent.records import JobSpec
+from hfagent.agent.state import State
+from hfagent.job_templates.remote import ARGS
+
+pytestmark = pytest.mark.slow
 
 DEADLINE_S = 280
 REPO = "ada/tuned"
-EMBEDDED = model_folder(default_cache(), "SmolLM2-135M-Instruct")
+SCORED = """
+import json, pathlib
+home, left = pathlib.Path({home!r}), {left!r}
+home.mkdir(parents=True, exist_ok=True)
+(home / "result.json").write_text(left)
+(home / "exit.json").write_text('{{"exit_code": 0}}')
+"""
 LOAD = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
-tokens = AutoTokenizer.from_pretrained(sys.argv[1])("def f():", return_tensors="pt")
-print(model.num_parameters(), model.generate(**tokens, max_new_tokens=2).shape[1] - tokens["input_ids"].shape[1])
+tokens = AutoTokenizer.from_pretrained(sys.argv[1])("w1 w2", return_tensors="pt")
+model.generate(tokens["input_ids"], max_new_tokens=2)
+print(model.num_parameters())
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not is_complete(EMBEDDED), reason="the embedded model is not prepared: hfagent fetches it")
-def test_a_model_is_trained_evaluated_and_pushed_and_paid_as_billed(tmp_path: Path) -> None:
-    jobs = Jobs()
-    with Emulator(tmp_path / "hub", extra=jobs.routes) as hub:
-        token = hub.hub.add_user("ada")
-        env = hub.env(token) | {
-            "HFAGENT_CACHE_DIR": str(default_cache()),
-            "HFAGENT_TRACKIO_SERVER_URL": "http://127.0.0.1:9",
-            "TRACKIO_WRITE_TOKEN": "written",
-            "HFAGENT_JOB_MOUNT": str(hub.hub.bucket_folder("ada", "hfagent")),
-            "HFAGENT_POLL_S": "1",
-        }
-        goal = f"improve code solving with SFT, push to {REPO} whatever the verdict"
-        asked = (goal, "--quick", "--backend", "hf", "--flavor", "cpu-basic", "--budget-usd", "1", "--project", "night")
-        done = subprocess.run(
-            [sys.executable, "-m", "hfagent", *asked, "--yes"], cwd=tmp_path, env=env, capture_output=True, text=True,
-            timeout=DEADLINE_S, check=False,
-        )  # fmt: skip
-        jobs.close()
-        assert done.returncode == 0, done.stderr[-3000:]
+@pytest.fixture
+def jobs() -> Iterator[Jobs]:
+    made = Jobs()
+    yield made
+    made.close()
 
-        state = fold(read(tmp_path / "training_reports" / "night.jsonl"))
-        assert state is not None
-        assert {run.last.stage for run in state.runs.values()} == {"COMPLETED"}
-        assert {run.spec.kind for run in state.runs.values()} == {"smoke", "evaluate", "train", "export"}
-        assert state.held_micro_usd == 0
-        assert state.spent_micro_usd == sum(job.billed_micro_usd for job in jobs.all)
-        trained = state.trained[0]
-        assert trained.result["base_model"] == trained.result["adapter_base_model"] == state.model_path == str(EMBEDDED)
-        assert trained.points  # from its log, since there is no server of metrics
 
-        info = hub.hub.repo("model", REPO)
-        assert info.private
-        card = ModelCard(hub.hub.read_file("model", REPO, "README.md").decode())
-        assert card.data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
-        assert card.data.library_name == "transformers"
-        fresh = {**env, "HF_HOME": str(tmp_path / "fresh")}
-        loaded = subprocess.run(
-            [sys.executable, "-c", LOAD, REPO], env=fresh, capture_output=True, text=True, check=True
-        )
-        assert loaded.stdout.split() == ["134515008", "2"]
-        assert str(tmp_path) not in card.content
-        assert os.environ.get("HOME", "/root") not in card.content
+@pytest.fixture
+def hub(jobs: Jobs, tmp_path: Path) -> Iterator[Emulator]:
+    with Emulator(tmp_path / "hub", extra=jobs.routes) as running:
+        yield running
+
+
+def variables(hub: Emulator) -> dict[str, str]:
+    return hub.env(hub.hub.add_user("ada")) | {
+        "HFAGENT_TRACKIO_SERVER_URL": "http://127.0.0.1:9",
+        "TRACKIO_WRITE_TOKEN": "written",
+        "HFAGENT_JOB_MOUNT": str(hub.hub.bucket_folder("ada", "hfagent")),
+        "HFAGENT_POLL_S": "1",
+    }
+
+
+def night(goal: str, folder: Path, env: Mapping[str, str]) -> State:
+    """A quick night that pushes what it keeps."""
+    asked = (f"{goal}, push to {REPO} whatever the verdict", "--quick", "--backend", "hf", "--flavor", "cpu-basic")
+    done = subprocess.run(
+        [sys.executable, "-m", "hfagent", *asked, "--budget-usd", "1", "--project", "night", "--yes"],
+        cwd=folder, env=env, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = fold(read(folder / "training_reports" / "night.jsonl"))
+    assert state is not None
+    return state
+
+
+def assert_trained_pushed_and_paid(state: State, hub: Emulator, jobs: Jobs, base: Path, env: Mapping[str, str]) -> None:
+    assert {run.last.stage for run in state.runs.values()} == {"COMPLETED"}
+    assert {run.spec.kind for run in state.runs.values()} == {"smoke", "evaluate", "train", "export", "publish"}
+    assert state.held_micro_usd == 0
+    assert state.spent_micro_usd == sum(job.billed_micro_usd for job in jobs.all)
+    trained = state.trained[0]
+    assert trained.result["base_model"] == trained.result["adapter_base_model"] == state.model_path == str(base)
+    assert trained.points  # from its log, since no server has its metrics
+    assert hub.hub.repo("model", REPO).private
+    fresh = {**env, "HF_HOME": str(hub.hub.root / "fresh")}
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD, REPO], env=fresh, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert loaded.returncode == 0, loaded.stderr[-2000:]
+    assert int(loaded.stdout) > 0
+
+
+def card_of(hub: Emulator) -> ModelCard:
+    text = hub.hub.read_file("model", REPO, "README.md").decode()
+    assert not [place for place in (str(hub.hub.root.parent), os.environ.get("HOME", "/root")) if place in text]
+    card = ModelCard(text)
+    assert card.data.library_name == "transformers"
+    return card
+
+
+def write_trained_model(folder: Path) -> None:
+    """A tiny model that knows its words: one of random weights counts as diverged, since it only guesses."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    write_tiny_model(folder)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    texts = [f"<user> say w{i % 7} w{i % 11} <eos> <assistant> w{i % 5} w{i % 3} <eos>" for i in range(60)]
+    tokens = tokenizer(texts, return_tensors="pt")["input_ids"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+
+
+def planned_scores(body: Mapping[str, Any]) -> Behavior:
+    """Evaluations end at once, with a gain, as a tiny model would not have one; all else is as it is."""
+    args, home = json.loads(body["environment"][ARGS]), body["command"][-2]
+    if "--benchmark" not in args:
+        return Behavior()
+    spec = JobSpec(
+        key="k", project="night", run="r", kind="evaluate", template="evaluate.py", args=tuple(args), flavor="x",
+        timeout_s=1, price_micro_usd_per_hour=0,
+    )  # fmt: skip
+    left = World({"baseline": 0.1, "adapter": 0.4}).behave(spec).result
+    return Behavior(script=SCORED.format(home=home, left=json.dumps(left)))
+
+
+def test_a_local_model_is_trained_and_pushed_and_paid_as_billed(hub: Emulator, jobs: Jobs, tmp_path: Path) -> None:
+    write_trained_model(tmp_path / "model")
+    rows = [{"instruction": f"say w{i % 7} w{i % 11}", "output": f"w{i % 5} w{i % 3}"} for i in range(60)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    jobs.behave = planned_scores
+    env = variables(hub)
+    state = night("fine-tune ./model on ./rows.jsonl to improve code", tmp_path, env)
+    assert_trained_pushed_and_paid(state, hub, jobs, tmp_path / "model", env)
+    card = card_of(hub)
+    assert card.data.base_model is None
+    assert "`model`, trained with SFT (LoRA, merged) on `rows.jsonl`" in card.content

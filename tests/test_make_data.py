@@ -98,11 +98,11 @@ def test_the_embedded_dataset_has_rows_for_every_method(method: Any, tmp_path: P
 
 
 def test_embedded_prompts_share_no_composition_with_those_that_are_scored() -> None:
-    named = ["--model", "m", "--prompts", "embedded:procedural-python", "--n", "200", "--output-dir", "o"]
+    named = ["--model", "m", "--prompts", "embedded:procedural-python", "--n", "60", "--output-dir", "o"]
     args = make_data.parse_args([*named, "--method", "grpo"])
     asked_for = {row["prompt"][0]["content"] for row in make_data.read_prompts(args)}
     splits: tuple[Split, ...] = ("train", "search", "confirm")
-    drawn = {split: {task.prompt for task in tasks(split, 400, 0)} for split in splits}
+    drawn = {split: {task.prompt for task in tasks(split, 60, 0)} for split in splits}
     assert asked_for <= drawn["train"]
     assert not asked_for & (drawn["search"] | drawn["confirm"])
 

@@ -253,3 +253,24 @@ def test_too_little_time_or_memory_is_not_tried_again(tmp_path: Path, message: s
     assert len(state.runs["sft-01"].attempts) == 1
     assert state.ended is not None
     assert state.ended.state == "failed"
+
+
+def test_a_process_that_is_killed_at_every_submit_of_a_job_does_not_give_it_up(tmp_path: Path) -> None:
+    path, world = tmp_path / "night.jsonl", World(SKILL)
+    submit, left = world.runner.submit, 8
+
+    def dying(spec: JobSpec) -> Job:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise KilledError
+        return submit(spec)
+
+    world.runner.submit = dying  # type: ignore[method-assign]
+    for _ in range(8):
+        with pytest.raises(KilledError):
+            night(path, world)
+    state = night(path, world)
+    assert state.ended is not None
+    assert state.ended.state == "finished"
+    assert len(world.runner.submits) == len(set(world.runner.submits)) == 9

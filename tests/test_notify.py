@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nights import START
 from pydantic import SecretStr
 from rich.console import Console
 from world import SKILL, World, make_plan
 
 from hfagent.agent import ledger
 from hfagent.agent.errors import SettingsError
+from hfagent.agent.events import Claimed, Event, ProjectEnded, Resumed
 from hfagent.agent.folding import apply, fold
 from hfagent.agent.night import begin
-from hfagent.agent.notify import Message, Notifier, apprise_sender, budget_message, message
+from hfagent.agent.notify import Message, Notifier, apprise_sender, budget_message, message, pipeline_message
+from hfagent.agent.pipeline_facts import StageEnded
 from hfagent.agent.planner_facts import ApprovalAsked
+from hfagent.agent.records import Claim
 from hfagent.agent.settings import Settings, load
 
 
@@ -117,3 +121,22 @@ def test_addresses_come_from_the_variable_alone(tmp_path: Path) -> None:
     (tmp_path / "hfagent.toml").write_text('notify = "json://user:secret@h"\n')
     with pytest.raises(SettingsError, match="HFAGENT_NOTIFY"):
         load({}, cwd=tmp_path, env={})
+
+
+def test_a_pipeline_tells_how_its_stages_end_and_what_may_be_claimed() -> None:
+    claim = Claim(
+        label="confirmed_better", reason="p = 0.001", run="p-2-dpo/dpo-01", gain=0.1, look=2, alpha=0.0076, tried=2,
+        noise=0.0,
+    )  # fmt: skip
+    ended = StageEnded(
+        number=1, state="finished", kept=False, why="no gain", run=None, model=None, verdict=None, claim=None,
+        seconds=1.0, spent_micro_usd=0, charged_micro_usd=0,
+    )  # fmt: skip
+    facts = [Claimed(claim=claim), ended, ProjectEnded(state="stopped", reason="enough"), Resumed(pid=1)]
+    told = [pipeline_message(Event(seq=1, at=START, fact=fact), "p") for fact in facts]
+    assert told == [
+        Message("p, all stages: confirmed better", "p = 0.001"),
+        Message("p: stage 1 is dropped", "no gain"),
+        Message("p: stopped", "enough"),
+        None,
+    ]

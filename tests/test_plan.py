@@ -10,6 +10,7 @@ from hfagent.agent.plan import OVERNIGHT_HOURS, Flags, Surroundings, make_plan
 from hfagent.agent.recipes import load as load_recipe
 from hfagent.agent.records import BenchmarkRef, DatasetRef, Plan
 from hfagent.agent.settings import load
+from hfagent.agent.stages import asked_methods
 
 BENCHMARKS = ("procedural_python", "openai_humaneval")
 OFFLINE = Surroundings(hub=False, gpu=False, benchmarks=BENCHMARKS)
@@ -30,6 +31,7 @@ def plan(
     hints = parse_goal(goal)
     return make_plan(
         goal,
+        method=asked_methods(Flags(**flags), hints)[0],
         hints=hints,
         flags=Flags(**flags),
         recipe=load_recipe(hints.task_area or "code"),
@@ -103,9 +105,7 @@ def test_a_project_is_named_after_model_data_and_method_and_numbered_when_taken(
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
-        ("'dpo' is not available yet", {"goal": "improve code with DPO"}),
-        ("stages", {"goal": "improve code with SFT then DPO"}),
-        ("ask for sft alone", {"goal": "improve code, first SFT, then DPO"}),
+        ("'reward' is not available yet", {"method": "reward"}),
         ("rules out 'sft'", {"goal": "improve code, but do not use SFT"}),
         ("unknown flavor 'a10g-large'", {"settings": {"flavor": "a10g-large"}}),
         ("unknown flavor 'a100-large'", {"goal": "train on an a100-large GPU to improve code"}),
@@ -114,7 +114,7 @@ def test_a_project_is_named_after_model_data_and_method_and_numbered_when_taken(
         ("quantized", {"goal": "improve code with QLoRA"}),
         ("benchmark 'foobar' is not available", {"goal": "improve code, evaluate with the foobar benchmark"}),
         ("benchmark 'mbpp' is not available", {"benchmark": "mbpp"}),
-        ("benchmark 'math_500' is not available here", {"goal": "improve math with SFT"}),
+        ("benchmark 'procedural_math' is not available here", {"goal": "improve math with SFT"}),
         ("does not say where to", {"goal": "improve code with SFT and push it to the Hub"}),
         ("nothing can be pushed", {"goal": "improve code and push it to ada/tuned", "here": OFFLINE}),
         ("must be 1 to 60", {"project": "Not A Name"}),

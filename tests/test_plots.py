@@ -135,7 +135,7 @@ def test_names_are_text_and_settings_of_the_machine_do_not_show() -> None:
 def test_a_held_out_mark_does_not_hide_the_one_below_it() -> None:
     below = plots.Curve("sft-01", None, 0, ((1, 1.0), (2, 0.5)), 0, ((2, 0.6),))
     above = plots.Curve("sft-01-x1", "sft-01", 1, ((2, 0.5), (3, 0.4)), 1, ((2, 0.6), (3, 0.5)))
-    axes = plots.draw_loss([below, above], unit=None).axes[0]
+    axes = plots.draw_loss([below, above], label="loss").axes[0]
     held_out = [line for line in axes.lines if "held-out" in str(line.get_label())]
     assert [list(line.get_xdata()) for line in held_out] == [[2], [2, 3]]
     assert {line.get_markerfacecolor() for line in held_out} == {"none"}
@@ -144,4 +144,4 @@ def test_a_held_out_mark_does_not_hide_the_one_below_it() -> None:
 def test_curves_without_a_single_number_can_be_drawn() -> None:
     curves = plots.loss_curves(running([None, None]))
 
-    assert b"</svg>" in plots.svg(lambda: plots.draw_loss(curves, unit=None), "mark")
+    assert b"</svg>" in plots.svg(lambda: plots.draw_loss(curves, label="loss"), "mark")

@@ -56,6 +56,11 @@ def test_training_rows_are_chats_that_are_clean_of_both_sets() -> None:
     assert check([*rows, planted], held, dataset_id="rows", benchmarks=refs).flagged == (400,)
 
 
+def test_rows_for_rewards_hold_the_answer() -> None:
+    for row, one in zip(train_rows(40, 2, "grpo"), problems("train", 40, 2), strict=True):
+        assert (final_number(row["solution"]), row["answer"]) == (one.answer, str(one.answer))
+
+
 def test_as_a_benchmark_its_own_solutions_pass_and_others_do_not() -> None:
     chosen = benchmarks.problems(BenchmarkRef(name="procedural_math", set="confirm", n=20))
     judge = Judge([problem.check for problem in chosen], workers=1)

@@ -8,6 +8,7 @@ from hfagent.agent.errors import UsageError
 from hfagent.agent.goal import parse_goal
 from hfagent.agent.recipes import load
 from hfagent.agent.records import TaskArea
+from hfagent.tools.benchmarks import names
 
 
 @pytest.mark.parametrize("area", get_args(TaskArea))
@@ -26,10 +27,21 @@ def test_a_goal_that_names_the_recipes_dataset_leads_back_to_its_area(area):
     assert parse_goal(f"train on {load(area).dataset.id}").task_area == area
 
 
-def test_code_works_offline():
-    embedded = load("code").embedded
-    assert (embedded.model.id, embedded.dataset.id) == ("embedded:SmolLM2-135M-Instruct", "embedded:procedural-python")
-    assert "HumanEval" in embedded.notice
+@pytest.mark.parametrize(("area", "dataset", "other"), [("code", "python", "HumanEval"), ("math", "math", "GSM8K")])
+def test_code_and_math_work_offline(area, dataset, other):
+    embedded = load(area).embedded
+    assert (embedded.model.id, embedded.dataset.id) == (
+        "embedded:SmolLM2-135M-Instruct",
+        f"embedded:procedural-{dataset}",
+    )
+    assert other in embedded.notice
+
+
+@pytest.mark.parametrize("area", get_args(TaskArea))
+def test_every_problem_that_a_recipe_names_can_be_had(area):
+    recipe = load(area)
+    for choices in filter(None, (recipe, recipe.embedded)):
+        assert {choices.search.name, choices.confirm.name, *(guard.name for guard in choices.guards)} <= set(names())
 
 
 def test_an_unknown_area_is_refused_with_the_known_ones():

@@ -29,12 +29,16 @@ class Runner:
         self.begun: list[subprocess.Popen[str]] = []
 
     def start(self, *, seconds: float = 0.05, ignoring: int | None = None) -> "subprocess.Popen[str]":
+        def as_in_a_terminal() -> None:
+            for number in (signal.SIGINT, signal.SIGHUP):  # whoever runs the tests may ignore them
+                signal.signal(number, signal.SIG_IGN if number == ignoring else signal.SIG_DFL)
+
         folders = [str(SCRIPT.parent), *filter(None, sys.path)]
         process = subprocess.Popen(
             [sys.executable, str(SCRIPT), str(self.folder), str(seconds)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=None if ignoring is None else lambda: signal.signal(ignoring, signal.SIG_IGN),
+            preexec_fn=as_in_a_terminal,
         )  # fmt: skip
         self.begun.append(process)
         return process

@@ -55,15 +55,13 @@ class Planned(World):
         args = json.loads(body["environment"][ARGS])
         named = dict(zip(args[::2], args[1::2], strict=False))
         run = key.removeprefix(body["labels"][PROJECT] + "-").rpartition("-a")[0]
-        kind = "evaluate" if "--benchmark" in args else "export" if "--push" in args else "train"
+        kind = "evaluate" if "--benchmark" in args else "publish" if "--push" in args else "train"
+        kind = "export" if kind == "train" and "--adapter" in args else kind
         spec = JobSpec(
             key=key, project="night", run=run, kind="smoke" if "--smoke" in args else kind, template="x.py",
             args=tuple(args), flavor="cpu-basic", timeout_s=1, price_micro_usd_per_hour=0,
         )  # fmt: skip
-        if kind == "export":
-            left: dict[str, Any] = {"files": [], "pushed": {"ada/coder": {"url": "u", "private": True}}}
-        else:
-            left = dict(self.behave(spec).result or {})
+        left = dict(self.behave(spec).result or {})
         if kind == "train":
             left |= {"adapter": f"{home}/out/{run}", "stable_checkpoint": f"{home}/out/checkpoint-1"}
             left |= {"base_model": named["--model"], "adapter_base_model": named["--model"]}

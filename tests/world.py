@@ -41,6 +41,10 @@ from hfagent.agent.state import State
 
 SKILL = {"baseline": 0.1, "sft-01": 0.4, "sft-01-x1": 0.6, "sft-01-x2": 0.6}
 N = 200
+MADE = "/made/data"
+"""Where the data lie that a model made."""
+MERGED = "/m/merged-"
+"""Where the merged model of a run lies, before the run's name."""
 LOST = Ending(running_s=5, stage="ERROR", exit_code=None, message="the machine is gone")
 DIVERGED = Ending(running_s=5, stage="ERROR", exit_code=1, message="training diverged: NaN loss")
 FAILED = Ending(running_s=5, stage="ERROR", exit_code=1, message="No space left on device")
@@ -80,6 +84,8 @@ class World:
         self.firewall = FakeFirewall()
         self.looks = FakeLooks()
         self.searcher = FakeSearcher()
+        self.guard_skill: dict[str, float] = {}
+        """Of each model on another benchmark than the night's own."""
         self.harness = "h"
         self.trains = "org/model"
         """The base model that the training job really takes."""
@@ -108,6 +114,10 @@ class World:
         special = self.endings(spec)
         if special is not None:
             return special
+        if spec.kind == "generate":
+            made = {"dataset": MADE, "prompts": 200, "samples": 800, "passed": 90, "rows": 120, "equal": 80,
+                    "from_solutions": 60, "mean_reward": 0.11, "recipe": "/made/recipe.json"}  # fmt: skip
+            return Ending(running_s=90, result=made)
         if spec.kind in ("export", "publish"):
             return Ending(running_s=20, result=self._exported(spec) if spec.kind == "export" else self._pushed(spec))
         if spec.kind in ("evaluate", "verify"):
@@ -118,12 +128,14 @@ class World:
             MetricPoint(step=i, values={"train/loss": 2.0 + slope * i + 0.001 * (-1) ** i, "train/learning_rate": 1e-3})
             for i in range(1, steps + 1)
         ]
+        model = spec.args[spec.args.index("--model") + 1]
+        model = model if model.startswith(MERGED) else self.trains
         result = {
             "adapter": f"/models/{spec.run}",
             "stable_checkpoint": f"/models/{spec.run}/ck",
             "steps": steps,
-            "base_model": self.trains,
-            "adapter_base_model": self.trains,
+            "base_model": model,
+            "adapter_base_model": model,
             "base_fingerprint": "b",
             "weight_change": 0.1,
         }
@@ -134,7 +146,7 @@ class World:
         names = args.get("--quantize", "").split(",") if "--quantize" in args else []
         file = {"size_bytes": 100_000_000, "bits_per_weight": 6.2, "tokens_per_s": self.tokens_per_s}
         files = [{"name": f"m-{q}.gguf", "path": f"/m/{q}", "quantization": q, **file} for q in names]
-        return {"merged": "/m/merged", "files": files}
+        return {"merged": f"{MERGED}{args['--adapter'].rpartition('/')[2]}", "files": files}
 
     def _pushed(self, spec: JobSpec) -> dict[str, Any]:
         repo = spec.args[spec.args.index("--push") + 1]
@@ -143,16 +155,18 @@ class World:
 
     def _score(self, spec: JobSpec) -> dict[str, Any]:
         args = dict(zip(spec.args[::2], spec.args[1::2], strict=False))
-        source = args.get("--adapter") or args.get("--gguf") or "baseline"
-        subject = source.rpartition("/")[2]
+        model = args["--model"] if args.get("--model", "").startswith(MERGED) else "baseline"
+        source = args.get("--adapter") or args.get("--gguf") or model
+        subject = source.removeprefix(MERGED).rpartition("/")[2]
         problems = args["--set"]
-        outcomes = fake_outcomes(N, self.skill[subject], salt=problems)
+        skill = self.skill if args["--benchmark"] == "procedural_python" else self.guard_skill
+        outcomes = fake_outcomes(N, skill[subject], salt=problems)
         if args["--seed"] != "0":  # the repeated baseline
             outcomes = {
                 name: 1 - value if i < self.flips else value for i, (name, value) in enumerate(outcomes.items())
             }
         return {
-            "benchmark": {"name": "procedural_python", "set": problems, "n": N},
+            "benchmark": {"name": args["--benchmark"], "set": problems, "n": N},
             "metric": "pass@1",
             "value": sum(outcomes.values()) / N,
             "n": N,

@@ -57,8 +57,8 @@ def pinned(benchmark: BenchmarkRef, *, hub: bool) -> tuple[BenchmarkRef, str | N
             "check the network, or name a benchmark that needs none"
         )
     there = len(source.offline())
-    n = None if benchmark.n is None or benchmark.n > there else benchmark.n
-    note = f"the Hub does not answer: {n or there} problems of {benchmark.name} come from an installed package"
+    n = min(there, benchmark.n or there)
+    note = f"the Hub does not answer: {n} problems of {benchmark.name} come from an installed package"
     return benchmark.model_copy(update={"n": n}), note
 
 

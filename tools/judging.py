@@ -10,7 +10,7 @@ from hfagent.tools.number_answer import as_number, final_number, has_final_numbe
 from hfagent.tools.problem import Check, CodeCheck, InstructionsCheck, LatexCheck, NumberCheck, TextCheck
 from hfagent.tools.sandbox import Sandbox
 
-NO_SANDBOX = "none: nothing is run"
+NO_SANDBOX = "none (no program is run)"
 DETAIL_CHARS = 500
 
 

@@ -105,14 +105,13 @@ def pinned(benchmark: BenchmarkRef) -> tuple[BenchmarkRef, str | None]:
             f"{path.name!r} has {count} problems in its set {benchmark.set!r}, and at least {MIN_PROBLEMS} are needed: "
             f"with so few only a gain of {detectable:.0f} points or more would be noticed"
         )
-    n = benchmark.n if benchmark.n is None or benchmark.n < count else None
+    n = min(count, benchmark.n or count)
     found = benchmark.model_copy(update={"path": str(path), "revision": _hash(content), "n": n})
-    asked = n or count
-    if asked >= FEW_PROBLEMS:
+    if n >= FEW_PROBLEMS:
         return found, None
     note = (
-        f"{path.name}: {asked} problems in the set {benchmark.set!r}, which will mostly miss a gain below "
-        f"{100 * detectable_gain(asked):.0f} points"
+        f"{path.name}: {n} problems in the set {benchmark.set!r}, which will mostly miss a gain below "
+        f"{100 * detectable_gain(n):.0f} points"
     )
     return found, note
 

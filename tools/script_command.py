@@ -44,6 +44,21 @@ def requirements(script: Path, args: Sequence[str] = ()) -> list[str]:
     return [*found.get("dependencies", ()), *_further(found, args)]
 
 
+def require_further(script: Path, args: Sequence[str]) -> None:
+    """Refuse early what `script_command` would for the packages that these arguments ask for.
+
+    Raises:
+        PackageMissing: this Python lacks one of them, and uv is not on PATH.
+    """
+    from packaging.requirements import Requirement
+
+    missing = [text for text in _further(header(script), args) if not is_installed(Requirement(text))]
+    if missing and shutil.which("uv") is None:
+        raise PackageMissing(
+            f"{', '.join(args)} needs {', '.join(missing)}, which this Python does not have: pip install it, or uv"
+        )
+
+
 def _further(found: Mapping[str, Any], args: Sequence[str]) -> list[str]:
     """The table `tool.hfagent.with` of a header: argument -> packages that it takes."""
     table = found.get("tool", {}).get("hfagent", {}).get("with", {})

@@ -40,7 +40,7 @@ LEVER = {
     "nullable": True,
 }
 VALUE = {"type": "number", "description": "The lever's new value.", "nullable": True}
-WHAT = {"type": "string", "description": "Which job.", "enum": ["smoke", "train", "restart"]}
+WHAT = {"type": "string", "description": "Which job.", "enum": ["data", "smoke", "train", "restart"]}
 SET = {
     "type": "string",
     "description": "'search' (used freely) or 'confirm' (touched once).",
@@ -82,8 +82,9 @@ TOOLS = (
     ),
     ToolSpec(
         "launch",
-        "Start a job: the smoke (a few steps, before any training), the training planned last, or a broken "
-        "training run again after decide said change.",
+        "Start a job: the data (the model makes its own, where the dataset has none for the method), the smoke (a few "
+        "steps, before any training), the training planned last, or a broken training run again after decide said "
+        "change.",
         {"what": WHAT, "run": {**RUN, "nullable": True}, "hypothesis": HYPOTHESIS, "why": WHY},
         _launching("launch"),
     ),
@@ -101,6 +102,7 @@ TOOLS = (
             "subject": {"type": "string", "description": "'base' or a training run."},
             "set": SET,
             "repeat": {"type": "boolean", "description": "The base model once more.", "nullable": True},
+            "guard": {"type": "string", "description": "A guard of the plan, in place of the set.", "nullable": True},
             "why": WHY,
         },
         _launching("evaluate"),
