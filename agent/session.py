@@ -247,7 +247,7 @@ class Session:
     def _offer(self, made: Pipeline, settings: Settings) -> dict[str, Any]:
         """Plan a pipeline: it runs in a process of its own, since nobody works its stages call by call."""
         settings = as_planned(settings, made.stages[0])
-        if made.stages[0].backend == "hf":
+        if made.stages[0].backend != "local":
             for stage in made.stages:
                 preflight(settings, stage)
         paths = Paths(settings.reports_dir, made.project)

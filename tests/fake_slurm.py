@@ -115,7 +115,7 @@ def scancel(slurm: FakeSlurm, arguments: list[str]) -> str:
 
 
 def sinfo(slurm: FakeSlurm, arguments: list[str]) -> str:
-    return "".join(f"{row}\n" for row in slurm.read("partitions", ["main*|up|(null)|idle|infinite"]))
+    return "".join(f"{row}\n" for row in slurm.read("partitions", ["main*|up|(null)|infinite"]))
 
 
 def sacct(slurm: FakeSlurm, arguments: list[str]) -> str:

@@ -18,7 +18,7 @@ from hfagent.tools import cluster_doctor
 from hfagent.tools.cluster_jobs import ClusterJobRunner
 from hfagent.tools.doctor import Check
 
-GPUS = ["main*|up|gpu:a100:4|idle|1-00:00:00", "cpu|up|(null)|idle|infinite", "old|down|(null)|down|infinite"]
+GPUS = ["main*|up|gpu:a100:4|1-00:00:00", "cpu|up|(null)|infinite", "old|down|(null)|infinite"]
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_night_is_refused_before_it_begins_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    slurm.write("partitions", ["other|up|(null)|idle|infinite"])
+    slurm.write("partitions", ["other|up|(null)|infinite"])
     with pytest.raises(SystemExit) as ended:
         main(["improve code solving with SFT", "--backend", "slurm", "--yes", "--json"])
     assert ended.value.code == 2

@@ -276,6 +276,21 @@ def test_while_slurm_is_away_what_runs_is_seen_and_what_waits_is_not_known(
     assert told(runner.inspect(running.id)) == ("CANCELED", 143, "canceled")
 
 
+def test_a_disk_that_is_away_is_an_outage_and_a_damaged_folder_is_not(
+    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    job = runner.submit(make_spec(tmp_path))
+    end = tmp_path / "jobs" / job.key / "exit.json"
+    end.mkdir()  # any error of the disk but that nothing is there
+    with pytest.raises(BackendAway, match="cannot be read"):
+        runner.inspect(job.id)
+    end.rmdir()
+    end.write_text("{")
+    with pytest.raises(JobError, match="cannot be used") as raised:
+        runner.inspect(job.id)
+    assert type(raised.value) is JobError
+
+
 def test_a_running_job_that_slurm_has_lost_is_followed_to_its_end(
     runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path
 ) -> None:

@@ -165,8 +165,10 @@ class ClusterJobRunner:
         folder = self._home.folder(key)
         try:
             return None if folder is None else self._look(folder)
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError) as error:
             raise JobError(f"the job folder {str(folder)!r} cannot be used: {error}") from error
+        except OSError as error:  # a disk of the network, which may answer later
+            raise BackendAway(f"the job folder {str(folder)!r} cannot be read: {error.strerror}") from error
 
     def jobs(self, label: str, *, ended: bool = False) -> Sequence[Job]:
         """The jobs whose folders begin with the label."""
@@ -198,7 +200,7 @@ class ClusterJobRunner:
             (folder / "cancel").open("ab").close()
             begun = cluster_folder.claimed(folder) or not cluster_folder.give_up(folder, _CANCELED)
         except OSError as error:
-            raise JobError(f"job {job_id!r} cannot be canceled: {error}") from error
+            raise BackendAway(f"job {job_id!r} cannot be canceled now: {error.strerror}") from error
         if overdue or not begun:
             self._forget()
             entry = self._entries().get(job.key)

@@ -5,17 +5,16 @@ from typing import NamedTuple
 
 from hfagent.tools.slurm_commands import ask
 
-FORMAT = "%P|%a|%G|%T|%l"
+FORMAT = "%P|%a|%G|%l"
 
 
 class Partition(NamedTuple):
-    """Nodes of a partition with one state and the same devices."""
+    """Nodes of a partition with the same devices."""
 
     name: str
     default: bool
     up: bool
     gres: str
-    state: str
     limit: str
     """Of a job's time, as Slurm writes it."""
 
@@ -28,9 +27,9 @@ def partitions() -> list[Partition]:
     """
     rows = [line.split("|") for line in ask(["sinfo", "--noheader", f"--format={FORMAT}"]).splitlines()]
     return [
-        Partition(row[0].rstrip("*"), row[0].endswith("*"), row[1] == "up", row[2], row[3], row[4])
+        Partition(row[0].rstrip("*"), row[0].endswith("*"), row[1] == "up", row[2], row[3])
         for row in rows
-        if len(row) == 5
+        if len(row) == 4
     ]
 
 
