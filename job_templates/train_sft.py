@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from hfagent.agent.errors import HfagentError, ModelError, PackageMissing, UsageError
 from hfagent.agent.records import TrainConfig
 from hfagent.job_templates import training, training_args
-from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision
+from hfagent.job_templates.runtime import SAFE, Precision, emit_result, on_sigterm, pick_precision
 from hfagent.job_templates.training import Checkpoint, Schedule, Stop
 from hfagent.job_templates.training_args import Args, Row
 from hfagent.job_templates.training_watch import say, watch
@@ -65,7 +65,7 @@ def load_model(args: Args, precision: Precision) -> "tuple[PreTrainedModel, PreT
     try:
         tokenizer = AutoTokenizer.from_pretrained(args.model, revision=args.revision)
         model = AutoModelForCausalLM.from_pretrained(
-            args.model, revision=args.revision, dtype=getattr(torch, precision.dtype)
+            args.model, revision=args.revision, dtype=getattr(torch, precision.dtype), **SAFE
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load model {args.model!r}: {str(error).splitlines()[0]}") from error
