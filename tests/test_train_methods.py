@@ -167,6 +167,18 @@ def test_an_extension_goes_as_a_run_that_was_long_from_the_start(
     assert runs[method][2]["result"]["tokens"] < runs[method][1]["result"]["tokens"]
 
 
+def test_each_method_moves_its_own_measure(place: Path) -> None:
+    sharp = ["--model", str(write_tiny_model(place / "sharp", sharp=15.0)), "--eval-fraction", "0", "--max-steps", "12"]
+    sharp += ["--per-device-train-batch-size", "16"]
+    found = run_all(place, [(f"train_{method}", command(place, method, f"{method}-s", *sharp)) for method in METHODS])
+    measures = [run["result"]["measures"] for run in found[: len(METHODS)]]
+    by_method = dict(zip(METHODS, measures, strict=True))
+    assert by_method["dpo"]["rewards/accuracies"] > 0.9
+    assert by_method["kto"]["rewards/margins"] > 0.1
+    assert by_method["grpo"]["reward"] > 0.7  # an untrained model writes the word in one answer of five
+    assert by_method["reward"]["accuracy"] > 0.9
+
+
 @pytest.fixture(scope="module")
 def refused(place: Path) -> dict[str, Any]:
     """Exit codes by name, and all of stderr, of what cannot be trained."""

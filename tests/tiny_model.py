@@ -9,8 +9,8 @@ CHAT_TEMPLATE = (
 WORDS = ["<pad>", "<eos>", "<unk>", "<user>", "<assistant>", *(f"w{i}" for i in range(40))]
 
 
-def write_tiny_model(folder: Path) -> Path:
-    """Write a Llama with random weights that `from_pretrained` loads."""
+def write_tiny_model(folder: Path, *, sharp: float = 1.0) -> Path:
+    """Write a Llama with random weights that `from_pretrained` loads; a `sharp` one can come to prefer a word."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -23,6 +23,8 @@ def write_tiny_model(folder: Path) -> Path:
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=len(WORDS), max_position_embeddings=128, pad_token_id=0, eos_token_id=1, **shape)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    model.lm_head.weight.data *= sharp
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
