@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -166,6 +167,8 @@ def _process(folder: Path, killed_after_s: float | None) -> int:
             with at_desk(path, there, backend="local") as desk:
                 work(desk, poll_s=0.2, resumed_by=os.getpid() if resumed else None)
             code = 0
+        except Exception:  # noqa: BLE001 - told, and then counted by the exit code
+            traceback.print_exc()
         finally:
             os._exit(code)
     if killed_after_s is not None:

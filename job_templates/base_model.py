@@ -4,7 +4,7 @@ import importlib.util
 from typing import Any
 
 from hfagent.agent.errors import ModelError, PackageMissing, UsageError
-from hfagent.job_templates.runtime import Precision, pick_precision
+from hfagent.job_templates.runtime import SAFE, Precision, pick_precision
 from hfagent.job_templates.training_args import Args
 
 
@@ -81,7 +81,7 @@ def _load(auto: Any, args: Args, precision: Precision, **options: Any) -> Any:
     options |= quantization(args, precision)
     try:
         return auto.from_pretrained(
-            args.model, revision=args.revision, dtype=getattr(torch, precision.dtype), **options
+            args.model, revision=args.revision, dtype=getattr(torch, precision.dtype), **SAFE, **options
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load model {args.model!r}: {str(error).splitlines()[0]}") from error

@@ -48,7 +48,16 @@ from hfagent.job_templates import gguf_generation
 from hfagent.job_templates.futility import FutilityWatch, parse_reference
 from hfagent.job_templates.generation import Decoding, generate
 from hfagent.job_templates.harness import digest, harness_parts
-from hfagent.job_templates.runtime import Precision, emit_result, on_sigterm, pick_precision, say, stop
+from hfagent.job_templates.runtime import (
+    SAFE,
+    Precision,
+    emit_result,
+    on_sigterm,
+    pick_precision,
+    require_safe,
+    say,
+    stop,
+)
 from hfagent.tools.benchmarks import names, problems
 from hfagent.tools.judging import Judge
 from hfagent.tools.llama_cpp import read_header, require_binding
@@ -268,7 +277,7 @@ def load_model(args: argparse.Namespace, dtype: str, device: str) -> Any:
     place = "auto" if device == "cuda" and torch.cuda.device_count() > 1 else device
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            args.model, revision=args.revision, dtype=getattr(torch, dtype), device_map=place
+            args.model, revision=args.revision, dtype=getattr(torch, dtype), device_map=place, **SAFE
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"no model can be loaded from {args.model!r}: {error}") from error
@@ -276,7 +285,7 @@ def load_model(args: argparse.Namespace, dtype: str, device: str) -> Any:
         from peft import PeftModel
 
         try:
-            model = PeftModel.from_pretrained(model, str(args.adapter)).merge_and_unload()
+            model = PeftModel.from_pretrained(model, str(require_safe(args.adapter))).merge_and_unload()
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"the adapter {str(args.adapter)!r} does not fit {args.model!r}: {error}") from error
         # Merging freezes the weights, and torch multiplies a slice by a frozen matrix batch by batch, with a copy of

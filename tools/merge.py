@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfagent.agent.errors import ModelError
+from hfagent.job_templates.runtime import SAFE, require_safe
 from hfagent.tools.safetensors_folder import Weights
 
 _WEIGHT_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
@@ -154,9 +155,9 @@ def _write(folder: Path, adapter: Path, out: Path) -> str:
 
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **SAFE)
         # As evaluate.py merges, so that the weights are those that were judged: peft's safe_merge rounds otherwise.
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        model = PeftModel.from_pretrained(model, str(require_safe(adapter))).merge_and_unload()
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{str(adapter)!r} cannot be merged into {str(folder)!r}: {error}") from error
     model.save_pretrained(out)
@@ -211,7 +212,7 @@ def _reload(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        _, loading = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
+        _, loading = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True, **SAFE)
         AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"the merged model does not load: {error}") from error
