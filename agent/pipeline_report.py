@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hfagent.agent.data_rules import to_make
 from hfagent.agent.guards import loss_words
 from hfagent.agent.guards import words as guard_words
 from hfagent.agent.markdown import NONE, TBD, code, dollars, duration, link, path, plain, prose, table, utc, value
@@ -65,7 +66,7 @@ def final_sentence(state: PipelineState) -> str:
     words = f"**{_CLAIM_WORDS[claim.label]}**"
     methods = " then ".join(stage.plan.method.upper() for stage, _ in state.carried)
     if state.verdict is None:
-        return f"{words} {prose(claim.reason)}."
+        return f"{words} {prose(claim.reason[:1].upper() + claim.reason[1:])}."
     lost = loss_words({guarded.guard: guarded.verdict for guarded in state.guards})
     told = f", {prose(lost)}" if lost else ""
     text = f"{methods} on {model_words(state.base)}: {prose(sentence(state.verdict))}{told}"
@@ -201,6 +202,8 @@ def _datasets(state: PipelineState) -> list[str]:
         check = report.methods[plan.method]
         counted = TBD if report.rows is None else str(report.rows)
         verdict = check.verdict.replace("_", " ")
+        if to_make(plan, report):
+            verdict += ": the model makes its own data of the prompts first"
         rows.append([str(number), data_words(plan.dataset), counted, verdict, prose(check.reason)])
     if not rows:
         return []

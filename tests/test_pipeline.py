@@ -438,6 +438,7 @@ def test_a_later_stage_makes_its_data_with_the_model_that_it_begins_with(tmp_pat
     args = there.runner._jobs["improve-2-dpo-ab12-data-a1"].spec.args
     assert args[args.index("--model") + 1] == "/m/merged-sft-01"
     assert "improve-1-sft-ab12-data-a1" not in there.runner.submits
+    assert "INCOMPATIBLE: the model makes its own data of the prompts first" in render(state)
 
 
 def test_no_leaves_nothing(tmp_path: Path) -> None:

@@ -369,7 +369,7 @@ def test_a_run_whose_extension_fails_is_judged_again_by_the_harness_that_counts(
 
     there.endings = ending
     state = run(tmp_path, there, max_extensions=1, max_trials=2)
-    assert [item.harness for item in state.comparisons if item.fact.candidate == "sft-01-x1"][-1] == "other-32"
+    assert [item.harness for item in state.comparisons if item.fact.candidate == "sft-01-x1"][-1] == "other-32-evaluate"
     assert claimed(state).label == "confirmed_better"
 
 
