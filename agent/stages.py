@@ -80,12 +80,15 @@ def make_pipeline(goal: str, plans: Sequence[Plan], flags: Flags, taken: Collect
     elif used := _used(wanted, plans, taken):
         raise PlanRejected(f"the project {used!r} exists: `hfagent resume {used}`, or another name")
     notes = [note for plan in plans for note in plan.notes]
+    # Scores of two stages are compared at the end, so all must be made alike, also on different hardware.
+    batch = min(plan.evaluation.batch_size for plan in plans)
+    evaluation = first.evaluation.model_copy(update={"batch_size": batch})
     return named(
         Pipeline(
             project=wanted,
             token=first.token,
             goal=goal,
-            stages=tuple(plans),
+            stages=tuple(plan.model_copy(update={"evaluation": evaluation}) for plan in plans),
             budget_micro_usd=first.budget_micro_usd,
             max_hours=first.max_hours,
             export=first.export,

@@ -26,7 +26,7 @@ from typing import Any
 from hfagent.agent.errors import UsageError
 from hfagent.job_templates import trainer_run, training_args
 from hfagent.job_templates.trainer_run import Rows, Technique
-from hfagent.job_templates.training_args import Args
+from hfagent.job_templates.training_args import Args, Row
 from hfagent.job_templates.trl_trainers import trl_trainer
 
 FORMATS = (("prompt", "completion", "label"), ("prompt", "chosen", "rejected"), ("chosen", "rejected"))
@@ -49,13 +49,28 @@ def _check(args: Args, rows: Rows) -> Rows:
             "--per-device-train-batch-size 1 is too small for KTO: it compares the answers of a micro-batch; give 2 "
             "or more"
         )
-    good, bad = _counts(rows)
+    single = Rows(_single(rows.train), _single(rows.held_out))
+    good, bad = _counts(single)
     if not good or not bad:
         raise UsageError(
             f"all {good + bad} labels are {bool(good)}: KTO learns from the difference of good and bad answers; add "
             f"rows of the label {not good}"
         )
-    return replace(rows, train=random.Random(args.config.seed).sample(rows.train, len(rows.train)))  # noqa: S311
+    order = random.Random(args.config.seed)  # noqa: S311 - reproducible, not secret
+    return replace(single, train=order.sample(single.train, len(single.train)))
+
+
+def _single(rows: list[Row]) -> list[Row]:
+    """Each pair as two answers. TRL puts the good ones of all pairs before the bad ones, and so would train on them."""
+    if not rows or "label" in rows[0]:
+        return rows
+    from trl import extract_prompt
+
+    pairs = [row if "prompt" in row else extract_prompt(row) for row in rows]
+    kinds = (("chosen", True), ("rejected", False))
+    return [
+        {"prompt": pair["prompt"], "completion": pair[kind], "label": label} for pair in pairs for kind, label in kinds
+    ]
 
 
 def _settings(args: Args, rows: Rows) -> dict[str, Any]:
@@ -69,9 +84,8 @@ def _settings(args: Args, rows: Rows) -> dict[str, Any]:
 
 def _counts(rows: Rows) -> tuple[int, int]:
     """Good and bad answers to train on."""
-    labels = [bool(row["label"]) for row in rows.train if "label" in row]
-    pairs = len(rows.train) - len(labels)
-    return sum(labels) + pairs, len(labels) - sum(labels) + pairs
+    good = sum(bool(row["label"]) for row in rows.train)
+    return good, len(rows.train) - good
 
 
 TECHNIQUE = Technique(

@@ -101,11 +101,11 @@ def test_a_service_that_hangs_or_fails_does_not_hold_up_anything() -> None:
     begun = time.monotonic()
     slow = Notifier(hang, warn=warned.append)
     for number in range(200):
-        slow._put(Message(str(number), "x"))
+        slow.tell(Message(str(number), "x"))
     assert time.monotonic() - begun < 1
     assert "some are dropped" in warned[0]
     broken = Notifier(fail, warn=warned.append)
-    broken._put(Message("a", "b"))
+    broken.tell(Message("a", "b"))
     broken.close()
     assert warned[-1] == "a notification could not be sent: refused by ***"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_plan import GPU_BOX, OFFLINE
+from test_plan import GPU_BOX, OFFLINE, ON_HF, PAID
 
 from hfagent.agent.errors import PlanRejected
 from hfagent.agent.goal import parse_goal
@@ -112,3 +112,14 @@ def test_a_method_has_its_own_hyperparameters_over_the_recipe() -> None:
 def test_a_batch_of_grpo_holds_whole_groups() -> None:
     with pytest.raises(PlanRejected, match="no whole groups of 8"):
         planned("improve code with SFT then GRPO at a batch size of 12")
+
+
+def test_all_stages_are_evaluated_alike_also_where_their_hardware_differs() -> None:
+    made = planned("improve code with SFT then GRPO", here=ON_HF, settings=PAID)
+    first, second = made.stages
+    assert first.evaluation == second.evaluation
+    alone = [
+        planned(f"improve code with {one} then KTO", here=ON_HF, settings=PAID).stages[0].evaluation.batch_size
+        for one in ("SFT", "GRPO")
+    ]
+    assert first.evaluation.batch_size == min(alone)

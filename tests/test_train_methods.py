@@ -16,6 +16,7 @@ from hfagent.agent.errors import UsageError
 from hfagent.agent.jobs import hyperparameter_args
 from hfagent.agent.records import TrainConfig
 from hfagent.job_templates import train_dpo, train_grpo, train_kto, train_reward
+from hfagent.job_templates.trainer_run import Rows
 from hfagent.job_templates.training import read_checkpoint
 from hfagent.tools.script_command import header
 
@@ -210,10 +211,26 @@ def test_what_cannot_be_trained_on_ends_with_2_and_the_reason(refused: dict[str,
         assert said in refused["stderr"]
 
 
+@pytest.mark.parametrize("implicit", [False, True], ids=["with a prompt", "with a shared beginning"])
+def test_kto_takes_pairs_as_good_and_bad_answers_in_turn(implicit: bool, tmp_path: Path) -> None:
+    pairs = rows("dpo", 40)
+    if implicit:
+        pairs = [{name: row["prompt"] + row[name] for name in ("chosen", "rejected")} for row in pairs]
+    args = train_kto.parse_args(["--model", "m", "--dataset", "d", "--output-dir", str(tmp_path)])
+    found = train_kto.TECHNIQUE.check(args, Rows(pairs, pairs[:2]))
+    assert (len(found.train), len(found.held_out)) == (80, 4)
+    labels = [row["label"] for row in found.train]
+    assert sum(labels) == 40
+    assert all(0 < sum(labels[begin : begin + 16]) < 16 for begin in range(0, 80, 16))
+    good = [row["completion"][0]["content"] for row in found.train if row["label"]]
+    assert sorted(good) == sorted(row["chosen"][-1]["content"] for row in pairs)
+    assert all(row["prompt"][0]["role"] == "user" for row in found.train)
+
+
 def test_grpo_without_a_reward_names_those_there_are(tmp_path: Path) -> None:
     args = train_grpo.parse_args(["--model", "m", "--dataset", "d", "--output-dir", str(tmp_path)])
     with pytest.raises(UsageError, match="grpo needs --reward-funcs: tests_pass, syntax"):
-        train_grpo.TECHNIQUE.check(args, train_grpo.Rows([{"prompt": "p"}] * 8, []))
+        train_grpo.TECHNIQUE.check(args, Rows([{"prompt": "p"}] * 8, []))
 
 
 @pytest.mark.parametrize("method", ["dpo", "grpo"])
