@@ -43,10 +43,11 @@ def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: 
     ask = None if settings.confirm_yes else _asker(as_json=as_json)
     wiring.preflight(settings, plan)
     from hfagent.agent.night import begin
-    from hfagent.agent.planners import require_planner
 
-    require_planner(settings)
+    if settings.planner != "rules":
+        from hfagent.agent.planners import require_planner
 
+        require_planner(settings)
     console = terminal.stderr_console()
     for note in plan.notes if ask is None else ():  # the question shows them with the plan
         console.print(f"note: {note}")
