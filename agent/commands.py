@@ -40,9 +40,10 @@ def run(goal: str, flags: Flags, settings: Settings, *, dry_run: bool, as_json: 
         raise UsageError("there is no terminal to ask on: add --yes to start, or --dry-run to see plan and cost")
     for stage in plan.stages if isinstance(plan, Pipeline) else (plan,):
         wiring.preflight(settings, stage)
-    from hfagent.agent.planners import require_planner
+    if settings.planner != "rules":
+        from hfagent.agent.planners import require_planner
 
-    require_planner(settings)
+        require_planner(settings)
     console = terminal.stderr_console()
     for note in plan.notes if settings.confirm_yes else ():  # the question shows them with the plan
         console.print(f"note: {note}")

@@ -16,8 +16,6 @@ from hfagent.agent.events import Event, PlanConfirmed, PlanMade
 from hfagent.agent.ledger import Ledger, open_ledger
 from hfagent.agent.loop import run_night
 from hfagent.agent.notify import Notifier, apprise_sender
-from hfagent.agent.planner import rule_planner
-from hfagent.agent.planners import planner_for
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Export, Plan, Refusal
 from hfagent.agent.settings import Settings
@@ -181,6 +179,8 @@ def _notifying(book: Ledger, desk: Desk, settings: Settings, progress: Progress)
 
 def _agreed(desk: Desk, ask: Ask | None, progress: Progress) -> bool:
     """Check the dataset, then ask until the answer is yes or no."""
+    from hfagent.agent.planner import rule_planner  # smolagents takes 0.4 s: the plan is on disk and shown by then
+
     while True:
         rule_planner(desk).wake()
         _refuse_incompatible(desk.state)
@@ -203,6 +203,8 @@ def _refuse_incompatible(state: State) -> None:
 
 
 def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, resumed_by: int | None) -> State:
+    from hfagent.agent.planners import planner_for
+
     mailbox = mailbox_of(paths, settings, desk.state.plan)
     try:
         return run_night(

@@ -44,7 +44,7 @@ from hfagent.agent.events import (  # noqa: E402
     Scored,
     SearchEnded,
 )
-from hfagent.agent.ledger import read  # noqa: E402
+from hfagent.agent.ledger import is_confirmed, read  # noqa: E402
 
 TOLD = (
     PlanMade, JobIntended, JobEnded, Scored, Compared, Decided, LookTaken, NoiseMeasured, SearchEnded, Claimed,
@@ -163,6 +163,8 @@ def _process(folder: Path, killed_after_s: float | None) -> int:
             there.runner = real.PlannedJobs(folder, seconds=JOB_S)  # type: ignore[assignment]
             there.tracker = real.KnownLosses()  # type: ignore[assignment]
             there.clock = real.SystemClock()  # type: ignore[assignment]
+            if path.exists() and not is_confirmed(path):
+                path.unlink()  # as `hfagent resume` says: a plan that nobody confirmed is begun anew
             resumed = path.exists()
             with at_desk(path, there, backend="local") as desk:
                 work(desk, poll_s=0.2, resumed_by=os.getpid() if resumed else None)

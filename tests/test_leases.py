@@ -23,6 +23,7 @@ def warnings(path: Path) -> list[LimitNear]:
 
 
 def test_a_budget_of_which_most_is_used_is_told_once(tmp_path: Path) -> None:
+    """Budget: 80 % of it is used."""
     path = tmp_path / "night.jsonl"
     shown = Console(file=io.StringIO(), theme=THEME, width=200)
     with at_desk(path, World(SKILL), **PAID) as desk:
@@ -36,6 +37,7 @@ def test_a_budget_of_which_most_is_used_is_told_once(tmp_path: Path) -> None:
 
 
 def test_a_time_limit_of_which_most_is_used_is_told_once_also_after_a_resume(tmp_path: Path) -> None:
+    """Time: 80 % of it is used, and hfagent is killed as it says so."""
     path, world = tmp_path / "night.jsonl", World(SKILL)
     killed(path, world, lambda event: event.seq == 40, max_hours=2)
     world.clock.advance(0.82 * 7200)

@@ -75,6 +75,7 @@ def broken(lines: Lines) -> tuple[Lines, int, str]:
 def test_the_first_line_that_is_not_what_was_written_is_named(
     capsys: pytest.CaptureFixture[str], path: Path, damage: Callable[[Lines], tuple[Lines, int, str]]
 ) -> None:
+    """Ledger: a line altered, taken out, moved, repeated, renumbered, stripped of its hash, or broken."""
     lines, number, why = damage(path.read_bytes().split(b"\n")[:-1])
     path.write_bytes(b"\n".join(lines) + b"\n")
     before = path.read_bytes()
@@ -99,6 +100,7 @@ def test_a_whole_ledger_is_whole(capsys: pytest.CaptureFixture[str], path: Path)
 
 
 def test_a_torn_last_line_is_no_damage_and_is_told(capsys: pytest.CaptureFixture[str], path: Path) -> None:
+    """Ledger: `hfagent verify` after a crash in mid-write."""
     with path.open("ab") as file:
         file.write(b'{"seq":')
     code, out = verify(capsys, path.parent)
@@ -125,6 +127,7 @@ def test_a_ledger_of_a_version_without_hashes_is_read_and_continued_with_them(
 
 
 def test_a_night_whose_last_line_was_torn_goes_on_and_the_report_says_where_its_bytes_are(tmp_path: Path) -> None:
+    """Power loss in the middle of a line: its bytes are put aside, and the night goes on."""
     path = tmp_path / "night.jsonl"
     killed(path, World(SKILL), lambda event: event.seq == 20)
     last = path.read_bytes().splitlines(keepends=True)[-1]
