@@ -107,11 +107,16 @@ def starts() -> list[Row]:
     """From the call to the first word, and to the first event."""
     help_ = [sys.executable, "-m", "hfagent", "--help"]
     answer = best(lambda: subprocess.run(help_, check=True, capture_output=True), time.perf_counter)
-    return [Row("`hfagent --help`", answer, 0.3, "wall"), Row("first event of a night", best_first(), 1.0, "wall")]
+    first = best_first()
+    return [
+        Row("`hfagent --help`", answer, 0.3, "wall"),
+        Row("first event of a night", first[0], 1.0, "wall"),
+        Row("the same, what it computes", first[1], None, "CPU"),
+    ]
 
 
-def best_first() -> float:
-    """Seconds from `hfagent "goal" --yes` to the first line of its ledger."""
+def best_first() -> tuple[float, float]:
+    """Seconds from `hfagent "goal" --yes` to the first line of its ledger: on the wall, and of the CPU."""
     found = []
     for _ in range(TRIES):
         with tempfile.TemporaryDirectory() as folder:
@@ -124,9 +129,10 @@ def best_first() -> float:
             path = Path(folder) / "training_reports" / "first.jsonl"
             while process.poll() is None and not (path.exists() and path.stat().st_size):
                 time.sleep(0.002)
-            found.append(time.perf_counter() - begun)
+            wall = time.perf_counter() - begun
             process.kill()
-            process.wait()
+            used = os.wait4(process.pid, 0)[2]
+            found.append((wall, used.ru_utime + used.ru_stime))
     return min(found)
 
 
