@@ -17,10 +17,14 @@ class FileCheck(Record):
     loss: Verdict
     """The file against the model that it was made from, by `thresholds.FILE_MARGIN`."""
 
+    staged: bool = False
+    """Whether the base model is one that earlier stages have trained: a small gain over it is hard to see again, so a
+    file stays here only where it is worse than the model that it was made from."""
+
     @property
     def keeps(self) -> bool:
-        """Whether the gain over the base model is still significant."""
-        return self.gain.label == "better"
+        """Whether the gain is in the file: it is still significantly better than the base model."""
+        return self.gain.label == "better" or (self.staged and self.loss.label != "worse")
 
     @property
     def words(self) -> str:
@@ -48,6 +52,7 @@ def file_check(state: State, exported: str, quantization: str) -> FileCheck | No
         score=score.value,
         gain=compare(base.outcomes, score.outcomes, alpha=thresholds.ALPHA),
         loss=compare(ours.outcomes, score.outcomes, alpha=thresholds.ALPHA, margin=-thresholds.FILE_MARGIN),
+        staged=state.plan.stage is not None,
     )
 
 

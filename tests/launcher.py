@@ -56,6 +56,8 @@ def main(path: Path, first: int, last: int, settle_s: float, place: str) -> None
                 )  # fmt: skip
                 desk.start(RunSpec(name=name, kind="export", why="a test"), job)
             while desk.state.runs[name].last.job_id is None:
+                if not desk.state.runs[name].last.open:
+                    raise SystemExit(f"{name}: {desk.state.runs[name].last.message}")
                 desk.reconcile()
                 time.sleep(0.02)
         while desk.state.open_attempts or any(stray.open for stray in desk.state.strays.values()):

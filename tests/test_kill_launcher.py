@@ -28,9 +28,13 @@ def test_every_key_is_one_job_whenever_the_launcher_is_killed(tmp_path: Path) ->
         folders = (Path(hfagent.__file__).parent.parent, HERE, HERE.parent)
         env = emulator.env(emulator.hub.add_user("ada")) | {"PYTHONPATH": ":".join(map(str, folders))}
         mount = emulator.hub.bucket_folder("ada", "hfagent")
-        command = [sys.executable, str(HERE / "launcher.py"), str(path), "1", str(number), str(SETTLE_S), str(mount)]
+
+        def command(last: int) -> list[str]:
+            return [sys.executable, str(HERE / "launcher.py"), str(path), "1", str(last), str(SETTLE_S), str(mount)]
+
+        subprocess.run(command(1), env=env, check=True, timeout=180)  # uploads the code, once
         for _ in range(200):
-            with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
+            with subprocess.Popen(command(number), env=env, stderr=subprocess.DEVNULL) as process:
                 try:
                     assert process.wait(timeout=draw.uniform(1.5, 5.0)) == 0
                     break
