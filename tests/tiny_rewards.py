@@ -8,7 +8,7 @@ def holds_w1(completions: Sequence[Any], **columns: Any) -> list[float]:
     return [float("w1" in completion[0]["content"].split()) for completion in completions]
 
 
-def nan(completions: Sequence[Any], **columns: Any) -> list[float]:
+def no_number(completions: Sequence[Any], **columns: Any) -> list[float]:
     return [float("nan")] * len(completions)
 
 
