@@ -18,7 +18,3 @@ def raising(completions: Sequence[Any], **columns: Any) -> list[float]:
 
 def short(completions: Sequence[Any], **columns: Any) -> list[float]:
     return []
-
-
-def later_none(completions: Sequence[Any], **columns: Any) -> list[float | None]:
-    return [0.0 if not completion[0]["content"] else None for completion in completions]
