@@ -4,8 +4,9 @@ import importlib.util
 from typing import Any
 
 from hfagent.agent.errors import ModelError, PackageMissing, UsageError
-from hfagent.job_templates.runtime import SAFE, Precision, pick_precision
+from hfagent.job_templates.runtime import Precision, pick_precision
 from hfagent.job_templates.training_args import Args
+from hfagent.tools.safe_weights import SAFE
 
 
 def training_precision() -> Precision:

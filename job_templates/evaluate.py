@@ -49,18 +49,17 @@ from hfagent.job_templates.futility import FutilityWatch, parse_reference
 from hfagent.job_templates.generation import Decoding, generate
 from hfagent.job_templates.harness import digest, harness_parts
 from hfagent.job_templates.runtime import (
-    SAFE,
     Precision,
     emit_result,
     on_sigterm,
     pick_precision,
-    require_safe,
     say,
     stop,
 )
 from hfagent.tools.benchmarks import names, problems
 from hfagent.tools.judging import Judge
 from hfagent.tools.llama_cpp import read_header, require_binding
+from hfagent.tools.safe_weights import SAFE, require_safe
 
 SMOKE_PROBLEMS = 2
 

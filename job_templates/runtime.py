@@ -10,8 +10,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from hfagent.agent.errors import ModelError
-
 RESULT_PREFIX = "RESULT "
 RESULT_FILE = "HFAGENT_RESULT_FILE"
 """Variable that names a file for the result, too: a log may be lost where jobs run elsewhere."""
@@ -48,24 +46,6 @@ def pick_precision() -> Precision:
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     has_bf16 = any(bool(getattr(torch.cpu, name, bool)()) for name in probes)
     return Precision("cpu", "bfloat16" if has_bf16 else "float32", f"CPU {capability}{' bf16' if has_bf16 else ''}")
-
-
-SAFE: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
-"""For `from_pretrained` of a model: no pickle is opened, and no code of a repository is run."""
-
-
-def require_safe(adapter: Path) -> Path:
-    """The folder of an adapter, if its weights are no pickle: peft would open one without being asked.
-
-    Raises:
-        ModelError: it holds no `adapter_model.safetensors`.
-    """
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise ModelError(
-            f"the adapter {str(adapter)!r} holds no adapter_model.safetensors; a pickle can run code and is not opened:"
-            " save it with save_pretrained(..., safe_serialization=True)"
-        )
-    return adapter
 
 
 def emit_result(payload: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfagent.agent.errors import ModelError
-from hfagent.job_templates.runtime import SAFE, require_safe
+from hfagent.tools.safe_weights import SAFE, require_safe
 from hfagent.tools.safetensors_folder import Weights
 
 _WEIGHT_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
