@@ -177,10 +177,16 @@ def test_what_leaves_the_problems_seen_does_not_reset_the_count(
     assert same == look_key(MODEL, FIXED)
 
 
-@pytest.mark.parametrize("name", benchmarks.names())
+@pytest.mark.parametrize("name", ["openai_humaneval", "procedural_python", "procedural_math", "reasoning_gym"])
 def test_another_seed_is_another_count_where_it_draws_other_problems(name: str) -> None:
     one, two = (BenchmarkRef(name=name, set="confirm", n=5, seed=seed) for seed in (0, 1))
     fresh = [p.prompt for p in benchmarks.problems(one)] != [p.prompt for p in benchmarks.problems(two)]
     assert (look_key(MODEL, one) != look_key(MODEL, two)) == fresh
     assert look_key(MODEL, one) != look_key(ModelRef(id="org/other"), one)
     assert look_key(MODEL, one) != look_key(MODEL, one.model_copy(update={"set": "search"}))
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math_500", "mbpp", "ifeval"])
+def test_rows_from_the_hub_are_counted_once_whatever_the_seed(name: str) -> None:
+    one, two = (BenchmarkRef(name=name, set="confirm", seed=seed, revision="8c1f0a") for seed in (0, 1))
+    assert look_key(MODEL, one) == look_key(MODEL, two)
