@@ -304,6 +304,19 @@ def test_a_supervisor_told_to_end_takes_the_job_with_it(runner: LocalJobRunner, 
     assert job_supervisor.marked(tmp_path / "jobs" / "k") == []
 
 
+def test_a_machine_that_ends_every_process_may_come_to_the_command_before_its_supervisor(
+    runner: LocalJobRunner, tmp_path: Path
+) -> None:
+    script = (
+        "import os, signal, subprocess\n"
+        "subprocess.Popen(['sh', '-c', f'sleep 0.3; kill -TERM {os.getppid()}'], start_new_session=True)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    ended = end_of(runner, runner.submit(make_spec(tmp_path, script)))
+    assert ended.message is not None
+    assert ended.message.startswith("lost: the supervisor got SIGTERM")
+
+
 def test_wait_is_back_within_half_a_second_of_the_end(runner: LocalJobRunner, tmp_path: Path) -> None:
     job = runner.submit(make_spec(tmp_path, "import time\ntime.sleep(0.5)\nprint('RESULT {}')\n"))
     runner.wait([job.id], timeout_s=20)

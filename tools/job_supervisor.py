@@ -37,6 +37,7 @@ SIGNALED = "lost: the supervisor got"
 """How the message of a job begins that was ended by a signal from outside."""
 STRAGGLER_GRACE_S = 3.0  # from SIGTERM to SIGKILL, for what the command left behind
 _ALONE_S = 0.5  # helpers such as multiprocessing's resource tracker end by themselves
+_TOLD_S = 1.0  # whoever ends all processes at once may come to the command before its supervisor
 _POLL_S = 0.2  # how late a cancel or the time limit is noticed; a signal is noticed at once
 _LOCK_WAIT_S = 10.0  # for a supervisor that is just being killed
 _RESERVED_BYTES = 4096
@@ -178,6 +179,13 @@ class _Stop:
             return "ERROR", "Job timeout"
         return None
 
+    def told_within(self, seconds: float) -> tuple[str, str] | None:
+        """The reason, where it comes so soon."""
+        until = time.monotonic() + seconds
+        while (reason := self.reason()) is None and time.monotonic() < until:
+            self.doze()
+        return reason
+
     def doze(self) -> None:
         if select.select([self._wake], [], [], _POLL_S)[0]:
             os.read(self._wake, 4096)
@@ -262,6 +270,8 @@ def run_command(
         beat()
         stop.doze()
         job.reap()
+    if reason is None and job.exit_code == 128 + signal.SIGTERM:
+        reason = stop.told_within(_TOLD_S)
     job.end_stragglers()
     return job.exit_code, *(reason or _verdict(job.exit_code))
 
