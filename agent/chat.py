@@ -15,6 +15,7 @@ from hfagent.agent.chat_words import Intent, read_intent
 from hfagent.agent.console import dataset_view, from_here, plan_text
 from hfagent.agent.control import MAX_TEXT, Ask, Request
 from hfagent.agent.errors import HfagentError, UsageError
+from hfagent.agent.estimate import data_size
 from hfagent.agent.goal_export import read_export
 from hfagent.agent.ledger import is_held
 from hfagent.agent.pipeline_facts import Pipeline
@@ -186,8 +187,7 @@ class Chat:
         with self._session.desk() as desk:
             state = desk.state
         self._asked = state.plan
-        seconds = views.planned_s(state)
-        self._print(plan_text(state.plan, state.dataset, seconds=seconds))
+        self._print(plan_text(state.plan, state.dataset, data=data_size(state.dataset)))
         self._print("Start? yes, or no")
 
     def _export(self, line: str) -> None:

@@ -93,6 +93,7 @@ def run(
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="Time limit of the whole project.")] = None,
     max_trials: Annotated[int | None, typer.Option(help="Sets of hyperparameters to try.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Jobs at a time while they are tried.")] = None,
     target_points: Annotated[float | None, typer.Option(help="Gain on the search set that ends the search.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A test: 100 examples, few steps.")] = False,
     push: Annotated[str | None, typer.Option(help="Repo for the model, if it is better: user/name. Private.")] = None,
@@ -115,7 +116,7 @@ def run(
 
     settings = _settings(
         backend=backend, flavor=flavor, budget_usd=budget_usd, max_hours=max_hours, seed=seed,
-        max_trials=max_trials, target_points=target_points, planner=planner, confirm_yes=yes or None,
+        max_trials=max_trials, max_jobs=max_jobs, target_points=target_points, planner=planner, confirm_yes=yes or None,
         unsafe_exec=unsafe_exec or None, reports_dir=reports_dir, state_dir=state_dir,
     )  # fmt: skip
     flags = Flags(
@@ -135,6 +136,7 @@ def estimate(
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="Cap on the whole project, in dollars.")] = None,
     max_trials: Annotated[int | None, typer.Option(help="Sets of hyperparameters to try.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Jobs at a time while they are tried.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A test: 100 examples, few steps.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -142,7 +144,9 @@ def estimate(
     from hfagent.agent import questions
     from hfagent.agent.plan import Flags
 
-    settings = _settings(backend=backend, flavor=flavor, budget_usd=budget_usd, max_trials=max_trials)
+    settings = _settings(
+        backend=backend, flavor=flavor, budget_usd=budget_usd, max_trials=max_trials, max_jobs=max_jobs
+    )
     flags = Flags(model=model, dataset=dataset, quick=quick)
     _exit(questions.estimate_goal(goal, flags, settings, as_json=as_json))
 

@@ -200,8 +200,7 @@ def _agreed(state: State) -> Plan | bool:
     from hfagent.agent.confirm import ask
     from hfagent.tools.sources import context_length
 
-    seconds = estimate.night_s(state.plan, estimate.data_size(state.dataset))
-    _say(terminal.plan_text(state.plan, state.dataset, seconds=seconds))
+    _say(terminal.plan_text(state.plan, state.dataset, data=estimate.data_size(state.dataset)))
     return ask(state.plan, sys.stdin, sys.stderr, context=context_length(state.model_path or state.plan.model.id))
 
 
@@ -227,12 +226,12 @@ def _show(plan: Plan | Pipeline, *, as_json: bool) -> None:
         else:
             print(pipeline_text(plan, None))  # noqa: T201 - the result
         return
-    seconds = estimate.night_s(plan, rough_size(plan.dataset))
+    data = rough_size(plan.dataset)
     if as_json:
-        cost = estimate.cost_micro_usd(plan, seconds) / 1e6
+        cost, seconds = estimate.cost_micro_usd(plan, estimate.work_s(plan, data)) / 1e6, estimate.night_s(plan, data)
         print_json({"plan": plan.model_dump(mode="json"), "estimate_s": round(seconds), "estimate_usd": cost})
     else:
-        print(terminal.plan_text(plan, None, seconds=seconds))  # noqa: T201 - the result
+        print(terminal.plan_text(plan, None, data=data))  # noqa: T201 - the result
 
 
 def _worked(night: Callable[[], object], paths: Paths, *, as_json: bool) -> int:

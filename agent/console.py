@@ -190,8 +190,8 @@ def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))  # noqa: T201 - the result
 
 
-def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> str:
-    """What a person confirms; `seconds` is the estimate of the whole night."""
+def plan_text(plan: Plan, dataset: DatasetReport | None, *, data: estimate.DataSize) -> str:
+    """What a person confirms; `data` is for the estimate of the whole night."""
     price = f"${plan.price_micro_usd_per_hour / 1e6:.2f}/h"
     train = plan.train
     epochs = "1 epoch" if train.num_train_epochs == 1 else f"{train.num_train_epochs:g} epochs"
@@ -199,6 +199,7 @@ def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> s
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
     cap = "no cap" if plan.budget_micro_usd is None else f"cap {money_text(plan.budget_micro_usd)}"
     limit = "no limit" if plan.max_hours is None else f"limit {plan.max_hours:g} h"
+    beside = f", up to {plan.max_jobs} jobs at a time" if plan.max_jobs > 1 else ""
     rows = [
         ("goal", plan.goal.splitlines()[0]),
         ("model", plan.model.id),
@@ -214,9 +215,9 @@ def plan_text(plan: Plan, dataset: DatasetReport | None, *, seconds: float) -> s
         ("search set", _benchmark_text(plan.search)),
         ("confirm set", _benchmark_text(plan.confirm)),
         *(("guard", _benchmark_text(guard)) for guard in plan.guards),
-        ("hardware", f"{plan.backend}, flavor {plan.flavor}, {price}"),
-        ("time", f"about {time_text(seconds)} ({limit})"),
-        ("cost", f"about {money_text(estimate.cost_micro_usd(plan, seconds))} ({cap})"),
+        ("hardware", f"{plan.backend}, flavor {plan.flavor}, {price}{beside}"),
+        ("time", f"about {time_text(estimate.night_s(plan, data))} ({limit})"),
+        ("cost", f"about {money_text(estimate.cost_micro_usd(plan, estimate.work_s(plan, data)))} ({cap})"),
         ("output", _output_text(plan)),
         *(("note", note) for note in plan.notes),
     ]

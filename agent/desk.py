@@ -284,7 +284,8 @@ class Desk(JobDesk):
         pending = self.state.pending
         planned = None if pending is None else root_name(self.state.plan.method, pending.number)
         waiting = rules.to_approve(self.state, self.now)
-        name = waiting or (next(iter(running), planned) if request.ask == "veto" else None)
+        meant = None if len(running) > 1 else next(iter(running), planned)
+        name = waiting or (meant if request.ask == "veto" else None)
         return request.model_copy(update={"run": name})
 
     def _end(self, fact: ProjectEnded) -> None:

@@ -54,13 +54,20 @@ def charged_micro_usd(state: State) -> int:
 
 
 def remaining(state: State, now: datetime, *, reserve_s: float = 0.0) -> Remaining:
-    """Time and money left, and the time to keep free with its price."""
+    """Time and money left, and the time to keep free with its price; the evaluations of what is being trained beside
+    take none of the time."""
     return Remaining(
         seconds=time_left_s(state, now),
         micro_usd=money_left_micro_usd(state),
         reserve_s=reserve_s,
-        reserve_micro_usd=estimate.cost_micro_usd(state.plan, reserve_s),
+        reserve_micro_usd=estimate.cost_micro_usd(state.plan, reserve_s + _owed_s(state)),
     )
+
+
+def _owed_s(state: State) -> float:
+    """Seconds of the evaluations that training jobs will need that run now."""
+    training = sum(attempt.job.kind == "train" for attempt in state.open_attempts)
+    return training * estimate.run_s(state, evaluate_run(state, None, "search", "estimate")) if training else 0.0
 
 
 def _short_of(state: State, now: datetime, *, needed_s: float, reserve_s: float, timed: bool = True) -> str | None:
@@ -124,6 +131,12 @@ def _exports_s(state: State) -> float:
     return sum(estimate.run_s(state, spec) for spec in specs)
 
 
+def pressed(state: State, spec: RunSpec, now: datetime) -> bool:
+    """Whether time or money is short for a run, or for the reserve itself."""
+    short = remaining(state, now, reserve_s=confirmation_s(state)).short_of()
+    return short is not None or check_envelope(state, spec, now) is not None
+
+
 def check_reserve(state: State, now: datetime) -> str | None:
     """What is missing for another training run and its evaluation, if the confirmation shall still be paid for."""
     config = state.plan.train if state.pending is None else state.pending.config
@@ -139,11 +152,12 @@ def job_timeout_s(state: State, spec: RunSpec, now: datetime) -> int:
 
     What must follow the run has its time left free, as far as the run itself can spare it.
     """
-    needed_s = estimate.run_s(state, spec)
+    needed_s, later_s = estimate.run_s(state, spec), _later_s(state, spec)
     left_usd, price = money_left_micro_usd(state), state.plan.price_micro_usd_per_hour
     paid_s = None if left_usd is None or price == 0 else left_usd * 3600 // price
     timeout = float(estimate.timeout_s(needed_s))
-    for left_s in (time_left_s(state, now) if _timed(state, spec) else None, paid_s):
+    time_s = time_left_s(state, now) if _timed(state, spec) else None
+    for left_s, kept_s in ((time_s, later_s), (paid_s, later_s + _owed_s(state))):
         if left_s is not None:
-            timeout = min(timeout, left_s, max(needed_s, left_s - _later_s(state, spec)))
+            timeout = min(timeout, left_s, max(needed_s, left_s - kept_s))
     return max(1, int(timeout))

@@ -228,14 +228,23 @@ def timeout_s(estimated_s: float) -> int:
 
 
 def night_s(plan: Plan, data: DataSize) -> float:
-    """Seconds of all that a plan allows for, its limits aside: smoke, baseline and its repeat, every set of
-    hyperparameters, one extension, the confirmation, and the guards."""
-    train = training_s(plan, plan.train, data)
+    """Seconds that all takes that a plan allows for, its limits aside."""
+    beside = _trials_s(plan, data) * (1 - 1 / min(plan.max_jobs, plan.max_trials))
+    return work_s(plan, data) - beside
+
+
+def work_s(plan: Plan, data: DataSize) -> float:
+    """Seconds of all jobs that a plan allows for: smoke, baseline and its repeat, every set of hyperparameters, one
+    extension, the confirmation, and the guards."""
     search, confirm = evaluation_s(plan, plan.search), evaluation_s(plan, plan.confirm)
-    runs = plan.max_trials + (1 if plan.max_extensions else 0)
     made = making_s(plan) if makes_data(plan) else 0.0
     guards = sum(evaluation_s(plan, guard) for guard in plan.guards)
-    return made + smoke_s(plan) + 2 * search + runs * (train + search) + 2 * confirm + 2 * guards
+    return made + smoke_s(plan) + 2 * search + _trials_s(plan, data) + 2 * confirm + 2 * guards
+
+
+def _trials_s(plan: Plan, data: DataSize) -> float:
+    runs = plan.max_trials + (1 if plan.max_extensions else 0)
+    return runs * (training_s(plan, plan.train, data) + evaluation_s(plan, plan.search))
 
 
 def cost_micro_usd(plan: Plan, seconds: float) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hfagent.agent import memory
-from hfagent.agent.estimate import DEFAULT_ROWS, DataSize
+from hfagent.agent.estimate import DEFAULT_ROWS, DataSize, night_s
 from hfagent.agent.hardware import VRAM_SHARE, Choice, Need, Table, choose, fitting
 from hfagent.agent.night_jobs import Elsewhere, NightJob, elsewhere, night_jobs
 from hfagent.agent.placement import needed
@@ -162,7 +162,10 @@ def _rows(found: Estimate) -> str:
 
 def _notes(found: Estimate) -> list[str]:
     lines = ["All by sizes, before anything ran: once the smoke run has measured the speed, that counts instead."]
-    cap = found.plan.budget_micro_usd
+    cap, plan = found.plan.budget_micro_usd, found.plan
+    if plan.max_jobs > 1:
+        night = duration(night_s(plan, found.data))
+        lines.append(f"Up to {plan.max_jobs} jobs at a time: the night takes about {night}.")
     if found.plan.price_micro_usd_per_hour == 0:
         return lines
     if cap is None:

@@ -4,7 +4,7 @@ import math
 import re
 from datetime import datetime, timedelta
 
-from hfagent.agent import data_rules, envelope, estimate, policy, proposals
+from hfagent.agent import data_rules, envelope, estimate, lanes, policy, proposals
 from hfagent.agent.decide import Evidence, Extension, Parent
 from hfagent.agent.events import Proposed
 from hfagent.agent.findings import Outcome, Trial
@@ -116,7 +116,7 @@ def trials(state: State) -> list[Trial]:
     proposals = {proposed.number: proposed for proposed in reversed(state.proposals)}
     lines: dict[str, list[Run]] = {}
     for run in state.trained:
-        lines.setdefault(state.line(run.spec.name)[-1], []).append(run)
+        lines.setdefault(state.root(run.spec.name), []).append(run)
     for number in range(1, max([1, *proposals]) + 1):
         name, proposed = root_name(state.plan.method, number), proposals.get(number)
         if name not in lines:
@@ -153,6 +153,8 @@ def _vetoed(state: State, number: int, proposed: Proposed | None) -> Trial:
 def _unscored(state: State, line: list[Run]) -> Outcome:
     """What came of a set of hyperparameters none of whose runs has a score on the whole search set that counts."""
     names = {run.spec.name for run in line}
+    if line[0].spec.name in lanes.going_on(state):
+        return "open"
     if names & state.wishes.vetoed.keys():
         return "vetoed"
     evaluated = [run for run in state.runs.values() if run.spec.subject in names and run.score is not None]

@@ -62,6 +62,8 @@ class GoalNumbers(Record):
     lora_r: int | None = None
     seed: int | None = None
     max_trials: int | None = None
+    max_jobs: int | None = None
+    """Jobs at a time."""
     target_points: float | None = None
     """Gain in points at which the search may end."""
     max_hours: float | None = None
@@ -96,6 +98,11 @@ def read_numbers(text: str) -> GoalNumbers:
         max_trials=_whole(
             "number of trials",
             rf"({_NUMBER})\s(?:trials?|(?:different )?(?:configurations|sets of hyper-?parameters))\b",
+            text,
+        ),
+        max_jobs=_whole(
+            "number of jobs at a time",
+            rf"({_NUMBER})\s(?:jobs?|runs?|trainings?)\s(?:at (?:a time|once)|in parallel|side by side)\b",
             text,
         ),
         target_points=_target(text),

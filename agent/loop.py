@@ -8,7 +8,7 @@ from hfagent.agent.desk import Desk
 from hfagent.agent.errors import HfagentError, LedgerError
 from hfagent.agent.events import Crashed, Resumed
 from hfagent.agent.ports import Planner
-from hfagent.agent.rules import next_move, on_hold
+from hfagent.agent.rules import next_move
 from hfagent.agent.state import State
 
 NO_MAILBOX = NoMailbox()
@@ -49,7 +49,7 @@ def run_night(
             on_tick(desk.state)
             if desk.state.ended is not None:
                 break
-            if desk.state.open_attempts or on_hold(desk.state, desk.now) is not None:
+            if next_move(desk.state, desk.now) is None:
                 left_s = envelope.time_left_s(desk.state, desk.now)
                 desk.wait(poll_s if left_s is None else min(poll_s, left_s))
             else:

@@ -33,10 +33,9 @@ def pipeline_text(pipeline: Pipeline, state: PipelineState | None) -> str:
     parts = []
     for number, plan in enumerate(pipeline.stages, start=1):
         report = reports[number - 1] if number <= len(reports) else None
-        seconds = estimate.night_s(plan, estimate.data_size(report))
         shown = plan.model_copy(update={"notes": ()})
         head = f"stage {number} of {len(pipeline.stages)}: {plan.method}"
-        parts.append(f"{head}\n{plan_text(shown, report, seconds=seconds)}")
+        parts.append(f"{head}\n{plan_text(shown, report, data=estimate.data_size(report))}")
     cap = "no cap" if pipeline.budget_micro_usd is None else money_text(pipeline.budget_micro_usd)
     limit = "no limit" if pipeline.max_hours is None else f"{pipeline.max_hours:g} h"
     rows = [

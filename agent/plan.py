@@ -22,6 +22,8 @@ BUILT: tuple[Method, ...] = ("sft", "dpo", "grpo", "kto")
 """Methods that make a model to be evaluated, and have a job template."""
 DEFAULT_TRIALS = 8
 """Sets of hyperparameters that fit a night on one GPU."""
+LIMITS = ("max_hours", "budget_usd", "target_points", "max_trials", "max_jobs", "seed")
+"""Numbers of a goal that are settings."""
 NOT_LORA = "full fine-tuning (training is by LoRA)"
 OVERNIGHT_HOURS = 8.0
 """What `overnight` is read as where no number of hours is said: from the evening to the morning."""
@@ -148,6 +150,11 @@ def make_plan(
         )  # fmt: skip
         train, evaluation = placed.train, placed.evaluation
     flavor = own_flavor(settings, gpu=gpu) if placed is None else placed.flavor
+    if settings.max_jobs > 1 and settings.backend == "local":
+        raise PlanRejected(
+            f"max_jobs is {settings.max_jobs}, and jobs on this machine run one at a time: take --backend hf, slurm or "
+            "ray, or leave max_jobs at 1"
+        )
     export = asked_export(
         goal, hints.export,
         push=flags.push, gguf=flags.gguf, public=flags.public, anyway=flags.publish_anyway,
@@ -176,6 +183,7 @@ def make_plan(
         max_hours=settings.max_hours,
         max_extensions=0 if flags.quick else 1 if embedded else 2,
         max_trials=settings.max_trials or (1 if embedded or flags.quick else DEFAULT_TRIALS),
+        max_jobs=settings.max_jobs,
         target_delta=None if settings.target_points is None else settings.target_points / 100,
         contaminated_rows=settings.contaminated_rows,
         export=export,
@@ -200,7 +208,7 @@ def _gpu_notes(goal: str, here: Surroundings) -> tuple[str, ...]:
 
 def _with_wishes(settings: Settings, numbers: GoalNumbers, flavor: str | None) -> tuple[Settings, tuple[str, ...]]:
     """The settings with what the sentence alone says, and a note wherever it is overruled or a night is meant."""
-    said = {name: getattr(numbers, name) for name in ("max_hours", "budget_usd", "target_points", "max_trials", "seed")}
+    said = {name: getattr(numbers, name) for name in LIMITS}
     said = {name: value for name, value in {**said, "flavor": flavor}.items() if value is not None}
     set_before = {name for name in said if name in settings.model_fields_set}
     notes = [

@@ -126,7 +126,7 @@ class AgentPlanner:
     @property
     def _over(self) -> bool:
         """Whether there is nothing to do but wait."""
-        return self._desk.state.ended is not None or bool(self._desk.state.open_attempts)
+        return next_move(self._desk.state, self._desk.now) is None
 
     def _changed(self, since: int) -> bool:
         """Whether the project is another one than after so many events; a refusal or a note is no progress."""

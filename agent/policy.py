@@ -3,7 +3,7 @@
 from datetime import datetime
 from itertools import takewhile
 
-from hfagent.agent import data_rules, guards, release, thresholds
+from hfagent.agent import data_rules, guards, lanes, release, thresholds
 from hfagent.agent.control import Request
 from hfagent.agent.envelope import check_envelope
 from hfagent.agent.proposals import evaluate_run, extend_run, restart_run
@@ -40,6 +40,8 @@ def check_decide(state: State, run: str, now: datetime) -> Refusal | None:
             what=f"decide {run}",
             why=f"no training run {run!r}; there are {', '.join(r.spec.name for r in state.trained) or 'none'}",
         )
+    if run in lanes.busy(state):
+        return Refusal(what=f"decide {run}", why="a job of it, or of what extends it, is still open")
     if cut_short(state, run, now) is not None:
         return None
     decision, parent = state.decision_on(run), state.runs[run].spec.parent
@@ -131,7 +133,7 @@ def _dead_end(state: State, name: str, now: datetime) -> Decision | None:
         return None
     vetoed = state.wishes.vetoed.get(due.name)
     failed = check_duplicate(state, due, now) if vetoed is None else f"a person said no: {vetoed}"
-    short = check_envelope(state, due, now)
+    short = None if state.open_attempts else check_envelope(state, due, now)  # what other jobs hold comes free
     if failed is None and short is None:
         return None
     return Decision(
@@ -170,9 +172,7 @@ def _check_gates(state: State, spec: RunSpec, now: datetime) -> str | None:
         why = data_rules.contaminated(state)
         if why is not None:
             return why
-    if state.open_attempts:
-        return f"{state.open_attempts[0].job.run} is still open: one job at a time"
-    return None
+    return lanes.no_room(state, spec)
 
 
 def _held(state: State, spec: RunSpec) -> str | None:
@@ -196,7 +196,8 @@ def check_heed(state: State, request: Request) -> str | None:
     if request.ask == "approve" and request.run is None:
         return "no training run waits for approval"
     if request.ask == "veto" and request.run is None:
-        return "no training run runs, waits or is planned"
+        running = [attempt.job.run for attempt in state.open_attempts if attempt.job.kind == "train"]
+        return f"{', '.join(running)} run: name one" if running else "no training run runs, waits or is planned"
     if request.ask in ("approve", "veto"):
         return _check_named(state, str(request.run))
     return None
@@ -226,7 +227,7 @@ def unsteady(state: State) -> str | None:
 def check_duplicate(state: State, spec: RunSpec, now: datetime) -> str | None:
     """Why a run cannot be started again; None while it can."""
     run = state.runs.get(spec.name)
-    if run is None:
+    if run is None or run.last.open:
         return None
     if run.done:
         return DONE
@@ -250,10 +251,11 @@ def _check_train(state: State, spec: RunSpec) -> str | None:
         return "the smoke run has not passed"
     if state.scored(None, "search") is None:
         return "the base model has no score on the search set: baseline first"
+    busy = lanes.busy(state)
     undecided = [
         run.spec.name
         for run in state.trained
-        if run.spec.name != spec.name
+        if run.spec.name not in {spec.name, *busy}
         and not state.decision_on(run.spec.name)
         and (run.done or setback(state, run) is not None)
     ]

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from hfagent.agent import lanes
 from hfagent.agent.guards import guard_run
 from hfagent.agent.records import ProblemSet, Record, Refusal, RunSpec, TrainConfig
 from hfagent.agent.state import State, root_name
@@ -131,7 +132,5 @@ def _evaluation(state: State, args: dict[str, Any]) -> RunSpec | Refusal:
 
 def _retried(state: State) -> RunSpec | None:
     """A run whose machine was lost keeps its name and configuration."""
-    run = state.trained[-1] if state.trained else None
-    if run is None or run.done or run.spec.parent is not None or state.decision_on(run.spec.name) is not None:
-        return None
-    return run.spec
+    lost = (run.spec for run in lanes.heads(state) if not run.done and run.spec.parent is None)
+    return next((spec for spec in lost if state.decision_on(spec.name) is None), None)

@@ -146,6 +146,8 @@ class Plan(Record):
     max_extensions: int = Field(default=2, ge=0)
     max_trials: int = Field(default=1, ge=1)
     """Sets of hyperparameters that are tried; extensions and restarts of one do not count."""
+    max_jobs: int = Field(default=1, ge=1)
+    """Jobs at a time, while sets of hyperparameters are tried; all others run alone."""
     target_delta: float | None = Field(default=None, gt=0, le=1)
     """Gain on the search set at which the search ends; None searches on."""
     contaminated_rows: Literal["drop", "refuse"] = "drop"

@@ -182,6 +182,7 @@ def simulated_plan(goal: str, scenario: Scenario) -> Plan:
             "price_micro_usd_per_hour": round(night.price_usd_per_hour * 1_000_000),
             "max_hours": night.max_hours,
             "max_trials": night.max_trials,
+            "max_jobs": night.max_jobs,
             "max_extensions": night.max_extensions,
             "train": TrainConfig.model_validate({**plan.train.model_dump(), **night.train}),
         }
@@ -246,7 +247,7 @@ def _spent(state: State, jobs: SimulatedJobs, first: Run) -> tuple[float, float]
     """Seconds of a set of hyperparameters without a true gain: with all extensions in full, and as it was."""
     lengths = 1 + state.plan.max_extensions
     evaluation_s = jobs.evaluation_s(state.plan.search, state.plan.decoding("search").num_samples)
-    line = [run for run in state.trained if state.line(run.spec.name)[-1] == first.spec.name]
+    line = [run for run in state.trained if state.root(run.spec.name) == first.spec.name]
     subjects = {run.spec.name for run in line}
     done = [*line, *(run for run in state.runs.values() if run.spec.subject in subjects and run.spec.set == "search")]
     spent_s = sum(attempt.running_s or 0.0 for run in done for attempt in run.attempts)

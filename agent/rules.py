@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from hfagent.agent import data_rules, envelope, policy, shipping, thresholds
-from hfagent.agent.proposals import Move, spec_of
+from hfagent.agent import data_rules, envelope, lanes, policy, shipping, thresholds
+from hfagent.agent.proposals import Move, extend_run, spec_of
 from hfagent.agent.records import ProblemSet, Refusal, RunSpec
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
@@ -13,13 +13,13 @@ SEARCH_EXHAUSTED = "search on"
 
 
 def next_move(state: State, now: datetime) -> Move | None:
-    """The next call, or None while jobs run, a person is waited for, or the project is over."""
+    """The next call, or None while jobs are waited for, or a person, or the project is over."""
     return None if on_hold(state, now) is not None else _due(state, now)
 
 
 def on_hold(state: State, now: datetime) -> str | None:
-    """Why nothing is done although no job runs: a person paused the night, or is to approve a run first."""
-    if state.ended is not None or state.open_attempts:
+    """Why nothing is started although there is room: a person paused the night, or is to approve a run first."""
+    if state.ended is not None or lanes.full(state):
         return None
     return state.wishes.paused or ((name := to_approve(state, now)) and f"{name} waits for a person's approval") or None
 
@@ -32,8 +32,21 @@ def to_approve(state: State, now: datetime) -> str | None:
 
 
 def _due(state: State, now: datetime) -> Move | None:
-    if state.ended is not None or state.open_attempts:
+    if state.ended is not None or lanes.full(state):
         return None
+    move = _wanted(state, now)
+    return move if move is None or not state.open_attempts or _beside(state, move) else None
+
+
+def _beside(state: State, move: Move) -> bool:
+    """Whether a move is made while other jobs run: what they hold comes free, and the night does not end before."""
+    if move.tool in ("plan_run", "compare", "decide"):
+        return True
+    spec = spec_of(state, move)
+    return isinstance(spec, RunSpec) and lanes.of_search(spec)
+
+
+def _wanted(state: State, now: datetime) -> Move | None:
     if state.dataset is None:
         return Move(tool="check_dataset")
     if not state.confirmed:
@@ -88,8 +101,9 @@ def search_over(state: State, now: datetime) -> str | None:
 
 
 def _trials_since_best(state: State) -> int:
-    names = [run.spec.name for run in state.trials]
-    root = state.line(state.kept)[-1] if state.kept is not None else None
+    going_on = lanes.going_on(state)
+    names = [run.spec.name for run in state.trials if run.spec.name not in going_on]
+    root = state.root(state.kept) if state.kept is not None else None
     return len(names) - 1 - names.index(root) if root in names else len(names)
 
 
@@ -120,10 +134,7 @@ def _next_preparation(state: State, now: datetime) -> Move | None:
         return _evaluate(kept, "search", f"the score of {kept} by the new harness")
     if kept is not None and not state.compared(kept, None, "search"):
         return Move(tool="compare", args={"run": kept, "set": "search"})
-    last = state.trained[-1] if state.trained else None
-    if last is None or last.spec.parent is None or state.decision_on(last.spec.name):
-        return None
-    return _rejudged(state, last.spec.parent, now) if state.scored(last.spec.name, "search") else None
+    return None
 
 
 def _rejudged(state: State, name: str, now: datetime) -> Move | None:
@@ -137,26 +148,47 @@ def _rejudged(state: State, name: str, now: datetime) -> Move | None:
 
 
 def _next_training(state: State, now: datetime) -> Move | None:
-    runs = state.trained
-    if not runs and state.plan_tried:
-        return None
-    if not runs:
+    if not state.plan_tried:
         return _launch(
             "train",
             why=f"first {state.plan.method} run with the recipe's hyperparameters",
             hypothesis=f"{state.plan.method} on these rows raises the score on the search set above the base model's",
         )
-    last = runs[-1]
-    name = last.spec.name
+    waiting = None
+    for head in lanes.heads(state):
+        move = _next_in_line(state, head, now)
+        if move is None or _waits(state, move, now):
+            continue
+        spec = spec_of(state, move)
+        if not isinstance(spec, RunSpec) or not policy.needs_approval(state, spec):
+            return move
+        waiting = waiting or move  # a person's yes to one line does not hold the others up
+    return waiting
+
+
+def _waits(state: State, move: Move, now: datetime) -> bool:
+    """Whether a line has to wait for what the jobs beside it hold, or take."""
+    if not state.open_attempts:
+        return False
+    if move.tool == "decide" and policy.cut_short(state, move.args["run"], now) is None:
+        return envelope.pressed(state, extend_run(state, move.args["run"], "extension"), now)
+    return move.tool != "decide" and _guarded(state, move, now).tool == "finish"
+
+
+def _next_in_line(state: State, head: Run, now: datetime) -> Move | None:
+    """What is due for the newest run of a line."""
+    name, parent = head.spec.name, head.spec.parent
     if policy.cut_short(state, name, now) is not None:
         return Move(tool="decide", args={"run": name})
-    if not last.done:
-        return _once_more(state, last, now) or _back_to_parents(state, last, now)
+    if not head.done:
+        return _once_more(state, head, now) or _back_to_parents(state, head, now)
     if state.decision_on(name) is None and state.scored(name, "search") is None:
         return _evaluate(name, "search", f"the score of {name} beside the baseline's")
+    if state.decision_on(name) is None and parent is not None and (due := _rejudged(state, parent, now)) is not None:
+        return due
     if state.decision_on(name) is None and not state.compared(name, None, "search"):
         return Move(tool="compare", args={"run": name, "set": "search"})
-    return _after_decision(state, name, now) or _back_to_parents(state, last, now)
+    return _after_decision(state, name, now) or _back_to_parents(state, head, now)
 
 
 def _back_to_parents(state: State, last: Run, now: datetime) -> Move | None:

@@ -111,13 +111,12 @@ class Session:
                 raise
             assert not isinstance(checked, Refusal)
             size = estimate.data_size(desk.state.dataset)
-            seconds = estimate.night_s(made, size)
             return {
                 "project": made.project,
                 "plan": made.model_dump(mode="json", exclude_none=True, exclude={"token", "state_dir"}),
                 "dataset": checked.methods[made.method].model_dump(exclude={"mapping"}),
-                "estimate_s": round(seconds),
-                "estimate_usd": estimate.cost_micro_usd(made, seconds) / 1e6,
+                "estimate_s": round(estimate.night_s(made, size)),
+                "estimate_usd": estimate.cost_micro_usd(made, estimate.work_s(made, size)) / 1e6,
                 "next": "start, to confirm the plan; nothing is launched before",
             }
 

@@ -41,6 +41,8 @@ class Settings(Record):
     """Time for the whole project; None is no limit."""
     max_trials: int | None = Field(default=None, ge=1)
     """Sets of hyperparameters to try; None takes 1 for the embedded model and `plan.DEFAULT_TRIALS` elsewhere."""
+    max_jobs: int = Field(default=1, ge=1, le=64)
+    """Jobs at a time while sets of hyperparameters are tried; more than 1 where jobs run elsewhere."""
     target_points: float | None = Field(default=None, gt=0, le=100)
     """Gain on the search set, in points, at which the search ends."""
     contaminated_rows: Literal["drop", "refuse"] = "drop"

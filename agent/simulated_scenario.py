@@ -16,6 +16,7 @@ class Night(Record):
     """What the plan of a simulated night has instead of this machine's."""
 
     max_trials: int = Field(default=20, ge=1)
+    max_jobs: int = Field(default=1, ge=1)
     max_extensions: int = Field(default=2, ge=0)
     max_hours: float | None = Field(default=None, gt=0)
     price_usd_per_hour: float = Field(default=1.8, ge=0)

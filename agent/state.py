@@ -201,6 +201,10 @@ class State:
             found.append(before)
         return found
 
+    def root(self, name: str) -> str:
+        """The first run of a training run's line."""
+        return self.line(name)[-1]
+
     def comparison(self, candidate: str, reference: str | None, problems: ProblemSet) -> Comparison | None:
         """The newest verdict on a candidate, if one was reached; it may be by a harness that counts no more."""
         for item in reversed(self.comparisons):

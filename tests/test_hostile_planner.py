@@ -14,7 +14,7 @@ from smolagents import ChatMessage, MessageRole, Model
 from smolagents.models import ChatMessageToolCall, ChatMessageToolCallFunction
 from world import DIVERGED, LOST, SKILL, FakeMailbox, World, at_desk, ended, work
 
-from hfagent.agent import ledger, rules
+from hfagent.agent import lanes, ledger, rules
 from hfagent.agent.control import Request
 from hfagent.agent.desk import Desk
 from hfagent.agent.events import (
@@ -124,7 +124,12 @@ def check(path: Path, *, cap: int | None) -> None:
             _before(state, event)
         state = apply(state, event)
         assert state is not None
-        assert len(state.open_attempts) <= 1, "two jobs at a time"
+        beside = [state.runs[attempt.job.run].spec for attempt in state.open_attempts]
+        assert len(beside) <= state.plan.max_jobs, "too many jobs at a time"
+        assert len(beside) < 2 or all(map(lanes.of_search, beside)), "a job that runs alone beside another"
+        assert len({state.root(spec.subject or spec.name) for spec in beside if lanes.of_search(spec)}) == len(
+            [spec for spec in beside if lanes.of_search(spec)]
+        ), "two jobs of a line at a time"
         if cap is not None:
             spent = sum(a.cost_micro_usd or 0 for run in state.runs.values() for a in run.attempts)
             spent += state.planner_micro_usd
@@ -246,6 +251,7 @@ def test_10000_turns_of_random_calls_break_no_rule(tmp_path: Path) -> None:
             max_hours=rng.choice([None, 0.05, 0.2, 2.0]),
             budget_micro_usd=cap,
             price_micro_usd_per_hour=0 if cap is None else 2_000_000,
+            max_jobs=rng.choice([1, 1, 2, 3]),
         )
         check(path, cap=cap)
         ends.add(ended(state))

@@ -119,6 +119,8 @@ def test_a_project_is_named_after_model_data_and_method_and_numbered_when_taken(
         ("nothing can be pushed", {"goal": "improve code and push it to ada/tuned", "here": OFFLINE}),
         ("must be 1 to 60", {"project": "Not A Name"}),
         ("--config and --split do not fit", {"config": "py"}),
+        ("jobs on this machine run one at a time", {"settings": {"max_jobs": 2}}),
+        ("jobs on this machine run one at a time", {"goal": "improve code with SFT, 4 jobs at a time"}),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_starts(message: str, arguments: dict[str, Any]) -> None:

@@ -5,14 +5,21 @@ import random
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from clusters import ray_address, use_slurm
+from process_night import SCRIPT, leave_result
+from world import World, ended, make_plan, work
 
 import hfagent
 from hfagent.agent import ledger
+from hfagent.agent.clock import SystemClock
+from hfagent.agent.desk import Desk
+from hfagent.agent.events import PlanConfirmed, PlanMade
 from hfagent.agent.folding import fold
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import slurm_commands
@@ -82,6 +89,36 @@ def test_twenty_jobs_pass_through_two_slots_each_once(slurm: SlurmQueue, tmp_pat
     changes = sorted([(float(row[1]), 1) for row in rows] + [(float(row[2]), -1) for row in rows])
     at_once = [sum(change for _, change in changes[: end + 1]) for end in range(len(changes))]
     assert max(at_once) == SLOTS
+
+
+@pytest.mark.slow
+def test_a_night_tries_sets_side_by_side_in_the_slots_that_slurm_has(slurm: SlurmQueue, tmp_path: Path) -> None:
+    """The real loop, ledger and Slurm; what the jobs find is made up."""
+    there, results = World(defaultdict(lambda: 0.3, baseline=0.1), falling=False), tmp_path / "results"
+    runner = make_runner(slurm, tmp_path, ONCE)
+    results.mkdir()
+    for name in ("train_sft.py", "evaluate.py"):
+        (tmp_path / "templates" / name).write_text(SCRIPT.format(seconds=2))
+    submit = runner.submit
+
+    def planned(spec: JobSpec) -> Job:
+        leave_result(results, spec, there)
+        return submit(spec)
+
+    runner.submit = planned  # type: ignore[method-assign]
+    ports = replace(there.ports, runner=runner, clock=SystemClock())
+    with ledger.open_ledger(tmp_path / "night.jsonl", ports.clock) as book:
+        plan = make_plan(backend="slurm", flavor="slurm", max_trials=4, max_jobs=SLOTS)
+        book.append(PlanMade(plan=plan, versions={}))
+        desk = Desk(book, ports)
+        desk.append(PlanConfirmed(by="--yes"))
+        state = work(desk)
+    assert (ended(state), len(state.trials)) == ("finished", 4)
+    assert {path.parent.name: path.read_text().split() for path in (tmp_path / "jobs").glob("*/starts")} == {
+        attempt.job.key: ["started"] for run in state.runs.values() for attempt in run.attempts
+    }
+    spans = [(a.started_at, a.finished_at) for run in state.trained for a in run.attempts]
+    assert any(a[0] < b[0] < a[1] for a in spans for b in spans if None not in (*a, *b))  # type: ignore[operator]
 
 
 @pytest.mark.slow
