@@ -353,6 +353,16 @@ def test_accounting_knows_what_slurm_forgot(runner: ClusterJobRunner, slurm: Fak
     assert told(runner.inspect(job.id)) == ("CANCELED", None, "canceled in Slurm")
 
 
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_a_job_that_accounting_alone_calls_open_is_lost(
+    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path, state: str
+) -> None:
+    job = runner.submit(make_spec(tmp_path))
+    slurm.forget(1)
+    slurm.write("accounting", [f"1|{state}|{tmp_path / 'jobs' / job.key}"])
+    assert (runner.inspect(job.id).message or "").startswith("lost: slurm no longer knows")
+
+
 # --- ends ------------------------------------------------------------------------------------------------------------
 
 
@@ -425,19 +435,69 @@ def test_the_end_that_a_job_wrote_down_counts_before_what_slurm_says(
     ],
 )
 def test_why_a_signal_came_is_asked_of_slurm_and_remembered(
-    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path, state: str, expected: tuple[str, int | None, str]
+    slurm: FakeSlurm, tmp_path: Path, state: str, expected: tuple[str, int | None, str]
 ) -> None:
-    job = runner.submit(make_spec(tmp_path, "print('on', flush=True)\n" + FOREVER))
-    process = slurm.start(1)
-    until(lambda: runner.inspect(job.id).stage == "RUNNING" and runner.logs(job.id))
-    process.send_signal(signal.SIGTERM)
-    process.wait(timeout=10)
+    runner = make_runner(tmp_path, late_s=60.0)
+    job = signaled(runner, slurm, tmp_path)
     assert runner.inspect(job.id).stage == "RUNNING"  # Slurm has not closed it yet
     slurm.change(1, state=state, reason="None")
     time.sleep(0.05)
     assert told(runner.inspect(job.id)) == expected
     slurm.forget(1)
     assert told(runner.inspect(job.id)) == expected
+
+
+def signaled(runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path) -> Job:
+    """A job whose supervisor got a signal and said so."""
+    job = runner.submit(make_spec(tmp_path, "print('on', flush=True)\n" + FOREVER))
+    process = slurm.start(1)
+    until(lambda: runner.inspect(job.id).stage == "RUNNING" and runner.logs(job.id))
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=10)
+    return job
+
+
+def long_ago(tmp_path: Path, job: Job) -> None:
+    """The job's end lies back longer than anybody waits for Slurm's word about it."""
+    os.utime(tmp_path / "jobs" / job.key / "exit.json", (time.time() - 1000,) * 2)
+
+
+def waited_s(runner: ClusterJobRunner, job: Job, timeout_s: float) -> float:
+    begun = time.monotonic()
+    runner.wait([job.id], timeout_s=timeout_s)
+    return time.monotonic() - begun
+
+
+def test_a_signaled_job_that_slurm_never_closes_is_waited_for_and_then_ended(slurm: FakeSlurm, tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, late_s=60.0)
+    job = signaled(runner, slurm, tmp_path)
+    slurm.change(1, state="COMPLETING")
+    assert waited_s(runner, job, 0.6) >= 0.6
+    long_ago(tmp_path, job)
+    time.sleep(0.05)
+    assert (runner.inspect(job.id).message or "").startswith("lost: the supervisor got SIGTERM")
+    assert waited_s(runner, job, 60.0) < 30.0
+
+
+def test_a_signaled_job_ends_though_slurm_stays_away(slurm: FakeSlurm, tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, late_s=60.0)
+    job = signaled(runner, slurm, tmp_path)
+    slurm.break_tool("squeue", AWAY)
+    time.sleep(0.05)
+    with pytest.raises(BackendAway):
+        runner.inspect(job.id)
+    assert waited_s(runner, job, 0.6) >= 0.6
+    long_ago(tmp_path, job)
+    assert (runner.inspect(job.id).message or "").startswith("lost: the supervisor got SIGTERM")
+
+
+def test_why_a_signal_came_is_asked_of_accounting_where_slurm_forgot(slurm: FakeSlurm, tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, late_s=60.0)
+    job = signaled(runner, slurm, tmp_path)
+    slurm.forget(1)
+    slurm.write("accounting", [f"1|TIMEOUT|{tmp_path / 'jobs' / job.key}"])
+    time.sleep(0.05)
+    assert told(runner.inspect(job.id)) == ("ERROR", None, "Job timeout")
 
 
 def test_the_command_dies_with_its_supervisor(runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path) -> None:
