@@ -72,7 +72,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Stray:
-    """A second job of a key, which nobody asked for and which costs all the same."""
+    """A second job of a key, or one that the ledger knew nothing of: unasked for, and it costs all the same."""
 
     job: JobSpec
     job_id: str
