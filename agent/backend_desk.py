@@ -28,8 +28,8 @@ class BackendDesk:
         self.ledger = ledger
         self._asks = False
         """Whether the backend is being asked."""
-        self._missed_at: dict[str, datetime] = {}
-        """Job id -> since when the backend says that there is no such job."""
+        self._missed_at: dict[str, tuple[datetime, float]] = {}
+        """Job id -> since when the backend says that there is no such job, by the clock and by what passed."""
         self._orphans_due = state.confirmed and bool(state.plan.token)
         """Whether jobs of an earlier process are still to be looked for."""
         ledger.subscribe(self._follow)
@@ -135,8 +135,9 @@ class BackendDesk:
             found = self.ports.runner.find(spec.key)
             if found is not None and found.id == job_id:
                 raise
-            since = self._missed_at.setdefault(job_id, self.now)
-            if (self.now - since).total_seconds() < self.ports.runner.settle_s:
+            passed = self.ports.clock.monotonic()
+            since, before = self._missed_at.setdefault(job_id, (self.now, passed))
+            if passed - before < self.ports.runner.settle_s:
                 return None
             return Job(
                 id=job_id, key=spec.key, stage="DELETED", url="", flavor=spec.flavor, started_at=started_at,

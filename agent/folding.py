@@ -174,7 +174,7 @@ def _apply_job(state: State, event: Event) -> State:
     match event.fact:
         case JobIntended(run=spec, job=job):
             before = state.runs[spec.name].attempts if spec.name in state.runs else ()
-            run = Run(spec=spec, attempts=(*before, Attempt(job=job, intended_at=event.at, tried_at=event.at)))
+            run = Run(spec=spec, attempts=(*before, Attempt(job=job, intended_at=event.at)))
             return changed(state, runs=state.runs.plus(spec.name, run))
         case JobSubmitted(key=key, job_id=job_id, url=url):
             # An orphan that an attempt takes over counts as the attempt's.
@@ -200,7 +200,7 @@ def _apply_backend(state: State, event: Event) -> State:
             return changed(state, backend_lost=None)
         case SubmitRetried(key=key):
             attempt = next(a for a in state.open_attempts if a.job.key == key)
-            return _with_attempt(state, key, tried_at=event.at, tries=attempt.tries + 1)
+            return _with_attempt(state, key, tries=attempt.tries + 1)
         case StrayFound(key=key, job_id=job_id, url=url):
             job = next(a.job for run in state.runs.values() for a in run.attempts if a.job.key == key)
             return changed(state, strays={**state.strays, job_id: Stray(job, job_id, url)})
@@ -215,7 +215,7 @@ def _shifted(state: State, by: timedelta) -> State:
     for name, run in state.runs.items():
         if not run.last.open:
             continue
-        last = changed(run.last, tried_at=run.last.tried_at + by)
+        last = run.last
         if last.started_at is not None:
             last = changed(last, shift_s=last.shift_s + by.total_seconds())
         progress = Growing((at + by, step) for at, step in run.progress)

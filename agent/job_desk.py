@@ -1,6 +1,6 @@
 """An open project and its jobs: intents are submitted once, and the ledger is kept up to date with what they do."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from hfagent.agent import guards, job_ends, jobs
 from hfagent.agent.backend_desk import BackendDesk
@@ -37,9 +37,9 @@ class JobDesk(BackendDesk):
 
     def __init__(self, ledger: Ledger, ports: Ports):
         super().__init__(ledger, ports)
-        self._opened_at = self.now
-        self._asked_at: dict[str, datetime] = {}
-        """Key -> when its last submit was over, without an answer."""
+        self._opened_at = ports.clock.monotonic()
+        self._asked_at: dict[str, float] = {}
+        """Key -> when its last submit was over, without an answer; by the clock that nobody sets."""
         self._unsent: set[str] = set()
         """Keys whose last submit never got as far as the request."""
 
@@ -139,7 +139,7 @@ class JobDesk(BackendDesk):
         A submit may upload for minutes before it asks: its end counts, and of another process's the latest possible.
         """
         asked_at = self._asked_at.get(attempt.job.key, self._opened_at)
-        return self.ports.runner.settle_s - (self.now - max(asked_at, attempt.tried_at)).total_seconds()
+        return self.ports.runner.settle_s - (self.ports.clock.monotonic() - asked_at)
 
     def _adopt(self) -> None:
         """Learn the ids of jobs that were submitted but not recorded; start nothing."""
@@ -173,7 +173,7 @@ class JobDesk(BackendDesk):
             except NoRoom:
                 raise  # the key stays alive and its money held: it is asked again with more room
             except BackendAway as error:  # nobody knows: the key stays alive and its money held
-                self._asked_at[job.key] = self.now
+                self._asked_at[job.key] = self.ports.clock.monotonic()
                 (self._unsent.add if isinstance(error, NothingSent) else self._unsent.discard)(job.key)
                 raise
             except AccountRefused as error:

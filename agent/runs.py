@@ -27,8 +27,6 @@ class Attempt:
 
     job: JobSpec
     intended_at: datetime
-    tried_at: datetime
-    """When it was last submitted, or was about to be."""
     tries: int = 1
     stage: Stage = "INTENDED"
     job_id: str | None = None

@@ -12,7 +12,7 @@ from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayEnded, S
 from hfagent.agent.console import closing
 from hfagent.agent.control import Request
 from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent, OutOfCredit
-from hfagent.agent.events import Crashed, JobIntended, JobRejected
+from hfagent.agent.events import Crashed, Event, JobIntended, JobRejected
 from hfagent.agent.fakes import Ending, FakeClock, FakeJobRunner
 from hfagent.agent.folding import fold
 from hfagent.agent.records import Export, Job, JobSpec, MetricPoint, RunSpec
@@ -147,9 +147,10 @@ def test_a_request_that_got_lost_is_repeated_after_the_settle_time(there: World,
     told = [event.fact.kind for event in ledger.read(path) if isinstance(event.fact, BackendLost | SubmitRetried)]
     assert told == ["backend_lost", "submit_retried"] * len(state.runs)
     assert len(keys_with_jobs(there)) == len(set(keys_with_jobs(there)))
+    retried = {event.fact.key: event.at for event in ledger.read(path) if isinstance(event.fact, SubmitRetried)}
     for attempt in (a for run in state.runs.values() for a in run.attempts):
         assert attempt.tries == 2
-        assert (attempt.tried_at - attempt.intended_at).total_seconds() >= SETTLE_S
+        assert (retried[attempt.job.key] - attempt.intended_at).total_seconds() >= SETTLE_S
 
 
 def test_a_job_taken_later_than_believed_is_cancelled_and_paid(there: World, tmp_path: Path) -> None:
@@ -211,6 +212,33 @@ def test_a_killed_submit_may_be_taken_until_the_settle_time_after_the_next_start
     service(there).late.append((service(there).seconds + SETTLE_S / 2, intended.job))  # type: ignore[attr-defined]
     assert ended(night(path, there)) == "finished"
     assert len(keys_with_jobs(there)) == len(set(keys_with_jobs(there)))
+
+
+def test_a_clock_that_was_set_back_while_hfagent_was_dead_holds_no_job_up(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    killed(path, there, lambda event: isinstance(event.fact, JobIntended) and "smoke" in event.fact.job.key, **PRICE)
+    there.clock.jump(-3600)
+    begun_at = there.clock.now()
+    assert ended(night(path, there)) == "finished"
+    [retried_at] = [event.at for event in ledger.read(path) if isinstance(event.fact, SubmitRetried)]
+    assert SETTLE_S <= (retried_at - begun_at).total_seconds() < SETTLE_S + 10
+
+
+def test_a_clock_that_is_set_back_while_an_answer_is_waited_for_holds_no_job_up(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    service(there).fate = lambda key, nth: "lost" if "smoke" in key and nth == 1 else None
+    times: list[float] = []
+
+    def heard(event: Event) -> None:
+        if isinstance(event.fact, BackendLost | SubmitRetried):
+            times.append(there.clock.monotonic())
+        if isinstance(event.fact, BackendLost):
+            there.clock.jump(-3600)
+
+    with at_desk(path, there, **PRICE) as desk:
+        desk.ledger.subscribe(heard)
+        assert ended(work(desk)) == "finished"
+    assert SETTLE_S <= times[1] - times[0] < SETTLE_S + 10
 
 
 def test_a_place_for_files_that_is_away_rejects_no_job(there: World, tmp_path: Path) -> None:
