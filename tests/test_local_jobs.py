@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from hfagent.agent.errors import JobError, PackageMissing, SettingsError
+from hfagent.agent.errors import BackendAway, JobError, PackageMissing, SettingsError
 from hfagent.agent.records import Job, JobSpec
-from hfagent.tools import job_folder, job_supervisor
+from hfagent.tools import job_folder, job_supervisor, local_jobs
 from hfagent.tools.job_marks import marked
 from hfagent.tools.local_jobs import LocalJobRunner
 from hfagent.tools.script_command import requirements, script_command
@@ -151,6 +151,26 @@ def test_a_submitter_killed_at_any_step_loses_nothing_and_runs_nothing_twice(
         assert end_of(runner, job).stage == "COMPLETED"
         assert runs.read_text() == "run\n"
     assert steps > 8
+
+
+@pytest.mark.parametrize("launcher", ["time.sleep(60)", "os.kill(os.getpid(), 9)"])
+def test_a_start_that_gets_no_answer_may_come_yet_and_is_asked_for_again_under_its_key(
+    runner: LocalJobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
+) -> None:
+    spec = make_spec(tmp_path, "import time\ntime.sleep(1)\n" + ONCE, str(tmp_path / "runs"))
+    slow = tmp_path / "slow.py"  # a machine so busy that the answer comes late
+    slow.write_text(
+        "import os, sys, time\n"
+        f"if os.fork():\n    {launcher}\n"
+        f"os.execv(sys.executable, [sys.executable, {job_supervisor.__file__!r}, *sys.argv[1:]])\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(local_jobs, "_START_TIMEOUT_S", 1.0)
+        patch.setattr(job_supervisor, "__file__", str(slow))
+        with pytest.raises(BackendAway, match=r"did not answer|got signal 9"):
+            runner.submit(spec)
+    assert end_of(runner, runner.submit(spec)).stage == "COMPLETED"
+    assert (tmp_path / "runs").read_text() == "run\n"
 
 
 def test_a_supervisor_that_comes_late_does_not_run_a_finished_job_again(runner: LocalJobRunner, tmp_path: Path) -> None:
