@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import stat
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from hfagent.agent.errors import AccountRefused, BackendAway, HfagentError, JobE
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import cluster_folder, slurm_commands, slurm_states
 from hfagent.tools.cluster_jobs import ClusterJobRunner
+from hfagent.tools.job_marks import marked
 from hfagent.tools.slurm_jobs import SlurmQueue, Wants
 
 ONCE = "import os, sys\nopen(sys.argv[1], 'a').write('run\\n')\nprint('RESULT {\"loss\": 0.5}')\n"
@@ -500,14 +500,18 @@ def test_why_a_signal_came_is_asked_of_accounting_where_slurm_forgot(slurm: Fake
     assert told(runner.inspect(job.id)) == ("ERROR", None, "Job timeout")
 
 
-def test_the_command_dies_with_its_supervisor(runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path) -> None:
-    job = runner.submit(make_spec(tmp_path, "import os, sys, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)\n"))
+def test_the_command_dies_with_its_supervisor_and_so_does_what_it_started(
+    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    started = "subprocess.Popen(['sleep', '600'], start_new_session=True)"  # as uv starts Python
+    script = f"import subprocess, time\nprint({started}.pid, flush=True)\ntime.sleep(600)\n"
+    job = runner.submit(make_spec(tmp_path, script))
     process = slurm.start(1)
     until(lambda: runner.inspect(job.id).stage == "RUNNING" and runner.logs(job.id))
-    pid = int(runner.logs(job.id)[0])
+    assert len(marked(tmp_path / "jobs" / job.key)) == 2
     process.kill()
     process.wait()
-    until(lambda: subprocess.run(["kill", "-0", str(pid)], stderr=subprocess.DEVNULL, check=False).returncode)
+    until(lambda: not marked(tmp_path / "jobs" / job.key))
 
 
 def test_a_job_that_was_given_up_and_lives_all_the_same_ends_itself_and_changes_nothing(
