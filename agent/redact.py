@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 MASK = "***"
-_NAMES = (b"_API_KEY", b"_TOKEN", b"_SECRET", b"_PASSWORD", b"HFAGENT_NOTIFY")
+_NAMES = (b"_API_KEY", b"_ACCESS_KEY", b"_TOKEN", b"_JWT", b"_SECRET", b"_PASSWORD", b"HFAGENT_NOTIFY")
 """Ends of the names of variables that hold secrets; as bytes, which need no decoding: each event is looked at."""
 _SHAPES = (
     r"\bhf_(?:[A-Za-z0-9]{30,}|(?:oauth|jwt)_[\w.-]{20,})"

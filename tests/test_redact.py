@@ -39,6 +39,12 @@ def test_values_of_secret_variables_are_masked_and_mere_words_are_not(monkeypatc
     assert redact("the night is finished") == "the night is finished"
 
 
+@pytest.mark.parametrize("name", ["SLURM_JWT", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "WANDB_API_KEY"])
+def test_secrets_of_other_programs_are_masked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "eyJhbGciOi-1.x/2")
+    assert redact("it says eyJhbGciOi-1.x/2") == "it says ***"
+
+
 def test_the_ledger_masks_texts_and_keeps_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_PASSWORD", "baseline")
     monkeypatch.setenv("SOME_TOKEN", 'x"quoted-1')

@@ -21,7 +21,8 @@ from hfagent.tools.slurm_jobs import SlurmQueue, Wants
 ONCE = "import os, sys\nopen(sys.argv[1], 'a').write('run\\n')\nprint('RESULT {\"loss\": 0.5}')\n"
 FOREVER = "import time\ntime.sleep(600)\n"
 TELL = (
-    "import json, os, sys\nnames = ('HF_TOKEN', 'OPENAI_API_KEY', 'CUDA_VISIBLE_DEVICES', 'SLURM_JOB_ID')\n"
+    "import json, os, sys\nnames = ('HF_TOKEN', 'OPENAI_API_KEY', 'SLURM_JWT', "
+    "'CUDA_VISIBLE_DEVICES', 'SLURM_JOB_ID')\n"
     "print('RESULT ' + json.dumps({name: os.environ.get(name) for name in names} | {'cwd': os.getcwd()}))\n"
 )
 
@@ -99,16 +100,18 @@ def test_the_job_sees_this_environment_and_the_nodes_devices_and_sbatch_no_secre
     monkeypatch.setenv("SQUEUE_FORMAT", "%i")
     monkeypatch.setenv("SBATCH_ARRAY_INX", "1-3")
     monkeypatch.setenv("SBATCH_ACCOUNT", "lab")
+    monkeypatch.setenv("SLURM_JWT", "eyJ-of-the-person")
     job = runner.submit(make_spec(tmp_path, TELL))
     start = tmp_path / "jobs" / job.key / "start.json"
     assert stat.S_IMODE(start.stat().st_mode) == 0o600
     assert "secret" not in json.dumps(slurm.jobs)
     assert not {"SLURM_JOB_ID", "SQUEUE_FORMAT", "SBATCH_ARRAY_INX"} & slurm.jobs[0]["env"].keys()
     assert slurm.jobs[0]["env"]["SBATCH_ACCOUNT"] == "lab"
+    assert slurm.jobs[0]["env"]["SLURM_JWT"] == "eyJ-of-the-person"  # without it Slurm may not take the job
     assert slurm.start(1).wait() == 0
     assert runner.inspect(job.id).result == {
-        "HF_TOKEN": "hf_secret", "OPENAI_API_KEY": None, "CUDA_VISIBLE_DEVICES": "7", "SLURM_JOB_ID": "1",
-        "cwd": os.getcwd(),  # noqa: PTH109
+        "HF_TOKEN": "hf_secret", "OPENAI_API_KEY": None, "SLURM_JWT": None, "CUDA_VISIBLE_DEVICES": "7",
+        "SLURM_JOB_ID": "1", "cwd": os.getcwd(),  # noqa: PTH109
     }  # fmt: skip
     assert not start.exists()
 
