@@ -223,6 +223,25 @@ def test_of_two_jobs_of_a_key_that_both_begin_one_runs(
     assert runs(tmp_path) == 1
 
 
+def test_what_a_repeated_submit_has_written_down_for_a_job_that_runs_does_not_stay(
+    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    """It may hold a token."""
+    job = runner.submit(make_spec(tmp_path, "import time\ntime.sleep(1)\n" + ONCE))
+    slurm.write("jobs", [*slurm.jobs, slurm.jobs[0] | {"number": 2}])
+    start = tmp_path / "jobs" / job.key / "start.json"
+    first = slurm.start(1)
+    until((tmp_path / "jobs" / job.key / "run.json").exists)
+    assert not start.exists()
+    start.write_text("{}")
+    slurm.start(2).wait()
+    assert not start.exists()
+    start.write_text("{}")
+    first.wait()
+    assert not start.exists()
+    assert runs(tmp_path) == 1
+
+
 def test_a_job_that_a_site_requeues_all_the_same_does_not_run_again(
     runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path
 ) -> None:

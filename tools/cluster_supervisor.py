@@ -110,6 +110,8 @@ def main(arguments: Sequence[str]) -> int:
     host = socket.gethostname()
     if not claim(folder, f"{host} {os.getpid()}"):
         sys.stderr.write(f"{folder.name} has been started before, or was given up: it is not started again\n")
+        if any((folder / name).exists() for name in ("run.json", "exit.json")):  # before that it is still to be read
+            (folder / "start.json").unlink(missing_ok=True)
         return 0
     pulse = _Pulse(folder)
     start = json.loads((folder / "start.json").read_bytes())
@@ -138,6 +140,7 @@ def main(arguments: Sequence[str]) -> int:
     end: dict[str, Any] = {"exit_code": exit_code, "stage": stage, "message": message, "started_at": started_at}
     end |= {"finished_at": datetime.now(UTC).isoformat(), "running_s": round(time.monotonic() - begun, 3)}
     write_end(folder, end, by="new")
+    (folder / "start.json").unlink(missing_ok=True)  # a submit whose answer was lost may have been repeated meanwhile
     return 1 if exit_code is None else exit_code
 
 
