@@ -180,8 +180,8 @@ class Chat:
         self._session.plan(goal, Flags(quick=quick, dataset=dataset, model=model))
         offered = self._session.offered
         if offered is not None:
-            self._asked = offered.pipeline
-            self._print(pipeline_text(offered.pipeline, offered.state))
+            self._asked = offered.state.pipeline
+            self._print(pipeline_text(offered.state.pipeline, offered.state))
             self._print("Start? yes, or no")
             return
         with self._session.desk() as desk:

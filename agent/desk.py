@@ -47,7 +47,7 @@ from hfagent.agent.records import (
 )
 from hfagent.agent.rules import SEARCH_EXHAUSTED
 from hfagent.agent.state import root_name
-from hfagent.agent.upkeep_facts import ClockJumped, LimitNear, OrphanFound
+from hfagent.agent.upkeep_facts import ClockJumped, LimitNear
 from hfagent.agent.verdict import Verdict, compare
 
 
@@ -69,17 +69,6 @@ class Desk(JobDesk):
         for limit, share in envelope.used(self.state, self.now).items():
             if share >= envelope.NEAR and limit not in self.state.warned:
                 self.append(LimitNear(limit=limit, share=share))
-
-    def end_orphans(self) -> None:
-        """End jobs of this project that its ledger knows nothing of; only a plan's own token tells them from others."""
-        if not self.state.plan.token:
-            return
-        known = {attempt.job.key for run in self.state.runs.values() for attempt in run.attempts}
-        with self._asking():
-            for job in self.ports.runner.jobs(self.state.plan.label):
-                if job.key not in known:
-                    self.append(OrphanFound(key=job.key, job_id=job.id, url=job.url))
-                    self.ports.runner.cancel(job.id)
 
     def check_dataset(self) -> DatasetReport | Refusal:
         """Make model and data loadable, then judge the data for every method."""

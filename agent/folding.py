@@ -47,10 +47,10 @@ from hfagent.agent.growing import Growing
 from hfagent.agent.guard_facts import GuardCompared
 from hfagent.agent.incidents import INCIDENTS
 from hfagent.agent.planner_facts import PlannerCalled, PlannerSwitched, PlannerWoke
-from hfagent.agent.records import MetricPoint, ProblemSet
+from hfagent.agent.records import JobSpec, MetricPoint, ProblemSet
 from hfagent.agent.runs import Attempt, Comparison, Run, Stray, Taken
 from hfagent.agent.state import State
-from hfagent.agent.upkeep_facts import ClockJumped, LimitNear
+from hfagent.agent.upkeep_facts import ClockJumped, LimitNear, OrphanFound
 from hfagent.agent.wishes import Wish
 
 
@@ -159,6 +159,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return changed(state, crash=None)
         case LimitNear(limit=limit):
             return changed(state, warned=state.warned | {limit})
+        case OrphanFound(job=JobSpec() as job, job_id=job_id, url=url):
+            return changed(state, strays={**state.strays, job_id: Stray(job, job_id, url)})
         case ClockJumped(seconds=seconds):
             return _shifted(state, timedelta(seconds=seconds))
         case Crashed(error=error):
@@ -172,10 +174,12 @@ def _apply_job(state: State, event: Event) -> State:
     match event.fact:
         case JobIntended(run=spec, job=job):
             before = state.runs[spec.name].attempts if spec.name in state.runs else ()
-            run = Run(spec=spec, attempts=(*before, Attempt(job=job, intended_at=event.at, tried_at=event.at)))
+            run = Run(spec=spec, attempts=(*before, Attempt(job=job, intended_at=event.at)))
             return changed(state, runs=state.runs.plus(spec.name, run))
         case JobSubmitted(key=key, job_id=job_id, url=url):
-            return _with_attempt(state, key, stage="SCHEDULING", job_id=job_id, url=url)
+            # An orphan that an attempt takes over counts as the attempt's.
+            others = {name: stray for name, stray in state.strays.items() if name != job_id}
+            return _with_attempt(changed(state, strays=others), key, stage="SCHEDULING", job_id=job_id, url=url)
         case JobRejected(key=key, message=message):
             return _with_attempt(state, key, stage="REJECTED", message=message)
         case JobStarted(key=key, started_at=started_at):
@@ -196,7 +200,7 @@ def _apply_backend(state: State, event: Event) -> State:
             return changed(state, backend_lost=None)
         case SubmitRetried(key=key):
             attempt = next(a for a in state.open_attempts if a.job.key == key)
-            return _with_attempt(state, key, tried_at=event.at, tries=attempt.tries + 1)
+            return _with_attempt(state, key, tries=attempt.tries + 1)
         case StrayFound(key=key, job_id=job_id, url=url):
             job = next(a.job for run in state.runs.values() for a in run.attempts if a.job.key == key)
             return changed(state, strays={**state.strays, job_id: Stray(job, job_id, url)})
@@ -211,7 +215,7 @@ def _shifted(state: State, by: timedelta) -> State:
     for name, run in state.runs.items():
         if not run.last.open:
             continue
-        last = changed(run.last, tried_at=run.last.tried_at + by)
+        last = run.last
         if last.started_at is not None:
             last = changed(last, shift_s=last.shift_s + by.total_seconds())
         progress = Growing((at + by, step) for at, step in run.progress)

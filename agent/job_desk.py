@@ -1,19 +1,16 @@
 """An open project and its jobs: intents are submitted once, and the ledger is kept up to date with what they do."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from hfagent.agent import guards, job_ends, jobs
-from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayFound, SubmitRetried
+from hfagent.agent.backend_desk import BackendDesk
+from hfagent.agent.backend_facts import SubmitRetried
 from hfagent.agent.claim import noise
 from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NoRoom, NothingSent
 from hfagent.agent.events import (
     CancelRequested,
     DataPrepared,
     EpochOpened,
-    Event,
-    Fact,
     Flagged,
     JobIntended,
     JobRejected,
@@ -23,13 +20,11 @@ from hfagent.agent.events import (
     Scored,
 )
 from hfagent.agent.evidence import watched
-from hfagent.agent.folding import apply, fold
 from hfagent.agent.ledger import Ledger
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Job, JobSpec, RunSpec, Score
 from hfagent.agent.remedy import respond
-from hfagent.agent.runs import Attempt, Run, Stray
-from hfagent.agent.state import State
+from hfagent.agent.runs import Attempt, Run
 from hfagent.agent.watch import flags
 
 NEVER_STARTED = "never started"
@@ -37,38 +32,16 @@ MAX_SUBMITS = 5
 """Requests for one job that got no answer; the next would hardly get one either."""
 
 
-class JobDesk:
-    """Holds a project. The state is always the fold of what the ledger has on disk."""
+class JobDesk(BackendDesk):
+    """What is done with the jobs of a project."""
 
     def __init__(self, ledger: Ledger, ports: Ports):
-        state = fold(ledger.events)
-        if state is None:
-            raise ValueError("a desk needs a ledger with a plan")
-        self.state: State = state
-        self.ports = ports
-        self.ledger = ledger
-        self._asks = False
-        """Whether the backend is being asked."""
-        self._opened_at = self.now
-        self._asked_at: dict[str, datetime] = {}
-        """Key -> when its last submit was over, without an answer."""
+        super().__init__(ledger, ports)
+        self._opened_at = ports.clock.monotonic()
+        self._asked_at: dict[str, float] = {}
+        """Key -> when its last submit was over, without an answer; by the clock that nobody sets."""
         self._unsent: set[str] = set()
         """Keys whose last submit never got as far as the request."""
-        self._missed_at: dict[str, datetime] = {}
-        """Job id -> since when the backend says that there is no such job."""
-        ledger.subscribe(self._follow)
-
-    def _follow(self, event: Event) -> None:
-        self.state = apply(self.state, event) or self.state
-
-    def append(self, fact: Fact) -> None:
-        """Write a fact; the state follows."""
-        self.ledger.append(fact)
-
-    @property
-    def now(self) -> datetime:
-        """The clock's time."""
-        return self.ports.clock.now()
 
     def start(self, run: RunSpec, job: JobSpec) -> None:
         """Submit a job, its intent on disk first."""
@@ -89,6 +62,7 @@ class JobDesk:
                 attempt = run.last
                 if attempt.open and attempt.job_id is not None:
                     self._look_at(run, attempt, attempt.job_id)
+            self._find_orphans()
             self._end_strays()
         for run in self.state.runs.values():
             if run.spec.kind in job_ends.SCORING and run.done and run.score is None:
@@ -103,17 +77,6 @@ class JobDesk:
         """Sleep until a job ends, at most so long."""
         ids = [attempt.job_id for attempt in self.state.open_attempts if attempt.job_id is not None]
         self.ports.runner.wait(ids, timeout_s=timeout_s)
-
-    def settle(self) -> None:
-        """Find and end every stray, those that nobody has seen running, too."""
-        with self._asking():
-            self._end_strays(all_of_them=True)
-            until = self.now + timedelta(seconds=self.ports.runner.cancel_s)
-            while (running := self._open_strays) and (left_s := (until - self.now).total_seconds()) > 0:
-                self.ports.runner.wait([stray.job_id for stray in running], timeout_s=left_s)
-                self._end_strays()
-                if self._open_strays == running:
-                    break
 
     def end_jobs(self, why: str) -> None:
         """End every job, and wait for that as long as it may take; what was only intended is not started for it."""
@@ -145,32 +108,10 @@ class JobDesk:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Record where the backend stops or begins to answer; what was asked of it meanwhile is asked again later."""
-        if self._asks:
-            yield  # the outermost one records
-            return
-        self._asks = True
-        try:
-            yield
-        except BackendAway as error:
-            if self.state.backend_lost is None:
-                self.append(BackendLost(error=str(error)))
-        else:
-            if self.state.backend_lost is not None:
-                self.append(BackendFound())
-        finally:
-            self._asks = False
-
     @property
     def _unknown(self) -> list[Attempt]:
         """Jobs that may have been submitted, and whose id is not known."""
         return [attempt for attempt in self.state.open_attempts if attempt.job_id is None]
-
-    @property
-    def _open_strays(self) -> list[Stray]:
-        return [stray for stray in self.state.strays.values() if stray.open]
 
     def _settle(self, attempt: Attempt) -> None:
         """Adopt the job, or submit it again once a request that got lost would have been taken by now.
@@ -198,7 +139,7 @@ class JobDesk:
         A submit may upload for minutes before it asks: its end counts, and of another process's the latest possible.
         """
         asked_at = self._asked_at.get(attempt.job.key, self._opened_at)
-        return self.ports.runner.settle_s - (self.now - max(asked_at, attempt.tried_at)).total_seconds()
+        return self.ports.runner.settle_s - (self.ports.clock.monotonic() - asked_at)
 
     def _adopt(self) -> None:
         """Learn the ids of jobs that were submitted but not recorded; start nothing."""
@@ -210,30 +151,6 @@ class JobDesk:
             with self._asking():
                 for attempt in unknown:
                     self._record(attempt.job, self.ports.runner.find(attempt.job.key))
-
-    def _end_strays(self, *, all_of_them: bool = False) -> None:
-        """Cancel and settle second jobs of a key, which a lost request has left.
-
-        Args:
-            all_of_them: also those that ended before anybody saw them; a longer list is asked for.
-        """
-        runner, attempts = self.ports.runner, [a for run in self.state.runs.values() for a in run.attempts]
-        if runner.settle_s == 0:  # it refuses a second job of a key itself
-            return
-        adopted = {attempt.job.key: attempt for attempt in attempts}
-        for job in runner.jobs(self.state.plan.label, ended=all_of_them):
-            attempt = adopted.get(job.key)
-            # One that is still to be adopted is no stray, nor one of which this ledger knows nothing.
-            if attempt is None or attempt.job_id == job.id or (attempt.open and attempt.job_id is None):
-                continue
-            if job.id not in self.state.strays:
-                self.append(StrayFound(key=job.key, job_id=job.id, url=job.url))
-        for stray in self._open_strays:
-            seen = self._inspected(stray.job, stray.job_id)
-            if seen is not None and seen.ended:
-                self.append(job_ends.stray_ended(stray.job, seen))
-            elif seen is not None:
-                runner.cancel(stray.job_id)
 
     def _record_score(self, spec: RunSpec, score: Score) -> None:
         """The harness that counts is known before the score; another one begins a new epoch."""
@@ -256,7 +173,7 @@ class JobDesk:
             except NoRoom:
                 raise  # the key stays alive and its money held: it is asked again with more room
             except BackendAway as error:  # nobody knows: the key stays alive and its money held
-                self._asked_at[job.key] = self.now
+                self._asked_at[job.key] = self.ports.clock.monotonic()
                 (self._unsent.add if isinstance(error, NothingSent) else self._unsent.discard)(job.key)
                 raise
             except AccountRefused as error:
@@ -277,29 +194,6 @@ class JobDesk:
         job = self._inspected(attempt.job, job_id, attempt.started_at)
         if job is not None:
             self._observe(run, attempt, job)
-
-    def _inspected(self, spec: JobSpec, job_id: str, started_at: datetime | None = None) -> Job | None:
-        """The job now; one that stays unknown to the backend for the time that it may need to show it is gone.
-
-        None before that.
-        """
-        try:
-            job = self.ports.runner.inspect(job_id)
-        except (BackendAway, AccountRefused):
-            raise
-        except JobError as error:
-            found = self.ports.runner.find(spec.key)
-            if found is not None and found.id == job_id:
-                raise
-            since = self._missed_at.setdefault(job_id, self.now)
-            if (self.now - since).total_seconds() < self.ports.runner.settle_s:
-                return None
-            return Job(
-                id=job_id, key=spec.key, stage="DELETED", url="", flavor=spec.flavor, started_at=started_at,
-                finished_at=since, message=f"its files are gone: {error}",
-            )  # fmt: skip
-        self._missed_at.pop(job_id, None)
-        return job
 
     def _observe(self, run: Run, attempt: Attempt, job: Job) -> None:
         if job.started_at is not None and attempt.started_at is None:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,8 +11,9 @@ from pydantic import ValidationError
 from hfagent.agent.backend_facts import StrayEnded
 from hfagent.agent.events import JobEnded
 from hfagent.agent.integrity import check_trained
-from hfagent.agent.records import Job, JobSpec, RunKind, RunSpec, Score
+from hfagent.agent.records import Job, JobSpec, Plan, RunKind, RunSpec, Score
 from hfagent.agent.state import State
+from hfagent.agent.upkeep_facts import OrphanFound
 
 SCORING: tuple[RunKind, ...] = ("evaluate", "verify")
 """Runs whose result is a score."""
@@ -62,6 +64,23 @@ def stray_ended(spec: JobSpec, job: Job) -> StrayEnded:
         running_s=job.running_s,
         cost_micro_usd=cost(spec, job),
     )
+
+
+def orphan(plan: Plan, job: Job, now: datetime, *, cancel_s: float) -> OrphanFound:
+    """A job that the ledger knows nothing of. It is cancelled: it costs what it did so far, and until that is done."""
+    begun_at = job.started_at or job.created_at or now
+    spec = JobSpec(
+        key=job.key,
+        project=plan.project,
+        run=job.key.removeprefix(f"{plan.label}-").rpartition("-a")[0],
+        kind="train",
+        template="unknown",
+        args=(),
+        flavor=job.flavor,
+        timeout_s=max(1, math.ceil((now - begun_at).total_seconds() + cancel_s)),
+        price_micro_usd_per_hour=plan.price_micro_usd_per_hour,
+    )
+    return OrphanFound(key=job.key, job_id=job.id, url=job.url, job=spec)
 
 
 def cost(spec: JobSpec, job: Job) -> int | None:

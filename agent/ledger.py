@@ -147,25 +147,20 @@ def open_ledger(path: Path, clock: Clock, *, sync: bool = True) -> Iterator[Ledg
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b", buffering=0)
+        while not _locked(file, path):  # whoever held it has abandoned the project meanwhile
+            file.close()
+            file = path.open("a+b", buffering=0)
     except OSError as error:
         raise SettingsError(
             f"cannot write the ledger {str(path)!r}: {error.strerror}; choose another folder with --reports-dir"
         ) from error
-    holder = path.with_name(f".{path.name}.holder")
     with file:
-        try:
-            _lock(file)
-        except OSError as error:
-            raise UsageError(
-                f"another hfagent process{_holder(holder)} works on the project {path.stem!r}: see it with "
-                f"`hfagent status {path.stem}`, end it with `hfagent cancel {path.stem}`"
-            ) from error
         file.seek(0)
         found = chain.parse(str(path), file.read())
         if not sync:
             yield Ledger(path, file, clock, found, sync=False)
             return
-        with _holding(holder, clock):
+        with _holding(_holder(path), clock):
             book = Ledger(path, file, clock, found)
             book.mend(found.torn)
             yield book
@@ -181,14 +176,27 @@ def _redacted(event: Event) -> Event:
         return event
 
 
-def _lock(file: IO[bytes]) -> None:
-    """Take the lock; a moment's patience, since `is_held` takes it for a moment, too."""
-    for _ in range(10):
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.05)
-    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _locked(file: IO[bytes], path: Path) -> bool:
+    """Take the lock, and tell whether the path still names this file.
+
+    Raises:
+        UsageError: another process holds it, and not for a moment only, as `is_held` does.
+    """
+    for _ in range(11):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        time.sleep(0.05)
+    else:
+        file.close()
+        raise UsageError(
+            f"another hfagent process{_held_by(_holder(path))} works on the project {path.stem!r}: see it with "
+            f"`hfagent status {path.stem}`, end it with `hfagent cancel {path.stem}`"
+        )
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -203,7 +211,11 @@ def _holding(path: Path, clock: Clock) -> Iterator[None]:
             path.unlink()
 
 
-def _holder(path: Path) -> str:
+def _holder(ledger: Path) -> Path:
+    return ledger.with_name(f".{ledger.name}.holder")
+
+
+def _held_by(path: Path) -> str:
     try:
         pid, since = path.read_text(encoding="utf-8").split(" ", 1)
     except (OSError, ValueError):

@@ -43,7 +43,6 @@ def run_night(
     try:
         if resumed_by is not None:
             desk.append(Resumed(pid=resumed_by))
-            desk.end_orphans()
         while desk.state.ended is None:
             look(desk, mailbox)
             on_tick(desk.state)

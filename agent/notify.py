@@ -1,4 +1,4 @@
-"""Tells a person what needs one: an approval, a verdict, a failure, a budget that runs out. It never blocks a night."""
+"""Tells a person what needs one: an approval, a verdict, a failure, a limit that is near. It never blocks a night."""
 
 import queue
 import threading
@@ -13,10 +13,9 @@ from hfagent.agent.planner_facts import ApprovalAsked, PlannerSwitched
 from hfagent.agent.redact import redact
 from hfagent.agent.state import State
 from hfagent.agent.summary import headline
+from hfagent.agent.upkeep_facts import LimitNear
 from hfagent.agent.verdict import sentence
 
-BUDGET_SHARE = 0.8
-"""Of the cap; told once."""
 WAITING = 50
 """Messages that may wait to be sent; more are dropped."""
 CLOSE_S = 5.0
@@ -49,6 +48,12 @@ def message(event: Event, state: State) -> Message | None:
             verdict = headline(state)
             body = claim.reason if verdict is None else f"{sentence(verdict)}; {claim.reason}"
             return Message(f"{project}: {claim.label.replace('_', ' ')}", body)
+        case LimitNear(limit="budget", share=share):
+            cap = (state.plan.budget_micro_usd or 0) / 1e6
+            used = f"${share * cap:.2f} of ${cap:.2f}"
+            return Message(f"{project}: {share:.0%} of the budget is spent or held", used)
+        case LimitNear(limit="time", share=share):
+            return Message(f"{project}: {share:.0%} of the time is used", f"the limit is {state.plan.max_hours:g} h")
         case ProjectEnded(state=ended, reason=reason) if ended != "finished":
             return Message(f"{project}: {ended}", reason)
         case Crashed(error=error):
@@ -70,20 +75,6 @@ def pipeline_message(event: Event, project: str) -> Message | None:
     return None
 
 
-def budget_message(before: State | None, state: State) -> Message | None:
-    """Told when the share of the budget that is spent or held passes BUDGET_SHARE. Pure."""
-    cap, used = state.plan.budget_micro_usd, _used(state)
-    if not cap or used < BUDGET_SHARE * cap or (before is not None and _used(before) >= BUDGET_SHARE * cap):
-        return None
-    title = f"{state.plan.project}: {used / cap:.0%} of the budget is spent or held"
-    return Message(title, f"${used / 1e6:.2f} of ${cap / 1e6:.2f}")
-
-
-def _used(state: State) -> int:
-    ended = [a for run in state.runs.values() for a in run.attempts if not a.open]
-    return sum(a.cost_micro_usd or 0 for a in ended) + state.held_micro_usd + state.planner_micro_usd
-
-
 class Notifier:
     """Sends from a thread of its own."""
 
@@ -97,17 +88,14 @@ class Notifier:
         self._send = send
         self._warn = warn
         self._waiting: queue.Queue[Message | None] = queue.Queue(WAITING)
-        self._before: State | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def follow(self, event: Event, state: State) -> None:
         """Tell of an event, if a person should know."""
-        found = [message(event, state), budget_message(self._before, state)]
-        self._before = state
-        for item in found:
-            if item is not None:
-                self.tell(item)
+        item = message(event, state)
+        if item is not None:
+            self.tell(item)
 
     def close(self) -> None:
         """Give the last messages a moment."""

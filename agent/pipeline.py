@@ -22,6 +22,7 @@ from hfagent.agent.settings import Settings
 from hfagent.agent.state import State
 from hfagent.agent.wiring import Paths, versions
 
+QUIET = Console(quiet=True)
 Ask = Callable[[PipelineState], bool]
 """Shown the state after the dataset checks: whether to go on."""
 
@@ -47,26 +48,12 @@ def begin(
     """
     paths = Paths(settings.reports_dir, pipeline.project)
     night.check_runner(pipeline.stages[0], ports)
-    with _offered(pipeline, paths, ports, settings, console) as desk:
+    with offered(pipeline, paths, ports, settings, console) as desk:
         if ask is not None and not ask(desk.state):
-            paths.abandon()
             return None
         desk.append(PlanConfirmed(by="--yes" if ask is None else "terminal"))
         with _notifying(desk, settings):
             return desk.work()
-
-
-def offer(pipeline: Pipeline, ports: Ports, settings: Settings) -> PipelineState:
-    """Write a new pipeline down and judge its data; nothing is launched before `confirm`. Raises as `begin` does."""
-    paths = Paths(settings.reports_dir, pipeline.project)
-    with _offered(pipeline, paths, ports, settings, Console(quiet=True)) as desk:
-        return desk.state
-
-
-def confirm(paths: Paths, ports: Ports, settings: Settings) -> None:
-    """Say yes to a pipeline that was offered: `resume` runs it."""
-    with open_ledger(paths.ledger, ports.clock) as book:
-        PipelineDesk(book, ports, settings, Console(quiet=True)).append(PlanConfirmed(by="agent"))
 
 
 def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) -> PipelineState:
@@ -129,10 +116,13 @@ def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, cons
 
 
 @contextmanager
-def _offered(
-    pipeline: Pipeline, paths: Paths, ports: Ports, settings: Settings, console: Console
+def offered(
+    pipeline: Pipeline, paths: Paths, ports: Ports, settings: Settings, console: Console = QUIET
 ) -> Iterator[PipelineDesk]:
-    """A new pipeline whose data are judged; nothing is left of it where it is not confirmed for an error."""
+    """A new pipeline whose data are judged, its ledger held; nothing is left of it where it is not confirmed.
+
+    Raises as `begin` does.
+    """
     with open_ledger(paths.ledger, ports.clock) as book:
         if _confirmed(book):
             raise UsageError(f"the project {pipeline.project!r} exists: `hfagent resume {pipeline.project}`")
@@ -145,9 +135,9 @@ def _offered(
             desk.check_data()
             yield desk
         except (HfagentError, KeyboardInterrupt):
-            if not _confirmed(book):
-                paths.abandon()
+            _drop_unconfirmed(book, paths)
             raise
+        _drop_unconfirmed(book, paths)
 
 
 @contextmanager
@@ -168,6 +158,11 @@ def _notifying(desk: PipelineDesk, settings: Settings) -> Iterator[None]:
         yield
     finally:
         notifier.close()
+
+
+def _drop_unconfirmed(book: Ledger, paths: Paths) -> None:
+    if not _confirmed(book):
+        paths.abandon()
 
 
 def _confirmed(book: Ledger) -> bool:

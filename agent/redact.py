@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 MASK = "***"
-_NAMES = (b"_API_KEY", b"_TOKEN", b"_SECRET", b"_PASSWORD", b"HFAGENT_NOTIFY")
+_NAMES = (b"_API_KEY", b"_ACCESS_KEY", b"_TOKEN", b"_JWT", b"_SECRET", b"_PASSWORD", b"HFAGENT_NOTIFY")
 """Ends of the names of variables that hold secrets; as bytes, which need no decoding: each event is looked at."""
 _SHAPES = (
     r"\bhf_(?:[A-Za-z0-9]{30,}|(?:oauth|jwt)_[\w.-]{20,})"
@@ -17,10 +17,16 @@ _SHAPES = (
 """Tokens of Hugging Face, keys of OpenAI and its likes, and what stands in an Authorization header. Names of datasets
 and folders may begin alike, so a key has digits and capitals."""
 _MIN_CHARS = 8
+_LEARNT: set[str] = set()
+
+
+def learn(secret: str) -> None:
+    """Mask from here on a secret that this process has read elsewhere than in a variable, e.g. in a file."""
+    _LEARNT.add(secret)
 
 
 def redact(text: str) -> str:
-    """The text without tokens: by their shape, and by the values of this process's variables that hold secrets.
+    """The text without tokens: by their shape, and by the values of this process's variables and files that hold some.
 
     A value that is short, or a mere word, is no secret: it would be cut out of every sentence.
     """
@@ -44,7 +50,7 @@ def holds_secret(line: str) -> bool:
 
 
 def _values() -> tuple[str, ...]:
-    values = [os.environ[os.fsdecode(name)] for name in os.environb if name.endswith(_NAMES)]
+    values = [os.environ[os.fsdecode(name)] for name in os.environb if name.endswith(_NAMES)] + list(_LEARNT)
     found = {
         part for value in values for part in (value, *value.split()) if len(part) >= _MIN_CHARS and not part.isalpha()
     }

@@ -27,8 +27,6 @@ class Attempt:
 
     job: JobSpec
     intended_at: datetime
-    tried_at: datetime
-    """When it was last submitted, or was about to be."""
     tries: int = 1
     stage: Stage = "INTENDED"
     job_id: str | None = None
@@ -72,7 +70,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Stray:
-    """A second job of a key, which nobody asked for and which costs all the same."""
+    """A second job of a key, or one that the ledger knew nothing of: unasked for, and it costs all the same."""
 
     job: JobSpec
     job_id: str

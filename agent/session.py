@@ -18,6 +18,7 @@ from hfagent.agent.events import Event, PlanConfirmed, PlanMade, Resumed
 from hfagent.agent.folding import fold
 from hfagent.agent.ledger import open_ledger, read
 from hfagent.agent.loop import look
+from hfagent.agent.pipeline_desk import PipelineDesk
 from hfagent.agent.pipeline_facts import Pipeline
 from hfagent.agent.pipeline_state import PipelineState
 from hfagent.agent.pipeline_state import fold as fold_pipeline
@@ -40,13 +41,16 @@ class HandedOver(NamedTuple):
 
 
 class Offered(NamedTuple):
-    """A pipeline that was planned, and is to run in a process of its own."""
+    """A pipeline that was planned, and is to run in a process of its own; its ledger is held until then."""
 
-    pipeline: Pipeline
-    state: PipelineState
+    desk: PipelineDesk
     paths: Paths
     settings: Settings
-    started: bool = False
+
+    @property
+    def state(self) -> PipelineState:
+        """Where it stands."""
+        return self.desk.state
 
 
 class Session:
@@ -183,7 +187,7 @@ class Session:
         with self._lock:
             if self.offered is not None:
                 settings, paths = self.offered.settings, self.offered.paths
-                if not self.offered.started:
+                if not self.offered.state.confirmed:
                     raise UsageError("there is nothing to hand over: the project is not started, or over")
             else:
                 desk, paths = self._held()
@@ -208,19 +212,22 @@ class Session:
         with self._lock:
             if self.offered is not None:
                 offered, self.offered = self.offered, None
-                if not offered.started:
-                    offered.paths.abandon()
+                self._let_go()
                 return offered.paths.project
             name = None if self._open is None else self._open[0].state.plan.project
             unconfirmed = self._open if self._open is not None and not self._open[0].state.confirmed else None
             self._ended.set()
-            self._stack.close()
-            self._stack, self._open, self._trouble = ExitStack(), None, None
             if unconfirmed is not None:
                 unconfirmed[1].abandon()
+            self._open, self._trouble = None, None
+            self._let_go()
             return name
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _let_go(self) -> None:
+        stack, self._stack = self._stack, ExitStack()
+        stack.close()
 
     def _begun(self, desk: Desk) -> Settings:
         return as_planned(self.settings, desk.state.plan)
@@ -250,20 +257,19 @@ class Session:
             for stage in made.stages:
                 preflight(settings, stage)
         paths = Paths(settings.reports_dir, made.project)
-        state = pipeline.offer(made, self._ports(settings), settings)
-        self.offered = Offered(made, state, paths, settings)
+        desk = self._stack.enter_context(pipeline.offered(made, paths, self._ports(settings), settings))
+        self.offered = Offered(desk, paths, settings)
         return {
             "project": made.project,
             "stages": [stage.model_dump(mode="json", exclude_none=True) for stage in made.stages],
-            "estimate_s": round(expected_s(made, state)),
+            "estimate_s": round(expected_s(made, desk.state)),
             "next": "start, then hand_over: the stages run unattended; nothing is launched before",
         }
 
     def _start_offered(self, offered: "Offered") -> dict[str, Any]:
-        if offered.started:
+        if offered.state.confirmed:
             raise UsageError(f"the project {offered.paths.project!r} is confirmed already")
-        pipeline.confirm(offered.paths, self._ports(offered.settings), offered.settings)
-        self.offered = offered._replace(started=True)
+        offered.desk.append(PlanConfirmed(by="agent"))
         return {"project": offered.paths.project, "next": "hand_over"}
 
     def _enter(self, paths: Paths, settings: Settings, *, fresh: Plan | None) -> Desk:

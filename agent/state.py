@@ -71,7 +71,7 @@ class State:
     wishes: Wishes = field(default_factory=Wishes)
     """Of a person."""
     strays: Mapping[str, Stray] = field(default_factory=dict)
-    """Second jobs of a key, by their id."""
+    """Second jobs of a key, and jobs that the ledger knew nothing of, by their id."""
     backend_lost: str | None = None
     """Why the place where jobs run does not answer; None while it does."""
     warned: frozenset[str] = frozenset()

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hfagent.agent.records import Record
+from hfagent.agent.records import JobSpec, Record
 
 
 class LineTorn(Record):
@@ -40,6 +40,8 @@ class OrphanFound(Record):
     key: str
     job_id: str
     url: str
+    job: JobSpec | None = None
+    """As far as it can be told, for what it may cost; None in older ledgers, which counted no cost of it."""
 
 
 UpkeepFact = LineTorn | ClockJumped | LimitNear | OrphanFound

@@ -39,12 +39,12 @@ class Paths:
         return self.reports / f"{self.project}.md"
 
     def abandon(self) -> None:
-        """Leave nothing of a project that never started."""
-        for path in (self.ledger, self.report):
-            path.unlink(missing_ok=True)
+        """Leave nothing of a project that never started; for who holds its ledger, which goes last."""
         folder = self.report.with_suffix("")
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+        for path in (self.report, self.ledger):
+            path.unlink(missing_ok=True)
 
     def mailbox(self, state_dir: Path) -> FolderMailbox:
         """What is asked of the process that holds the ledger."""

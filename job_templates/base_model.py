@@ -51,7 +51,7 @@ def tokenizer(args: Args) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(args.model, revision=args.revision)
+        return AutoTokenizer.from_pretrained(args.model, revision=args.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load model {args.model!r}: {str(error).splitlines()[0]}") from error
 

@@ -258,7 +258,7 @@ def load_tokenizer(model: str, revision: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"no tokenizer can be loaded from {model!r}: {error}") from error
     if tokenizer.pad_token is None:

@@ -118,7 +118,7 @@ def convert(folder: Path, output_dir: Path, quantization: str, name: str) -> dic
 
     started = time.monotonic()
     path = output_dir / f"{name}-{quantization}.gguf"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     with whole_file(path) as scratch:
         written = write_gguf(folder, scratch, quantization, name=name)
         file = LlamaFile(scratch, context=CONTEXT)

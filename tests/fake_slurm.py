@@ -75,7 +75,8 @@ class FakeSlurm:
         job = next(job for job in self.jobs if job["number"] == number)
         self.change(number, state="RUNNING", reason="None")
         with (Path(job["chdir"]) / f"slurm-{number}.out").open("ab") as out:
-            env = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": str(number), "CUDA_VISIBLE_DEVICES": "7"}
+            env = {name: value for name, value in job["env"].items() if name.startswith("SLURM_")}
+            env |= {"PATH": os.environ["PATH"], "SLURM_JOB_ID": str(number), "CUDA_VISIBLE_DEVICES": "7"}
             script = Path(job["chdir"]) / ".script"
             script.write_text(job["script"])
             return subprocess.Popen(["sh", str(script)], stdout=out, stderr=out, env=env, cwd=job["chdir"])

@@ -177,7 +177,9 @@ def test_the_doctor_looks_at_the_cluster(
         main(["doctor", "--backend", "slurm", "--json"])
     assert ended.value.code == 0
     names = [check["name"] for check in json.loads(capsys.readouterr().out)["checks"]]
-    assert names[-6:] == ["partition", "gpu", "job", "state folder disk", "python disk", "locks"]
+    assert names[-7:] == [
+        "partition", "gpu", "job", "state folder disk", "python disk", "working folder disk", "locks",
+    ]  # fmt: skip
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit) as ended:
         main(["doctor", "--backend", "slurm"])

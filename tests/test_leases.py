@@ -67,7 +67,7 @@ def test_a_job_that_an_older_copy_of_the_ledger_knows_nothing_of_is_ended(tmp_pa
     cut = next(n for n, line in enumerate(whole) if b'"job_intended"' in line and b'"name":"sft-01"' in line)
     path.write_bytes(b"".join(whole[:cut]))
     with at_desk(path, world) as desk:
-        desk.end_orphans()
+        desk.observe()
     job = world.runner.find(training.key)
     assert job is not None
     orphans = [event.fact for event in ledger.read(path) if isinstance(event.fact, OrphanFound)]

@@ -1,6 +1,9 @@
+import fcntl
 import json
 import multiprocessing
 import resource
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -152,3 +155,16 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path: Path) -> None:
         assert path.read_bytes() == before
         book.append(Resumed(pid=2))
     assert [event.seq for event in read(path)] == [1, 2]
+
+
+def test_a_ledger_that_is_abandoned_while_another_process_waits_for_it_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    fill(path, 1)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        second = threading.Thread(target=fill, args=(path, 2))
+        second.start()
+        time.sleep(0.1)  # it has opened the file, and asks for the lock
+        path.unlink()
+    second.join()
+    assert [event.fact for event in read(path)] == [Resumed(pid=1), Resumed(pid=2)]

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from hfagent.agent.errors import JobError, PackageMissing, SettingsError
+from hfagent.agent.errors import BackendAway, JobError, PackageMissing, SettingsError
 from hfagent.agent.records import Job, JobSpec
-from hfagent.tools import job_folder, job_supervisor
+from hfagent.tools import job_folder, job_supervisor, local_jobs
+from hfagent.tools.job_marks import marked
 from hfagent.tools.local_jobs import LocalJobRunner
 from hfagent.tools.script_command import requirements, script_command
 
@@ -152,6 +153,26 @@ def test_a_submitter_killed_at_any_step_loses_nothing_and_runs_nothing_twice(
     assert steps > 8
 
 
+@pytest.mark.parametrize("launcher", ["time.sleep(60)", "os.kill(os.getpid(), 9)"])
+def test_a_start_that_gets_no_answer_may_come_yet_and_is_asked_for_again_under_its_key(
+    runner: LocalJobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
+) -> None:
+    spec = make_spec(tmp_path, "import time\ntime.sleep(1)\n" + ONCE, str(tmp_path / "runs"))
+    slow = tmp_path / "slow.py"  # a machine so busy that the answer comes late
+    slow.write_text(
+        "import os, sys, time\n"
+        f"if os.fork():\n    {launcher}\n"
+        f"os.execv(sys.executable, [sys.executable, {job_supervisor.__file__!r}, *sys.argv[1:]])\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(local_jobs, "_START_TIMEOUT_S", 1.0)
+        patch.setattr(job_supervisor, "__file__", str(slow))
+        with pytest.raises(BackendAway, match=r"did not answer|got signal 9"):
+            runner.submit(spec)
+    assert end_of(runner, runner.submit(spec)).stage == "COMPLETED"
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
 def test_a_supervisor_that_comes_late_does_not_run_a_finished_job_again(runner: LocalJobRunner, tmp_path: Path) -> None:
     spec = make_spec(tmp_path, ONCE, str(tmp_path / "runs"))
     ended = end_of(runner, runner.submit(spec))
@@ -176,7 +197,7 @@ def test_a_supervisor_killed_at_any_step_never_runs_a_job_twice(runner: LocalJob
         in_child(lambda step=step, folder=folder, command=command: supervise_and_die(step, folder, command))  # type: ignore[misc]
         ended = end_of(runner, runner.submit(spec))
         assert ended.ended
-        assert job_supervisor.marked(folder) == []
+        assert marked(folder) == []
         started = runs.read_text() if runs.exists() else ""
         assert started == "run\n" if ended.stage == "COMPLETED" else started in ("", "run\n")
         stages.append(ended.message)
@@ -238,14 +259,14 @@ def test_a_killed_supervisor_makes_the_job_lost_and_leaves_no_process(
     until(lambda: "on" in runner.logs(job.id))
     folder = tmp_path / "jobs" / "k"
     run = json.loads((folder / "run.json").read_text())
-    assert len(job_supervisor.marked(folder)) == 1
+    assert len(marked(folder)) == 1
     os.kill(run["pid"], signal.SIGKILL)
     if boot == "other":
         job_supervisor.write_json(folder / "run.json", run | {"boot_id": "of another day"})
     ended = end_of(runner, job)
     cause = "its supervisor was killed" if boot == "same" else "the machine was restarted"
     assert (ended.stage, ended.message, ended.exit_code) == ("ERROR", f"lost: {cause}", None)
-    assert job_supervisor.marked(folder) == []
+    assert marked(folder) == []
     assert runner.find("k") == ended
 
 
@@ -257,7 +278,7 @@ def test_after_a_reboot_a_job_is_lost_and_the_process_that_got_its_pid_is_left_a
     folder = tmp_path / "jobs" / "k"
     run = json.loads((folder / "run.json").read_text())
     os.kill(run["pid"], signal.SIGKILL)
-    job_supervisor.end_all(lambda: job_supervisor.marked(folder), grace_s=1)
+    job_supervisor.end_all(lambda: marked(folder), grace_s=1)
     with subprocess.Popen([sys.executable, "-c", FOREVER]) as other:
         try:
             reused = run | {"boot_id": "of another day", "pid": other.pid}
@@ -278,7 +299,7 @@ def test_a_job_dies_at_its_time_limit_though_nobody_is_left_to_look(runner: Loca
     told = json.loads((folder / "exit.json").read_text())
     assert (told["stage"], told["message"]) == ("ERROR", "Job timeout")
     assert 1 <= told["running_s"] < 5
-    assert job_supervisor.marked(folder) == []
+    assert marked(folder) == []
 
 
 def test_the_seconds_of_a_job_are_those_that_passed_whatever_its_clock_says(
@@ -301,7 +322,7 @@ def test_a_supervisor_told_to_end_takes_the_job_with_it(runner: LocalJobRunner, 
     assert ended.stage == "ERROR"
     assert ended.message is not None
     assert ended.message.startswith("lost: the supervisor got SIGTERM")
-    assert job_supervisor.marked(tmp_path / "jobs" / "k") == []
+    assert marked(tmp_path / "jobs" / "k") == []
 
 
 def test_a_machine_that_ends_every_process_may_come_to_the_command_before_its_supervisor(
@@ -315,6 +336,26 @@ def test_a_machine_that_ends_every_process_may_come_to_the_command_before_its_su
     ended = end_of(runner, runner.submit(make_spec(tmp_path, script)))
     assert ended.message is not None
     assert ended.message.startswith("lost: the supervisor got SIGTERM")
+
+
+def supervised(folder: Path, *command: str, beat: str = "int") -> subprocess.CompletedProcess[str]:
+    """What `run_command` gives for a command, in a process of its own, whose signals it handles."""
+    called = f"run_command(Path({str(folder)!r}), {command!r}, timeout_s=30, grace_s=1, beat={beat})"
+    code = f"from pathlib import Path\nfrom hfagent.tools.job_supervisor import run_command\nprint({called})"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+
+
+def test_a_disk_that_does_not_answer_cancels_no_job(tmp_path: Path) -> None:
+    unreadable = tmp_path / ("x" * 300)  # an error of the disk, and not that nothing is there
+    with pytest.raises(OSError, match="too long"):
+        (unreadable / "cancel").exists()
+    assert supervised(unreadable, "true").stdout == "(0, 'COMPLETED', None)\n"
+
+
+def test_no_error_of_a_supervisor_leaves_its_command_alone(tmp_path: Path) -> None:
+    done = supervised(tmp_path, "sleep", "600", beat="lambda: 1 / 0")
+    assert "ZeroDivisionError" in done.stderr
+    assert marked(tmp_path) == []
 
 
 def test_wait_is_back_within_half_a_second_of_the_end(runner: LocalJobRunner, tmp_path: Path) -> None:
@@ -373,7 +414,7 @@ def test_the_job_sees_its_callers_folder_and_variables_but_not_the_planners_keys
     assert seen["env"]["TRACKIO_DIR"] == str(tmp_path / "trackio")
     assert seen["argv"] == ["--seed", "1", "--output-dir", str(tmp_path / "jobs" / "k" / "out")]
     assert (seen["cwd"], seen["stdin"], seen["out"]) == (str(tmp_path), "", True)
-    assert job_supervisor.marked(tmp_path / "jobs" / "k") == []
+    assert marked(tmp_path / "jobs" / "k") == []
 
 
 def header(*dependencies: str) -> str:

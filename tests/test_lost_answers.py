@@ -12,11 +12,12 @@ from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayEnded, S
 from hfagent.agent.console import closing
 from hfagent.agent.control import Request
 from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent, OutOfCredit
-from hfagent.agent.events import Crashed, JobIntended, JobRejected
+from hfagent.agent.events import Crashed, Event, JobIntended, JobRejected
 from hfagent.agent.fakes import Ending, FakeClock, FakeJobRunner
 from hfagent.agent.folding import fold
-from hfagent.agent.records import Export, Job, JobSpec, MetricPoint
+from hfagent.agent.records import Export, Job, JobSpec, MetricPoint, RunSpec
 from hfagent.agent.state import State
+from hfagent.agent.upkeep_facts import OrphanFound
 from hfagent.agent.wiring import Paths
 
 PRICE = {"price_micro_usd_per_hour": 3_600_000}  # a dollar is 1000 seconds
@@ -146,9 +147,10 @@ def test_a_request_that_got_lost_is_repeated_after_the_settle_time(there: World,
     told = [event.fact.kind for event in ledger.read(path) if isinstance(event.fact, BackendLost | SubmitRetried)]
     assert told == ["backend_lost", "submit_retried"] * len(state.runs)
     assert len(keys_with_jobs(there)) == len(set(keys_with_jobs(there)))
+    retried = {event.fact.key: event.at for event in ledger.read(path) if isinstance(event.fact, SubmitRetried)}
     for attempt in (a for run in state.runs.values() for a in run.attempts):
         assert attempt.tries == 2
-        assert (attempt.tried_at - attempt.intended_at).total_seconds() >= SETTLE_S
+        assert (retried[attempt.job.key] - attempt.intended_at).total_seconds() >= SETTLE_S
 
 
 def test_a_job_taken_later_than_believed_is_cancelled_and_paid(there: World, tmp_path: Path) -> None:
@@ -210,6 +212,33 @@ def test_a_killed_submit_may_be_taken_until_the_settle_time_after_the_next_start
     service(there).late.append((service(there).seconds + SETTLE_S / 2, intended.job))  # type: ignore[attr-defined]
     assert ended(night(path, there)) == "finished"
     assert len(keys_with_jobs(there)) == len(set(keys_with_jobs(there)))
+
+
+def test_a_clock_that_was_set_back_while_hfagent_was_dead_holds_no_job_up(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    killed(path, there, lambda event: isinstance(event.fact, JobIntended) and "smoke" in event.fact.job.key, **PRICE)
+    there.clock.jump(-3600)
+    begun_at = there.clock.now()
+    assert ended(night(path, there)) == "finished"
+    [retried_at] = [event.at for event in ledger.read(path) if isinstance(event.fact, SubmitRetried)]
+    assert SETTLE_S <= (retried_at - begun_at).total_seconds() < SETTLE_S + 10
+
+
+def test_a_clock_that_is_set_back_while_an_answer_is_waited_for_holds_no_job_up(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    service(there).fate = lambda key, nth: "lost" if "smoke" in key and nth == 1 else None
+    times: list[float] = []
+
+    def heard(event: Event) -> None:
+        if isinstance(event.fact, BackendLost | SubmitRetried):
+            times.append(there.clock.monotonic())
+        if isinstance(event.fact, BackendLost):
+            there.clock.jump(-3600)
+
+    with at_desk(path, there, **PRICE) as desk:
+        desk.ledger.subscribe(heard)
+        assert ended(work(desk)) == "finished"
+    assert SETTLE_S <= times[1] - times[0] < SETTLE_S + 10
 
 
 def test_a_place_for_files_that_is_away_rejects_no_job(there: World, tmp_path: Path) -> None:
@@ -351,3 +380,78 @@ def test_a_lost_training_goes_on_from_before_its_last_logged_step(
     (again,) = [fact.job for fact in facts(path, JobIntended) if fact.job.key.endswith("sft-01-a2")]  # type: ignore[attr-defined]
     args = dict(pairwise(again.args))
     assert args.get("--resume-from-checkpoint") == resumed
+
+
+def orphaned(path: Path, there: World) -> JobSpec:
+    """A project whose ledger knows nothing of one of its jobs, which runs."""
+    with at_desk(path, there, token="abc123", **PRICE) as desk:
+        label = desk.state.plan.label
+    spec = JobSpec(
+        key=f"{label}-sft-09-a1", project="night", run="sft-09", kind="train", template="train_sft.py", args=(),
+        flavor="local", timeout_s=9000, price_micro_usd_per_hour=PRICE["price_micro_usd_per_hour"],
+    )  # fmt: skip
+    there.endings = lambda job: Ending(running_s=9000, result={}) if job == spec else None
+    there.runner.submit(spec)
+    there.clock.advance(100)
+    return spec
+
+
+def test_an_orphan_is_looked_for_until_the_backend_answers_and_is_cancelled_and_paid(
+    there: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "n.jsonl"
+    spec = orphaned(path, there)
+    service(there).away_until = service(there).seconds + 50
+    with at_desk(path, there) as desk:
+        desk.observe()
+        assert facts(path, OrphanFound) == []
+        there.clock.advance(50)
+        desk.observe()
+        [found] = facts(path, OrphanFound)
+        assert isinstance(found, OrphanFound)
+        assert found.key == spec.key
+        assert desk.state.held_micro_usd >= 150_000
+        desk.observe()
+        assert (desk.state.held_micro_usd, desk.state.spent_micro_usd) == (0, 150_000)
+    assert refolded(path) == desk.state
+
+
+def test_an_orphan_of_a_project_that_is_over_is_ended_too(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    with at_desk(path, there, token="abc123", **PRICE) as desk:
+        desk.stop("enough")
+    spec = orphaned(path, there)
+    state = cleared_up(path, there)
+    assert [(stray.job.key, stray.stage) for stray in state.strays.values()] == [(spec.key, "CANCELED")]
+    assert (state.held_micro_usd, state.spent_micro_usd) == (0, 100_000)
+
+
+def test_a_cancel_of_an_orphan_that_failed_is_repeated(
+    there: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "n.jsonl"
+    orphaned(path, there)
+    cancel = there.runner.cancel
+    with at_desk(path, there) as desk:
+
+        def away(job_id: str) -> None:
+            raise BackendAway("away")
+
+        monkeypatch.setattr(there.runner, "cancel", away)
+        desk.observe()
+        monkeypatch.setattr(there.runner, "cancel", cancel)
+        desk.observe()
+        desk.observe()
+    assert [stray.stage for stray in refolded(path).strays.values()] == ["CANCELED"]
+
+
+def test_an_orphan_that_an_attempt_takes_over_is_paid_once(there: World, tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl"
+    spec = orphaned(path, there)
+    run = RunSpec(name="sft-09", kind="train", hypothesis="h", why="w")
+    with at_desk(path, there) as desk:
+        desk.observe()
+        desk.append(JobIntended(run=run, job=spec))
+        desk.reconcile()
+        desk.observe()
+        assert desk.state.spent_micro_usd == 100_000

@@ -16,9 +16,11 @@ from hfagent.agent import ledger
 from hfagent.agent.events import JobIntended
 from hfagent.agent.folding import fold
 from hfagent.agent.mcp_server import DOORS, listed, make_server
+from hfagent.agent.plan import Flags
 from hfagent.agent.session import Session
 from hfagent.agent.settings import Settings
 from hfagent.agent.state import State
+from hfagent.agent.wiring import Paths
 from hfagent.tools.toolbox import TOOLS
 
 GOAL = "improve code solving with SFT"
@@ -125,6 +127,18 @@ def test_a_plan_that_nobody_started_leaves_nothing(settings: Settings) -> None:
 
     talk(settings, world(), conversation)
     assert list(settings.reports_dir.iterdir()) == []
+
+
+def test_a_plan_is_dropped_before_anybody_else_can_take_the_project(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+    monkeypatch.setattr(Paths, "abandon", lambda paths: held.append(ledger.is_held(paths.ledger)))
+    for goal in (GOAL, f"{GOAL} then DPO"):
+        open_ = Session(settings, lambda settings: world().ports, pid=1)
+        open_.plan(goal, Flags())
+        assert open_.close() is not None
+    assert held == [True, True]
 
 
 def test_a_night_is_taken_up_by_the_next_client_and_its_job_is_attached_again(settings: Settings) -> None:

@@ -17,14 +17,15 @@ from world import SKILL, World, make_plan
 
 from hfagent.agent import ledger
 from hfagent.agent.errors import SettingsError
-from hfagent.agent.events import Claimed, Event, ProjectEnded, Resumed
+from hfagent.agent.events import Claimed, Event, PlanMade, ProjectEnded, Resumed
 from hfagent.agent.folding import apply, fold
 from hfagent.agent.night import begin
-from hfagent.agent.notify import Message, Notifier, apprise_sender, budget_message, message, pipeline_message
+from hfagent.agent.notify import Message, Notifier, apprise_sender, message, pipeline_message
 from hfagent.agent.pipeline_facts import StageEnded
 from hfagent.agent.planner_facts import ApprovalAsked
 from hfagent.agent.records import Claim
 from hfagent.agent.settings import Settings, load
+from hfagent.agent.upkeep_facts import LimitNear
 
 
 @pytest.fixture
@@ -58,15 +59,16 @@ def test_a_night_tells_its_verdict_and_that_the_budget_runs_out(
     assert state is not None
     titles = [item["title"] for item in got]
     assert titles.count("night: confirmed better") == 1
-    assert sum("of the budget is spent or held" in title for title in titles) >= 1
+    [told] = [item for item in got if "of the budget is spent or held" in item["title"]]
+    [near] = [e.fact for e in ledger.read(tmp_path / "reports" / "night.jsonl") if isinstance(e.fact, LimitNear)]
+    assert told["title"] == f"night: {near.share:.0%} of the budget is spent or held"
+    assert told["message"] == f"${1.1 * near.share:.2f} of $1.10"
     assert "+" in got[titles.index("night: confirmed better")]["message"]
 
 
 def test_an_approval_is_told(tmp_path: Path) -> None:
     world = World(SKILL)
     with ledger.open_ledger(tmp_path / "n.jsonl", world.clock) as book:
-        from hfagent.agent.events import PlanMade
-
         book.append(PlanMade(plan=make_plan(), versions={}))
         event = book.append(ApprovalAsked(run="sft-02"))
         state = fold(book.events)
@@ -76,16 +78,11 @@ def test_an_approval_is_told(tmp_path: Path) -> None:
     assert told.title == "night: sft-02 waits for your approval"
 
 
-def test_the_budget_is_told_once_as_it_is_passed(tmp_path: Path) -> None:
-    settings = Settings(reports_dir=tmp_path / "reports", state_dir=tmp_path / "state")
-    plan = make_plan(price_micro_usd_per_hour=4_000_000, budget_micro_usd=5_000_000, flavor="a10g-small")
-    begin(plan, World(SKILL).ports, settings, ask=None, console=Console(file=io.StringIO()))
-    state, told = None, []
-    for event in ledger.read(tmp_path / "reports" / "night.jsonl"):
-        before, state = state, apply(state, event)
-        if state is not None and (found := budget_message(before, state)) is not None:
-            told.append(found)
-    assert told == []
+def test_that_the_time_runs_out_is_told() -> None:
+    state = apply(None, Event(seq=1, at=START, fact=PlanMade(plan=make_plan(max_hours=2), versions={})))
+    assert state is not None
+    told = message(Event(seq=2, at=START, fact=LimitNear(limit="time", share=0.81)), state)
+    assert told == Message("night: 81% of the time is used", "the limit is 2 h")
 
 
 def test_a_service_that_hangs_or_fails_does_not_hold_up_anything() -> None:

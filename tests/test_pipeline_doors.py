@@ -16,6 +16,7 @@ from hfagent.agent import pipeline, session, wiring
 from hfagent.agent.chat import Chat
 from hfagent.agent.console import THEME
 from hfagent.agent.control import FolderMailbox
+from hfagent.agent.errors import UsageError
 from hfagent.agent.mcp_server import call
 from hfagent.agent.project import watched
 from hfagent.agent.session import Session
@@ -171,6 +172,20 @@ def test_a_pipeline_without_a_yes_leaves_nothing(chat: Chat) -> None:
     said(chat, GOAL)
     assert "Nothing was started." in said(chat, "no")
     assert not list(chat.settings.reports_dir.iterdir())
+
+
+def test_a_pipeline_that_waits_for_a_yes_in_the_chat_is_begun_by_nobody_else(chat: Chat, there: World) -> None:
+    said(chat, GOAL)
+    offered = chat._session.offered
+    assert offered is not None
+    there.runner.name = "local"
+    with pytest.raises(UsageError, match="works on the project"):
+        pipeline.begin(offered.state.pipeline, there.ports, chat.settings, ask=None, console=QUIET)
+    assert offered.paths.ledger.exists()
+    said(chat, "no")
+    made = pipeline.begin(offered.state.pipeline, there.ports, chat.settings, ask=None, console=QUIET)
+    assert made is not None
+    assert made.ended is not None
 
 
 def test_what_is_asked_in_the_chat_arrives_at_the_stage(chat: Chat, tmp_path: Path, there: World) -> None:

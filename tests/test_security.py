@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hfagent.agent.errors import ModelError, UsageError
-from hfagent.agent.records import JobSpec, Plan
+from hfagent.agent.errors import ModelError, ModelNotFound, UsageError
+from hfagent.agent.records import JobSpec, ModelRef, Plan
 from hfagent.agent.wiring import find_project
 from hfagent.tools.embedded_model import Source, _extract
 
@@ -35,6 +35,13 @@ def test_every_load_of_weights_refuses_pickles_and_foreign_code() -> None:
         text = ast.unparse(call)
         safe = "**SAFE" in text if of != "PeftModel" else "require_safe(" in text
         assert safe, f"{path.name}:{call.lineno}: {text}"
+
+
+def test_every_load_of_a_tokenizer_or_a_configuration_refuses_foreign_code() -> None:
+    loads = [(path, ast.unparse(call)) for path, call, of in calls("from_pretrained") if of != "PeftModel"]
+    assert {text.partition(".")[0] for _, text in loads} >= {"AutoTokenizer", "AutoConfig", "AutoModelForCausalLM"}
+    for path, text in loads:
+        assert "trust_remote_code=False" in text or "**SAFE" in text, f"{path.name}: {text}"
 
 
 def test_nothing_unpickles_or_trusts_remote_code() -> None:
@@ -104,6 +111,22 @@ def test_code_that_a_model_brings_is_not_run(tmp_path: Path) -> None:
     args = argparse.Namespace(model=str(folder), revision=None, adapter=None)
     with pytest.raises(ModelError, match="no model can be loaded"):
         load_model(args, "float32", "cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_that_a_tokenizer_brings_is_not_run_and_nobody_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hfagent.tools.dataset_read import auto_tokenizer
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "mine"}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["code.Mine", None]}}))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda *prompt: "y")
+    with pytest.raises(ModelNotFound, match="cannot load the tokenizer"):
+        auto_tokenizer(ModelRef(id=str(folder)))
     assert not (tmp_path / "ran").exists()
 
 

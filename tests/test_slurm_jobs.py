@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import stat
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +15,14 @@ from hfagent.agent.errors import AccountRefused, BackendAway, HfagentError, JobE
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import cluster_folder, slurm_commands, slurm_states
 from hfagent.tools.cluster_jobs import ClusterJobRunner
+from hfagent.tools.job_marks import marked
 from hfagent.tools.slurm_jobs import SlurmQueue, Wants
 
 ONCE = "import os, sys\nopen(sys.argv[1], 'a').write('run\\n')\nprint('RESULT {\"loss\": 0.5}')\n"
 FOREVER = "import time\ntime.sleep(600)\n"
 TELL = (
-    "import json, os, sys\nnames = ('HF_TOKEN', 'OPENAI_API_KEY', 'CUDA_VISIBLE_DEVICES', 'SLURM_JOB_ID')\n"
+    "import json, os, sys\nnames = ('HF_TOKEN', 'OPENAI_API_KEY', 'SLURM_JWT', "
+    "'CUDA_VISIBLE_DEVICES', 'SLURM_JOB_ID')\n"
     "print('RESULT ' + json.dumps({name: os.environ.get(name) for name in names} | {'cwd': os.getcwd()}))\n"
 )
 
@@ -99,16 +100,18 @@ def test_the_job_sees_this_environment_and_the_nodes_devices_and_sbatch_no_secre
     monkeypatch.setenv("SQUEUE_FORMAT", "%i")
     monkeypatch.setenv("SBATCH_ARRAY_INX", "1-3")
     monkeypatch.setenv("SBATCH_ACCOUNT", "lab")
+    monkeypatch.setenv("SLURM_JWT", "eyJ-of-the-person")
     job = runner.submit(make_spec(tmp_path, TELL))
     start = tmp_path / "jobs" / job.key / "start.json"
     assert stat.S_IMODE(start.stat().st_mode) == 0o600
     assert "secret" not in json.dumps(slurm.jobs)
     assert not {"SLURM_JOB_ID", "SQUEUE_FORMAT", "SBATCH_ARRAY_INX"} & slurm.jobs[0]["env"].keys()
     assert slurm.jobs[0]["env"]["SBATCH_ACCOUNT"] == "lab"
+    assert slurm.jobs[0]["env"]["SLURM_JWT"] == "eyJ-of-the-person"  # without it Slurm may not take the job
     assert slurm.start(1).wait() == 0
     assert runner.inspect(job.id).result == {
-        "HF_TOKEN": "hf_secret", "OPENAI_API_KEY": None, "CUDA_VISIBLE_DEVICES": "7", "SLURM_JOB_ID": "1",
-        "cwd": os.getcwd(),  # noqa: PTH109
+        "HF_TOKEN": "hf_secret", "OPENAI_API_KEY": None, "SLURM_JWT": None, "CUDA_VISIBLE_DEVICES": "7",
+        "SLURM_JOB_ID": "1", "cwd": os.getcwd(),  # noqa: PTH109
     }  # fmt: skip
     assert not start.exists()
 
@@ -217,6 +220,25 @@ def test_of_two_jobs_of_a_key_that_both_begin_one_runs(
     slurm.write("jobs", [*slurm.jobs, slurm.jobs[0] | {"number": 2}])
     assert [started.wait() for started in [slurm.start(1), slurm.start(2)]] == [0, 0]
     assert runner.inspect(job.id).stage == "COMPLETED"
+    assert runs(tmp_path) == 1
+
+
+def test_what_a_repeated_submit_has_written_down_for_a_job_that_runs_does_not_stay(
+    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    """It may hold a token."""
+    job = runner.submit(make_spec(tmp_path, "import time\ntime.sleep(1)\n" + ONCE))
+    slurm.write("jobs", [*slurm.jobs, slurm.jobs[0] | {"number": 2}])
+    start = tmp_path / "jobs" / job.key / "start.json"
+    first = slurm.start(1)
+    until((tmp_path / "jobs" / job.key / "run.json").exists)
+    assert not start.exists()
+    start.write_text("{}")
+    slurm.start(2).wait()
+    assert not start.exists()
+    start.write_text("{}")
+    first.wait()
+    assert not start.exists()
     assert runs(tmp_path) == 1
 
 
@@ -353,6 +375,16 @@ def test_accounting_knows_what_slurm_forgot(runner: ClusterJobRunner, slurm: Fak
     assert told(runner.inspect(job.id)) == ("CANCELED", None, "canceled in Slurm")
 
 
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_a_job_that_accounting_alone_calls_open_is_lost(
+    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path, state: str
+) -> None:
+    job = runner.submit(make_spec(tmp_path))
+    slurm.forget(1)
+    slurm.write("accounting", [f"1|{state}|{tmp_path / 'jobs' / job.key}"])
+    assert (runner.inspect(job.id).message or "").startswith("lost: slurm no longer knows")
+
+
 # --- ends ------------------------------------------------------------------------------------------------------------
 
 
@@ -425,13 +457,10 @@ def test_the_end_that_a_job_wrote_down_counts_before_what_slurm_says(
     ],
 )
 def test_why_a_signal_came_is_asked_of_slurm_and_remembered(
-    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path, state: str, expected: tuple[str, int | None, str]
+    slurm: FakeSlurm, tmp_path: Path, state: str, expected: tuple[str, int | None, str]
 ) -> None:
-    job = runner.submit(make_spec(tmp_path, "print('on', flush=True)\n" + FOREVER))
-    process = slurm.start(1)
-    until(lambda: runner.inspect(job.id).stage == "RUNNING" and runner.logs(job.id))
-    process.send_signal(signal.SIGTERM)
-    process.wait(timeout=10)
+    runner = make_runner(tmp_path, late_s=60.0)
+    job = signaled(runner, slurm, tmp_path)
     assert runner.inspect(job.id).stage == "RUNNING"  # Slurm has not closed it yet
     slurm.change(1, state=state, reason="None")
     time.sleep(0.05)
@@ -440,14 +469,71 @@ def test_why_a_signal_came_is_asked_of_slurm_and_remembered(
     assert told(runner.inspect(job.id)) == expected
 
 
-def test_the_command_dies_with_its_supervisor(runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path) -> None:
-    job = runner.submit(make_spec(tmp_path, "import os, sys, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)\n"))
+def signaled(runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path) -> Job:
+    """A job whose supervisor got a signal and said so."""
+    job = runner.submit(make_spec(tmp_path, "print('on', flush=True)\n" + FOREVER))
     process = slurm.start(1)
     until(lambda: runner.inspect(job.id).stage == "RUNNING" and runner.logs(job.id))
-    pid = int(runner.logs(job.id)[0])
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=10)
+    return job
+
+
+def long_ago(tmp_path: Path, job: Job) -> None:
+    """The job's end lies back longer than anybody waits for Slurm's word about it."""
+    os.utime(tmp_path / "jobs" / job.key / "exit.json", (time.time() - 1000,) * 2)
+
+
+def waited_s(runner: ClusterJobRunner, job: Job, timeout_s: float) -> float:
+    begun = time.monotonic()
+    runner.wait([job.id], timeout_s=timeout_s)
+    return time.monotonic() - begun
+
+
+def test_a_signaled_job_that_slurm_never_closes_is_waited_for_and_then_ended(slurm: FakeSlurm, tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, late_s=60.0)
+    job = signaled(runner, slurm, tmp_path)
+    slurm.change(1, state="COMPLETING")
+    assert waited_s(runner, job, 0.6) >= 0.6
+    long_ago(tmp_path, job)
+    time.sleep(0.05)
+    assert (runner.inspect(job.id).message or "").startswith("lost: the supervisor got SIGTERM")
+    assert waited_s(runner, job, 60.0) < 30.0
+
+
+def test_a_signaled_job_ends_though_slurm_stays_away(slurm: FakeSlurm, tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, late_s=60.0)
+    job = signaled(runner, slurm, tmp_path)
+    slurm.break_tool("squeue", AWAY)
+    time.sleep(0.05)
+    with pytest.raises(BackendAway):
+        runner.inspect(job.id)
+    assert waited_s(runner, job, 0.6) >= 0.6
+    long_ago(tmp_path, job)
+    assert (runner.inspect(job.id).message or "").startswith("lost: the supervisor got SIGTERM")
+
+
+def test_why_a_signal_came_is_asked_of_accounting_where_slurm_forgot(slurm: FakeSlurm, tmp_path: Path) -> None:
+    runner = make_runner(tmp_path, late_s=60.0)
+    job = signaled(runner, slurm, tmp_path)
+    slurm.forget(1)
+    slurm.write("accounting", [f"1|TIMEOUT|{tmp_path / 'jobs' / job.key}"])
+    time.sleep(0.05)
+    assert told(runner.inspect(job.id)) == ("ERROR", None, "Job timeout")
+
+
+def test_the_command_dies_with_its_supervisor_and_so_does_what_it_started(
+    runner: ClusterJobRunner, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    started = "subprocess.Popen(['sleep', '600'], start_new_session=True)"  # as uv starts Python
+    script = f"import subprocess, time\nprint({started}.pid, flush=True)\ntime.sleep(600)\n"
+    job = runner.submit(make_spec(tmp_path, script))
+    process = slurm.start(1)
+    until(lambda: runner.inspect(job.id).stage == "RUNNING" and runner.logs(job.id))
+    assert len(marked(tmp_path / "jobs" / job.key)) == 2
     process.kill()
     process.wait()
-    until(lambda: subprocess.run(["kill", "-0", str(pid)], stderr=subprocess.DEVNULL, check=False).returncode)
+    until(lambda: not marked(tmp_path / "jobs" / job.key))
 
 
 def test_a_job_that_was_given_up_and_lives_all_the_same_ends_itself_and_changes_nothing(

@@ -55,6 +55,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield from _slurm(settings) if settings.backend == "slurm" else _ray(settings)
     yield Finding(_disk(settings.state_dir, "state folder", "choose a folder that the machines share with --state-dir"))
     yield Finding(_disk(Path(sys.prefix), "python", "install hfagent on a disk that the machines share"))
+    yield Finding(_disk(Path.cwd(), "working folder", "start hfagent in a folder that the machines share"))
     yield Finding(_locks(settings.state_dir))
 
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from hfagent.agent.records import JobStage, Record
 from hfagent.job_templates.runtime import RESULT_FILE
 from hfagent.tools import cluster_supervisor
-from hfagent.tools.job_folder import Ended, read_run
-from hfagent.tools.job_supervisor import write_json
+from hfagent.tools.job_folder import Ended, read_ended, read_run
+from hfagent.tools.job_home import end_of_log
+from hfagent.tools.job_supervisor import SIGNALED, write_json
 
 
 class End(NamedTuple):
@@ -113,6 +114,28 @@ def give_up(folder: Path, end: End) -> bool:
         finished_at=last if started_at is None else max(started_at, last),
     )
     return cluster_supervisor.write_end(folder, ended.model_dump(mode="json"), by="given-up")
+
+
+def signaled(ended: Ended) -> bool:
+    """Whether a job got a signal from outside, of which the cluster may know why it came."""
+    return (ended.message or "").startswith(SIGNALED)
+
+
+def told(folder: Path) -> bool:
+    """Whether a job has said how it ended, and nobody else has to say why."""
+    try:
+        ended = read_ended(folder)
+    except OSError:  # the disk may come back
+        return False
+    except ValueError:  # whoever looks at the job is told
+        return True
+    return ended is not None and not signaled(ended)
+
+
+def cluster_said(folder: Path, tail: int) -> list[str]:
+    """What a job printed before it had a log, e.g. that its Python is not there."""
+    outputs = sorted(folder.glob("*.out"), key=lambda path: path.stat().st_mtime)
+    return list(end_of_log(outputs[-1], tail)) if outputs else []
 
 
 def explain(folder: Path, ended: Ended, end: End) -> Ended:

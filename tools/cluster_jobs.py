@@ -17,7 +17,6 @@ from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import cluster_folder, job_folder
 from hfagent.tools.cluster_folder import End
 from hfagent.tools.job_home import MEND, JobHome, end_of_log
-from hfagent.tools.job_supervisor import SIGNALED
 
 GRACE_S = 20.0
 """From the request to end to the kill; below the 30 s after which Slurm kills."""
@@ -187,7 +186,7 @@ class ClusterJobRunner:
         """The last lines of what it has printed, or what the cluster said before it began."""
         folder = self._home.root / self.inspect(job_id).key
         log = folder / "log.txt"
-        return end_of_log(log, tail) if log.exists() else cluster_said(folder, tail)
+        return end_of_log(log, tail) if log.exists() else cluster_folder.cluster_said(folder, tail)
 
     def cancel(self, job_id: str) -> None:
         """Have the supervisor end the job; one that waits never begins, also where the queue starts it later."""
@@ -211,9 +210,9 @@ class ClusterJobRunner:
     def wait(self, job_ids: Sequence[str], *, timeout_s: float) -> None:
         """Return soon after the first end, or after `timeout_s`; the queue is asked every `poll_s` seconds."""
         deadline = time.monotonic() + timeout_s
-        ends = [self._home.root / job_id.removeprefix(self._prefix) / "exit.json" for job_id in job_ids]
+        ends = [self._home.root / job_id.removeprefix(self._prefix) for job_id in job_ids]
         look_at = time.monotonic() + self._poll_s
-        while not any(end.exists() for end in ends):
+        while not any(map(cluster_folder.told, ends)):
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return
@@ -221,8 +220,8 @@ class ClusterJobRunner:
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + self._poll_s
                 try:
-                    for job_id in job_ids:
-                        self.inspect(job_id)  # writes down the end of a job that cannot
+                    if any(self.inspect(job_id).ended for job_id in job_ids):  # also of one that cannot say so
+                        return
                 except BackendAway:
                     continue  # whoever waits will ask, and be told
                 except JobError:
@@ -240,7 +239,7 @@ class ClusterJobRunner:
     def _look(self, folder: Path) -> Job | None:
         ended = job_folder.read_ended(folder)
         if ended is not None:
-            if not (ended.message or "").startswith(SIGNALED):
+            if not cluster_folder.signaled(ended):
                 return job_folder.ended_job(folder, self._prefix, ended)
             return self._signaled(folder, ended)
         begun = cluster_folder.claimed(folder)
@@ -261,7 +260,12 @@ class ClusterJobRunner:
     def _forgotten(self, folder: Path, *, begun: bool) -> Entry | None:
         """What is left of a job that the queue had taken and does not know any more."""
         silent = not begun or cluster_folder.silent_s(folder) >= self._late_s
-        return self._queue.remembered(folder) if silent and cluster_folder.read_ticket(folder) else None
+        return self._remembered(folder) if silent and cluster_folder.read_ticket(folder) else None
+
+    def _remembered(self, folder: Path) -> Entry | None:
+        """What is known of the end of a forgotten job; one that accounting still calls running never ends there."""
+        entry = self._queue.remembered(folder)
+        return entry if entry is not None and entry.phase == "over" else None
 
     def _over(self, folder: Path, entry: Entry, *, begun: bool) -> Job | None:
         """A job that the queue has ended, and that has not said so itself."""
@@ -276,7 +280,7 @@ class ClusterJobRunner:
         if (folder / "cancel").exists():
             return self._given_up(folder, _CANCELED)
         end = entry.unbegun or entry.begun or _LOST
-        said = cluster_said(folder, 1)
+        said = cluster_folder.cluster_said(folder, 1)
         return self._given_up(folder, end._replace(message=": ".join([end.message, *said])))
 
     def _unknown(self, folder: Path, *, begun: bool) -> Job | None:
@@ -294,9 +298,15 @@ class ClusterJobRunner:
         return self._given_up(folder, End("ERROR", None, why))
 
     def _signaled(self, folder: Path, ended: job_folder.Ended) -> Job:
-        """A job that got a signal: the queue may know why."""
-        entry = self._entries().get(folder.name)
-        if entry is not None and entry.phase != "over":
+        """A job that got a signal: the queue may know why, and gets `late_s` to say so."""
+        late = cluster_folder.age_s(folder, "exit.json") >= self._late_s
+        try:
+            entry = self._entries().get(folder.name) or self._remembered(folder)
+        except BackendAway:
+            if not late:
+                raise
+            entry = None
+        if entry is not None and entry.phase != "over" and not late:
             return job_folder.open_job(folder, self._prefix)
         if entry is not None and entry.known_cause and entry.begun is not None:
             ended = cluster_folder.explain(folder, ended, entry.begun)
@@ -322,9 +332,3 @@ class ClusterJobRunner:
 
 _CANCELED = End("CANCELED", None, "canceled")
 _LOST = End("ERROR", None, "lost: it gives no more sign of life, and its end was not recorded")
-
-
-def cluster_said(folder: Path, tail: int) -> list[str]:
-    """What a job printed before it had a log, e.g. that its Python is not there."""
-    outputs = sorted(folder.glob("*.out"), key=lambda path: path.stat().st_mtime)
-    return list(end_of_log(outputs[-1], tail)) if outputs else []

@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hfagent.tools.job_supervisor import boot_id, fill, reserve_end, run_command, sync_folder, write_json
+from hfagent.tools.job_marks import marked
+from hfagent.tools.job_supervisor import boot_id, end_all, fill, reserve_end, run_command, sync_folder, write_json
 
 BEAT_S = 5.0
 NODES_OWN = ("SLURM", "CUDA_", "NVIDIA_", "ROCR_", "HIP_", "ZE_", "GPU_", "RAY_")
@@ -83,12 +84,34 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def watch_over(folder: Path) -> None:
+    """Leave a process that ends what is left of the job once this one is gone, however it went.
+
+    The kernel ends the command alone with its supervisor, and where the command is uv, the training is uv's child.
+    """
+    gone, held = os.pipe()  # the kernel closes `held` with this process; no command inherits it
+    if (child := os.fork()) == 0:
+        if os.fork() == 0:  # a grandchild, which is no part of the job's tree
+            os.setsid()
+            os.close(held)
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):
+                os.dup2(nowhere, stream)
+            os.read(gone, 1)
+            end_all(lambda: marked(folder), grace_s=0.0)
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(gone)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the job unless it has been claimed before; returns its exit code."""
     folder = Path(arguments[0])
     host = socket.gethostname()
     if not claim(folder, f"{host} {os.getpid()}"):
         sys.stderr.write(f"{folder.name} has been started before, or was given up: it is not started again\n")
+        if any((folder / name).exists() for name in ("run.json", "exit.json")):  # before that it is still to be read
+            (folder / "start.json").unlink(missing_ok=True)
         return 0
     pulse = _Pulse(folder)
     start = json.loads((folder / "start.json").read_bytes())
@@ -105,6 +128,7 @@ def main(arguments: Sequence[str]) -> int:
     begun = time.monotonic()
     run = {"pid": os.getpid(), "boot_id": boot_id(), "started_at": started_at, "command": start["command"]}
     write_json(folder / "run.json", run | {"host": host})
+    watch_over(folder)
     exit_code, stage, message = run_command(
         folder,
         start["command"],
@@ -116,6 +140,7 @@ def main(arguments: Sequence[str]) -> int:
     end: dict[str, Any] = {"exit_code": exit_code, "stage": stage, "message": message, "started_at": started_at}
     end |= {"finished_at": datetime.now(UTC).isoformat(), "running_s": round(time.monotonic() - begun, 3)}
     write_end(folder, end, by="new")
+    (folder / "start.json").unlink(missing_ok=True)  # a submit whose answer was lost may have been repeated meanwhile
     return 1 if exit_code is None else exit_code
 
 

@@ -82,7 +82,7 @@ def auto_tokenizer(model: ModelRef) -> Tokenizer | None:
     except ImportError:
         return None
     try:
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(model.id, revision=model.revision)
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(model.id, revision=model.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelNotFound(
             f"cannot load the tokenizer of {model.id!r}: {_first_line(error)}; check the name and the network, "

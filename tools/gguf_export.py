@@ -67,7 +67,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     require_convertible(config)
     from transformers import AutoConfig
 
-    full: dict[str, Any] = AutoConfig.from_pretrained(folder).to_dict()
+    try:
+        full: dict[str, Any] = AutoConfig.from_pretrained(folder, trust_remote_code=False).to_dict()
+    except ValueError as error:
+        raise ModelError(f"the configuration in {str(folder)!r} cannot be read: {error}") from error
     require_convertible(full)
     return full
 

@@ -71,7 +71,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(folder)
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         rules = json.loads(loaded.backend_tokenizer.to_str())
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"no tokenizer can be converted to GGUF from {str(folder)!r}: {error}") from error

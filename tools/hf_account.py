@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hfagent.agent.errors import SettingsError
+from hfagent.agent.redact import learn
 from hfagent.agent.settings import Settings
 from hfagent.tools.hub_calls import api, ask
 
@@ -45,4 +46,7 @@ def found_token(settings: Settings) -> str | None:
         return settings.hf_token.get_secret_value().strip() or None
     from huggingface_hub import get_token
 
-    return get_token()
+    token = get_token()
+    if token is not None:
+        learn(token)
+    return token

@@ -85,18 +85,6 @@ def boot_id() -> str | None:
         return None
 
 
-def marked(folder: Path) -> list[int]:
-    """The living processes of a job, by the marker in the environment they were started with."""
-    wanted = os.fsencode(f"{MARKER}={folder}")
-    found = []
-    for entry in _processes():
-        # Other people's processes are not readable.
-        with contextlib.suppress(OSError):
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
-
-
 def end_all(find: Callable[[], list[int]], *, grace_s: float) -> bool:
     """SIGTERM to the processes found, SIGKILL to those that `grace_s` did not end; whether none is left."""
     signal_all(find(), signal.SIGTERM)
@@ -126,14 +114,15 @@ def _gone(find: Callable[[], list[int]], within_s: float) -> bool:
     return True
 
 
-def _processes() -> Iterator[Path]:
+def processes() -> Iterator[Path]:
+    """The folders of all processes; none where there is no /proc."""
     if Path("/proc/self/stat").exists():
         yield from (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal())
 
 
 def _descendants(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
-    for entry in _processes():
+    for entry in processes():
         with contextlib.suppress(OSError):
             # The second field, the program's name, may hold spaces and parentheses.
             state, parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
@@ -170,7 +159,7 @@ class _Stop:
 
     def reason(self) -> tuple[str, str] | None:
         """Stage and message of the end to come; None as long as the command may run."""
-        if self._cancel.exists():
+        if os.path.exists(self._cancel):  # noqa: PTH110 - unlike Path's it raises nothing where the disk is away
             return "CANCELED", "canceled"
         if self._signal is not None:
             name = signal.Signals(self._signal).name
@@ -259,20 +248,22 @@ def run_command(
     except OSError as error:
         return None, "ERROR", f"the command could not be started: {error}"
     kill_at = 0.0  # set with the reason
-    while job.exit_code is None:
-        if reason is None:
-            if (reason := stop.reason()) is not None:
-                # To the main process alone: data loader workers that die first would spoil its last checkpoint.
-                signal_all([job.pid], signal.SIGTERM)
-                kill_at = time.monotonic() + grace_s
-        elif time.monotonic() >= kill_at:
-            job.kill()
-        beat()
-        stop.doze()
-        job.reap()
-    if reason is None and job.exit_code == 128 + signal.SIGTERM:
-        reason = stop.told_within(_TOLD_S)
-    job.end_stragglers()
+    try:
+        while job.exit_code is None:
+            if reason is None:
+                if (reason := stop.reason()) is not None:
+                    # To the main process alone: data loader workers that die first would spoil its last checkpoint.
+                    signal_all([job.pid], signal.SIGTERM)
+                    kill_at = time.monotonic() + grace_s
+            elif time.monotonic() >= kill_at:
+                job.kill()
+            beat()
+            stop.doze()
+            job.reap()
+        if reason is None and job.exit_code == 128 + signal.SIGTERM:
+            reason = stop.told_within(_TOLD_S)
+    finally:  # whatever happened, nothing runs on unwatched
+        job.end_stragglers()
     return job.exit_code, *(reason or _verdict(job.exit_code))
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfagent.agent.errors import JobError, NoRoom, SettingsError
+from hfagent.agent.errors import BackendAway, JobError, NoRoom, SettingsError
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import job_folder, job_supervisor
 from hfagent.tools.job_home import MEND, JobHome, end_of_log
@@ -49,6 +49,7 @@ class LocalJobRunner:
             SettingsError: the flavor is not `local`.
             NoRoom: its folder cannot be written; nothing was started.
             PackageMissing: neither this Python nor uv can run the template; nothing was started.
+            BackendAway: whether it has started is not known.
             JobError: it did not start, or the key belongs to another spec.
         """
         if spec.flavor not in self.flavors:
@@ -128,12 +129,14 @@ class LocalJobRunner:
             )
         except OSError as error:
             raise JobError(f"the supervisor of job {spec.key!r} could not be started: {error}") from error
-        except subprocess.TimeoutExpired as error:
-            raise JobError(
-                f"the supervisor of job {spec.key!r} did not answer in {_START_TIMEOUT_S:.0f} s: submit it again"
+        except subprocess.TimeoutExpired as error:  # it may start the job yet: the key stays alive
+            raise BackendAway(
+                f"the supervisor of job {spec.key!r} did not answer in {_START_TIMEOUT_S:.0f} s"
             ) from error
         if done.returncode != 0:
             problem = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
             if problem:
                 raise NoRoom(f"job {spec.key!r} could not be started: {problem}; {MEND}")
+            if done.returncode < 0:  # what it forked may live
+                raise BackendAway(f"what was to start job {spec.key!r} got signal {-done.returncode}")
             raise JobError(f"job {spec.key!r} could not be started: exit code {done.returncode}")

@@ -161,7 +161,7 @@ def _write(folder: Path, adapter: Path, out: Path) -> str:
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{str(adapter)!r} cannot be merged into {str(folder)!r}: {error}") from error
     model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(out)
+    AutoTokenizer.from_pretrained(folder, trust_remote_code=False).save_pretrained(out)
     return str(model.dtype).removeprefix("torch.")
 
 
@@ -213,7 +213,7 @@ def _reload(folder: Path) -> None:
 
     try:
         _, loading = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True, **SAFE)
-        AutoTokenizer.from_pretrained(folder)
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"the merged model does not load: {error}") from error
     odd = {kind: sorted(names) for kind, names in loading.items() if names}

@@ -7,13 +7,16 @@ waits and does not: such a job has its folder claimed instead, and ends at once 
 
 import hashlib
 import logging
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent, PackageMissing
+from hfagent.agent.redact import learn
 from hfagent.tools.cluster_folder import End
 from hfagent.tools.cluster_jobs import Entry, Start
 
@@ -112,6 +115,7 @@ class RayQueue:
 
         try:
             if self._made is None:
+                _learn_token()
                 self._made = self._make(self.address)
             return call(self._made)
         except (requests.RequestException, OSError) as error:
@@ -128,6 +132,13 @@ class RayQueue:
         if TAKEN in said or (status is not None and int(status[1]) < 500):
             return JobError(f"Ray refuses: {last[:300]}")
         return BackendAway(f"Ray's dashboard at {self.address} fails: {last[:300]}")
+
+
+def _learn_token() -> None:
+    """Have the token masked that Ray's client reads from a file of its own."""
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):
+        learn(Path(path).read_text(encoding="utf-8", errors="replace").strip())
 
 
 def submission_id(folder: Path) -> str:

@@ -92,5 +92,7 @@ def submit(command: Sequence[str], script: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The variables that the commands see: none that holds a secret, for sbatch hands all of them to the job."""
+    """The variables that the commands see. sbatch hands all of them to the job, so of secrets there is only SLURM_JWT,
+    by which Slurm knows whose commands they are where there is no munge; the job's script drops it.
+    """
     return {name: value for name, value in os.environ.items() if name in PASSED_ON} | {"LC_ALL": "C"}

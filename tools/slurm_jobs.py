@@ -80,7 +80,8 @@ class SlurmQueue:
             f"--job-name={start.key}", f"--comment={slurm_states.comment(str(start.folder))}",
             f"--chdir={start.folder}", "--output=slurm-%j.out", f"--time={minutes}", *self._wants,
         ]  # fmt: skip
-        return slurm_commands.submit(command, f"#!/bin/sh\nexec {shlex.join(start.command)}\n")
+        # sbatch hands all SLURM_* variables to the job, whatever --export says.
+        return slurm_commands.submit(command, f"#!/bin/sh\nunset SLURM_JWT\nexec {shlex.join(start.command)}\n")
 
     def trial(self) -> slurm_commands.Said:
         """What Slurm says to a job that asks for the same and is not submitted."""
