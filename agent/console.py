@@ -199,6 +199,7 @@ def plan_text(plan: Plan, dataset: DatasetReport | None, *, data: estimate.DataS
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
     cap = "no cap" if plan.budget_micro_usd is None else f"cap {money_text(plan.budget_micro_usd)}"
     limit = "no limit" if plan.max_hours is None else f"limit {plan.max_hours:g} h"
+    limit += "" if plan.max_gpu_hours is None else f", {plan.max_gpu_hours:g} GPU hours"
     beside = f", up to {plan.max_jobs} jobs at a time" if plan.max_jobs > 1 else ""
     rows = [
         ("goal", plan.goal.splitlines()[0]),

@@ -7,10 +7,12 @@ from hfagent.agent import estimate, thresholds
 from hfagent.agent.proposals import evaluate_run
 from hfagent.agent.records import RELEASE, RunSpec
 from hfagent.agent.remaining import Remaining
+from hfagent.agent.runs import Stray
 from hfagent.agent.state import State
 
 NEAR = 0.8
 """Used share of a limit from which on it is told to be near."""
+Limit = Literal["budget", "time", "GPU hours", "planner tokens"]
 MIN_RUN_S = 60.0
 """Less time than this is not worth a job."""
 
@@ -27,16 +29,33 @@ def time_left_s(state: State, now: datetime) -> float | None:
     return None if limit is None else (limit - now).total_seconds()
 
 
-def used(state: State, now: datetime) -> dict[Literal["budget", "time"], float]:
-    """Share of each limit that is used; of the budget also what is held."""
-    shares: dict[Literal["budget", "time"], float] = {}
+def used(state: State, now: datetime) -> dict[Limit, float]:
+    """Share of each limit that is used; of the budget and the GPU hours also what is held."""
+    shares: dict[Limit, float] = {}
     cap, left = state.plan.budget_micro_usd, money_left_micro_usd(state)
     if cap and left is not None:
         shares["budget"] = 1 - left / cap
     hours, left_s = state.plan.max_hours, time_left_s(state, now)
     if hours is not None and left_s is not None:
         shares["time"] = max(0.0, 1 - left_s / (3600 * hours))
+    gpu_hours, gpu_left_s = state.plan.max_gpu_hours, gpu_seconds_left(state)
+    if gpu_hours is not None and gpu_left_s is not None:
+        shares["GPU hours"] = 1 - gpu_left_s / (3600 * gpu_hours)
+    if state.plan.max_planner_tokens:
+        shares["planner tokens"] = (state.tokens or 0) / state.plan.max_planner_tokens
     return shares
+
+
+def gpu_seconds_left(state: State) -> float | None:
+    """What jobs may still run, times their GPUs; None without a limit. An open job counts with its time limit."""
+    hours = state.plan.max_gpu_hours
+    if hours is None:
+        return None
+    jobs = [*state.billed, *state.open_attempts]
+    ran_s = [
+        float(job.job.timeout_s) if isinstance(job, Stray) or job.running_s is None else job.running_s for job in jobs
+    ]
+    return 3600 * hours - state.plan.gpus * sum(ran_s)
 
 
 def money_left_micro_usd(state: State) -> int | None:
@@ -56,11 +75,15 @@ def charged_micro_usd(state: State) -> int:
 def remaining(state: State, now: datetime, *, reserve_s: float = 0.0) -> Remaining:
     """Time and money left, and the time to keep free with its price; the evaluations of what is being trained beside
     take none of the time."""
+    owed_s = _owed_s(state)
     return Remaining(
         seconds=time_left_s(state, now),
         micro_usd=money_left_micro_usd(state),
         reserve_s=reserve_s,
-        reserve_micro_usd=estimate.cost_micro_usd(state.plan, reserve_s + _owed_s(state)),
+        reserve_micro_usd=estimate.cost_micro_usd(state.plan, reserve_s + owed_s),
+        gpu_s=gpu_seconds_left(state),
+        reserve_gpu_s=state.plan.gpus * (reserve_s + owed_s),
+        gpus=state.plan.gpus,
     )
 
 
@@ -157,7 +180,10 @@ def job_timeout_s(state: State, spec: RunSpec, now: datetime) -> int:
     paid_s = None if left_usd is None or price == 0 else left_usd * 3600 // price
     timeout = float(estimate.timeout_s(needed_s))
     time_s = time_left_s(state, now) if _timed(state, spec) else None
-    for left_s, kept_s in ((time_s, later_s), (paid_s, later_s + _owed_s(state))):
+    gpu_left_s = gpu_seconds_left(state)
+    gpu_s = None if gpu_left_s is None else gpu_left_s / state.plan.gpus
+    paid_later_s = later_s + _owed_s(state)
+    for left_s, kept_s in ((time_s, later_s), (paid_s, paid_later_s), (gpu_s, paid_later_s)):
         if left_s is not None:
             timeout = min(timeout, left_s, max(needed_s, left_s - kept_s))
     return max(1, int(timeout))

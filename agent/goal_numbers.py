@@ -32,7 +32,7 @@ _PER_HOUR = rf"(?:\$\s?{_NUMBER}|{_NUMBER}\s?(?:\$|dollars?|usd))\s?(?:/|per |an
 _WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "eight": 8, "ten": 10, "twelve": 12}
 _HOURS = {"h": 1.0, "m": 1 / 60, "d": 24.0}
 _TIME = re.compile(
-    rf"(?<![\w.,$])(?P<n>{_NUMBER}|half an|an?|{'|'.join(_WORDS)})[- ]?(?:gpu[- ])?"
+    rf"(?<![\w.,$])(?P<n>{_NUMBER}|half an|an?|{'|'.join(_WORDS)})[- ]?"
     r"(?P<unit>hours?|hrs?|h|minutes?|mins?|days?)(?![a-z])"
     r"(?:[\s,]*(?:and\s+)?(?P<more>\d+)\s?(?:minutes?|mins?|m)(?![a-z]))?"
     r"(?!\s+ago|\s+old|\s+of (?:data|audio|video|speech|logs|chats?)\b)",
@@ -67,6 +67,7 @@ class GoalNumbers(Record):
     target_points: float | None = None
     """Gain in points at which the search may end."""
     max_hours: float | None = None
+    max_gpu_hours: float | None = None
     overnight: bool = False
     """A night is asked for, without a number of hours."""
     budget_usd: float | None = None
@@ -107,6 +108,7 @@ def read_numbers(text: str) -> GoalNumbers:
         ),
         target_points=_target(text),
         max_hours=hours,
+        max_gpu_hours=_positive("limit in GPU hours", _floats(rf"({_NUMBER})[- ]?gpu[- ]?h(?:ou)?rs?\b", text)),
         overnight=hours is None and re.search(_OVERNIGHT, text, re.IGNORECASE) is not None,
         budget_usd=_budget(text),
     )

@@ -52,7 +52,7 @@ def _number(description: str, kind: str = "number") -> dict[str, Any]:
 
 def _plan_night(session: Session, a: dict[str, Any]) -> dict[str, Any]:
     flags = Flags(**{name: a[name] for name in ("model", "dataset", "benchmark", "project", "quick") if name in a})
-    limits = {name: a.get(name) for name in ("budget_usd", "max_hours", "max_trials", "max_jobs")}
+    limits = {name: a.get(name) for name in ("budget_usd", "max_hours", "max_gpu_hours", "max_trials", "max_jobs")}
     return session.plan(a["goal"], flags, **limits)
 
 
@@ -142,6 +142,7 @@ DOORS: dict[str, Door] = {
             "project": _text("Name of the project.", optional=True),
             "budget_usd": _number("Cap on the whole project, in dollars."),
             "max_hours": _number("Time limit of the whole project."),
+            "max_gpu_hours": _number("Limit on the hours of all jobs together, each times its GPUs."),
             "max_trials": _number("Sets of hyperparameters to try.", "integer"),
             "max_jobs": _number("Jobs at a time while they are tried; 1 where jobs run on this machine.", "integer"),
             "quick": {"type": "boolean", "description": "A test: 100 examples, few steps.", "nullable": True},

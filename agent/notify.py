@@ -52,6 +52,8 @@ def message(event: Event, state: State) -> Message | None:
             cap = (state.plan.budget_micro_usd or 0) / 1e6
             used = f"${share * cap:.2f} of ${cap:.2f}"
             return Message(f"{project}: {share:.0%} of the budget is spent or held", used)
+        case LimitNear(limit="GPU hours" | "planner tokens" as limit, share=share):
+            return Message(f"{project}: {share:.0%} of the {limit} are used", "the plan has the limit")
         case LimitNear(limit="time", share=share):
             return Message(f"{project}: {share:.0%} of the time is used", f"the limit is {state.plan.max_hours:g} h")
         case ProjectEnded(state=ended, reason=reason) if ended != "finished":

@@ -22,7 +22,7 @@ BUILT: tuple[Method, ...] = ("sft", "dpo", "grpo", "kto")
 """Methods that make a model to be evaluated, and have a job template."""
 DEFAULT_TRIALS = 8
 """Sets of hyperparameters that fit a night on one GPU."""
-LIMITS = ("max_hours", "budget_usd", "target_points", "max_trials", "max_jobs", "seed")
+LIMITS = ("max_hours", "max_gpu_hours", "budget_usd", "target_points", "max_trials", "max_jobs", "seed")
 """Numbers of a goal that are settings."""
 NOT_LORA = "full fine-tuning (training is by LoRA)"
 OVERNIGHT_HOURS = 8.0
@@ -181,6 +181,9 @@ def make_plan(
         price_micro_usd_per_hour=flavor.price_micro_usd_per_hour,
         budget_micro_usd=settings.budget_micro_usd,
         max_hours=settings.max_hours,
+        gpus=max(1, flavor.gpus),
+        max_gpu_hours=settings.max_gpu_hours,
+        max_planner_tokens=settings.max_planner_tokens,
         max_extensions=0 if flags.quick else 1 if embedded else 2,
         max_trials=settings.max_trials or (1 if embedded or flags.quick else DEFAULT_TRIALS),
         max_jobs=settings.max_jobs,

@@ -90,6 +90,9 @@ def planner_for(desk: Desk, settings: Settings, *, stop_asked: Callable[[], str 
     most = price(MAX_CALLS * MAX_INPUT_TOKENS, MAX_CALLS * settings.planner_max_tokens)
 
     def unaffordable() -> str | None:
+        limit, tokens = desk.state.plan.max_planner_tokens, desk.state.tokens or 0
+        if limit is not None and tokens + MAX_CALLS * (MAX_INPUT_TOKENS + settings.planner_max_tokens) > limit:
+            return f"its next wake may pass the limit of {limit:,} tokens, of which {tokens:,} are used"
         left = money_left_micro_usd(desk.state)
         if left is None or most is None or most <= left:
             return None

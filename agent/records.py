@@ -143,6 +143,12 @@ class Plan(Record):
     budget_micro_usd: int | None = Field(default=None, ge=0)
     """Cap over the whole project; None means no cap."""
     max_hours: float | None = Field(default=None, gt=0)
+    gpus: int = Field(default=1, ge=1)
+    """Of a job; one without counts as one."""
+    max_gpu_hours: float | None = Field(default=None, gt=0)
+    """Hours of all jobs together, each times its GPUs; None is no limit."""
+    max_planner_tokens: int | None = Field(default=None, ge=0)
+    """Read and written by the planner's model in the whole project; None is no limit."""
     max_extensions: int = Field(default=2, ge=0)
     max_trials: int = Field(default=1, ge=1)
     """Sets of hyperparameters that are tried; extensions and restarts of one do not count."""

@@ -10,9 +10,13 @@ class Remaining(Record):
 
     seconds: float | None = None
     micro_usd: int | None = None
+    gpu_s: float | None = None
     reserve_s: float = Field(default=0, ge=0)
     """Kept back for the jobs that must still follow, the confirming ones among them."""
     reserve_micro_usd: int = Field(default=0, ge=0)
+    reserve_gpu_s: float = Field(default=0, ge=0)
+    gpus: int = Field(default=1, ge=1)
+    """Of a job."""
 
     def short_of(self, *, seconds: float = 0.0, micro_usd: int = 0) -> str | None:
         """What is missing for a step that must leave the reserve untouched; None when there is enough."""
@@ -23,4 +27,8 @@ class Remaining(Record):
         if self.micro_usd is not None and needed > self.micro_usd:
             kept = f", ${self.reserve_micro_usd / 1e6:.2f} of it for what follows" if self.reserve_micro_usd else ""
             return f"about ${needed / 1e6:.2f} needed{kept}, ${max(self.micro_usd, 0) / 1e6:.2f} left of the budget"
+        needed_gpu_s = self.gpus * seconds + self.reserve_gpu_s
+        if self.gpu_s is not None and needed_gpu_s > self.gpu_s:
+            kept = f", {self.reserve_gpu_s / 3600:.2f} of them for what follows" if self.reserve_gpu_s else ""
+            return f"about {needed_gpu_s / 3600:.2f} GPU hours needed{kept}, {max(self.gpu_s, 0) / 3600:.2f} left"
         return None

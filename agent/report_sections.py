@@ -211,7 +211,8 @@ def _incident_row(state: State, event: Event) -> list[str]:  # noqa: C901 - one 
         case BackendLost(error=error):
             return ["backend away", NONE, NONE, f"{prose(error)}; its jobs go on, their money stays held", NONE]
         case LimitNear(limit=limit, share=share):
-            reason = f"{share:.0%} of the {limit} is {'spent or held' if limit == 'budget' else 'used'}"
+            how = "spent or held" if limit in ("budget", "GPU hours") else "used"
+            reason = f"{share:.0%} of the {limit} {'are' if limit.endswith('s') else 'is'} {how}"
             return ["limit near", NONE, NONE, reason, NONE]
         case OrphanFound(key=key, url=url):
             reason = f"{link('a job', url)} of this project that its ledger knows nothing of was ended"

@@ -104,6 +104,7 @@ def _verdict_facts(state: State) -> list[list[str]]:
     tokens = "" if state.tokens is None else f", {state.tokens} tokens"
     cap = "no cap" if plan.budget_micro_usd is None else f"cap {dollars(plan.budget_micro_usd)}"
     hours = "no limit" if plan.max_hours is None else f"limit {value(plan.max_hours)} h"
+    hours += "" if plan.max_gpu_hours is None else f", {value(plan.max_gpu_hours)} GPU hours"
     taken = duration(max((end - state.started_at).total_seconds(), 0.0))
     return [
         *_interval_facts(headline(state)),

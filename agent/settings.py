@@ -39,6 +39,11 @@ class Settings(Record):
     """Cap over the whole project. None is no cap, right for local jobs, which cost nothing; jobs on hf need one."""
     max_hours: float | None = Field(default=None, gt=0)
     """Time for the whole project; None is no limit."""
+    max_gpu_hours: float | None = Field(default=None, gt=0)
+    """Hours of all jobs of the project together, each times its GPUs; a job without one counts as one. None is no
+    limit."""
+    max_planner_tokens: int | None = Field(default=None, ge=0)
+    """Tokens that the planner's model may read and write in the whole project; the rules plan when they are used."""
     max_trials: int | None = Field(default=None, ge=1)
     """Sets of hyperparameters to try; None takes 1 for the embedded model and `plan.DEFAULT_TRIALS` elsewhere."""
     max_jobs: int = Field(default=1, ge=1, le=64)

@@ -67,6 +67,10 @@ def make_pipeline(goal: str, plans: Sequence[Plan], flags: Flags, taken: Collect
         PlanRejected: its name cannot be used.
     """
     first = plans[0]
+    if first.max_gpu_hours is not None or first.max_planner_tokens is not None:
+        raise PlanRejected(
+            "limits on GPU hours and planner tokens are those of one night, not of stages: take max_hours or a budget"
+        )
     wanted = flags.project
     if wanted is None:
         model = re.sub(rf"-{first.method}(-\d+)?$", "", first.project)

@@ -28,9 +28,9 @@ class LimitNear(Record):
     """Most of what the project may take is used; told once a limit."""
 
     kind: Literal["limit_near"] = "limit_near"
-    limit: Literal["budget", "time"]
+    limit: Literal["budget", "time", "GPU hours", "planner tokens"]
     share: float = Field(ge=0)
-    """Used of it; of the budget also what is held."""
+    """Used of it; of the budget and the GPU hours also what is held."""
 
 
 class OrphanFound(Record):

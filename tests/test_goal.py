@@ -134,7 +134,6 @@ def test_large_numbers_of_rows(words, rows):
         ("in an hour", 1),
         ("in two hours", 2),
         ("no more than 3 h", 3),
-        ("at most 2 GPU hours", 2),
         ("2 days, at most 48 hours", 48),
         ("and say where it stands every 30 minutes", None),
         ("on the chats of the last 2 days", None),
@@ -146,6 +145,11 @@ def test_large_numbers_of_rows(words, rows):
 def test_a_time_is_a_limit_unless_it_is_about_something_else(words, hours):
     found = read(f"improve code {words}").max_hours
     assert found == (None if hours is None else pytest.approx(hours, abs=1e-4))
+
+
+def test_gpu_hours_are_a_limit_of_their_own():
+    found = read("improve code with at most 4.5 GPU-hours in 2 hours")
+    assert (found.max_gpu_hours, found.max_hours) == (4.5, 2)
 
 
 def test_a_night_without_a_number_is_told_from_one_with():

@@ -1,15 +1,16 @@
 """Limits that come near, and jobs that nobody owns: every one of them is told, and none goes on for ever."""
 
 import io
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from world import SKILL, World, at_desk, killed, night, work
+from world import SKILL, World, at_desk, claimed, killed, night, work
 
 from hfagent.agent import ledger
 from hfagent.agent.console import THEME, Progress
-from hfagent.agent.events import JobIntended
+from hfagent.agent.events import JobEnded, JobIntended
 from hfagent.agent.folding import fold
 from hfagent.agent.records import JobSpec
 from hfagent.agent.report import render
@@ -45,6 +46,39 @@ def test_a_time_limit_of_which_most_is_used_is_told_once_also_after_a_resume(tmp
     night(path, world)
     [warning] = warnings(path)
     assert (warning.limit, 0.8 <= warning.share < 1) == ("time", True)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+@pytest.mark.parametrize("hours", [0.05, 0.1, 0.2, 0.35, 0.6])
+def test_gpu_hours_are_reserved_before_a_job_starts_and_never_pass_their_limit(
+    tmp_path: Path, hours: float, jobs: int
+) -> None:
+    """Two GPUs a job, and no price: only the hours are a limit."""
+    path = tmp_path / "night.jsonl"
+    there = World(defaultdict(lambda: 0.4, baseline=0.1))
+    state = night(path, there, max_gpu_hours=hours, gpus=2, max_trials=4, max_jobs=jobs)
+    facts = [event.fact for event in ledger.read(path)]
+    timeouts = {fact.job.key: fact.job.timeout_s for fact in facts if isinstance(fact, JobIntended)}
+    used_s = 0.0
+    for fact in facts:
+        if isinstance(fact, JobIntended):
+            used_s += 2 * fact.job.timeout_s
+        if isinstance(fact, JobEnded):
+            used_s -= 2 * (timeouts[fact.key] - (fact.running_s or 0.0))
+        assert used_s <= 3600 * hours
+    assert state.ended is not None
+    if hours <= 0.2:
+        assert "GPU hours" in state.ended.reason
+    else:
+        assert claimed(state).label == "confirmed_better"
+
+
+def test_gpu_hours_of_which_most_are_used_are_told_once(tmp_path: Path) -> None:
+    state = night(tmp_path / "night.jsonl", World(SKILL), max_gpu_hours=0.13)
+    [warning] = warnings(tmp_path / "night.jsonl")
+    assert (warning.limit, 0.8 <= warning.share <= 1) == ("GPU hours", True)
+    assert f"{warning.share:.0%} of the GPU hours are spent or held" in render(state)
+    assert "0.13 GPU hours" in render(state)
 
 
 def test_a_night_without_limits_warns_of_none(tmp_path: Path) -> None:

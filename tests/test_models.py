@@ -74,6 +74,16 @@ def test_the_instructions_are_the_same_bytes_and_no_call_passes_8000_tokens(tmp_
     assert max(size(request) for request in server.requests) + 1024 < MAX_INPUT_TOKENS
 
 
+def test_a_limit_on_tokens_has_the_rules_plan_before_it_is_passed(tmp_path: Path, server: ChatServer) -> None:
+    path, most = tmp_path / "night.jsonl", 115_000
+    state = planned(path, World(SKILL), settings(server), max_planner_tokens=most)
+    assert claimed(state).label == "confirmed_better"
+    assert state.tokens is not None
+    assert 0 < state.tokens <= most
+    [switch] = events(path, PlannerSwitched)
+    assert "the limit of 115,000 tokens" in switch.why
+
+
 def test_500_wakes_have_prompts_of_constant_size(
     tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,8 @@ def test_that_the_time_runs_out_is_told() -> None:
     assert state is not None
     told = message(Event(seq=2, at=START, fact=LimitNear(limit="time", share=0.81)), state)
     assert told == Message("night: 81% of the time is used", "the limit is 2 h")
+    told = message(Event(seq=2, at=START, fact=LimitNear(limit="GPU hours", share=0.9)), state)
+    assert told == Message("night: 90% of the GPU hours are used", "the plan has the limit")
 
 
 def test_a_service_that_hangs_or_fails_does_not_hold_up_anything() -> None:
