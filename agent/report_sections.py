@@ -70,12 +70,14 @@ def used(state: State) -> list[str]:
     """Model, data, problems and place, and the notes of the plan."""
     plan = state.plan
     about_model, about_data = embedded_words(state)
+    price = dollars(plan.price_micro_usd_per_hour)
+    beside = f", up to {plan.max_jobs} at a time while sets of hyperparameters are tried" if plan.max_jobs > 1 else ""
     items = [
         f"Base model: {base_model(state)}{about_model and f': {about_model}'}",
         f"Dataset: {dataset(state)}{about_data and f': {about_data}'}",
         f"Search set: {problems(plan.search)}; used freely, to choose",
         f"Confirm set: {problems(plan.confirm)}; for the kept run alone, to claim",
-        f"Jobs: {code(plan.backend)}, flavor {code(plan.flavor)}, {dollars(plan.price_micro_usd_per_hour)} an hour",
+        f"Jobs: {code(plan.backend)}, flavor {code(plan.flavor)}, {price} an hour{beside}",
         *(prose(note) for note in plan.notes),
     ]
     if state.versions:

@@ -16,6 +16,7 @@ from hfagent.agent.events import Decided
 from hfagent.agent.fakes import Ending
 from hfagent.agent.folding import apply
 from hfagent.agent.records import JobSpec, RunSpec
+from hfagent.agent.report import render
 from hfagent.agent.state import State
 from hfagent.agent.summary import summary
 
@@ -60,6 +61,7 @@ def test_as_many_lines_go_side_by_side_as_the_plan_allows(tmp_path: Path, jobs: 
     path = tmp_path / "night.jsonl"
     state = night(path, rising(), max_trials=TRIALS, max_jobs=jobs)
     assert at_once(path) == jobs
+    assert (f"up to {jobs} at a time" in render(state)) == (jobs > 1)
     assert len(state.trials) == TRIALS
     assert (ended(state), claimed(state).label, claimed(state).run) == ("finished", "confirmed_better", "sft-06-x1")
     one_by_one = night(tmp_path / "one.jsonl", rising(), max_trials=TRIALS)
