@@ -39,6 +39,49 @@ def test_a_sentence_says_what_is_made_of_the_model(sentence: str, export: Export
     assert read_export(sentence)[0] == export
 
 
+@pytest.mark.parametrize(
+    ("sentence", "public"),
+    [
+        ("improve code and push to me/x, not public", False),
+        ("improve code and push to me/x privately (never public)", False),
+        ("improve code, push to me/x, keep it private and do not make it public", False),
+        ("improve code, push to me/x, do not make it public", False),
+        ("improve code and never publicly push it to me/x", False),
+        ("improve math on public datasets and push to me/x", False),
+        ("improve math on publicly available data and push to me/x", False),
+        ("improve math and push to me/x, and make the public data set the confirm set", False),
+        ("improve code and push to me/x, public", True),
+        ("improve code and push to me/x as a public model", True),
+        ("improve code and publicly push it to me/x", True),
+        ("improve code and push it publicly to me/x", True),
+        ("improve code, push to me/x with GGUF files and make it public", True),
+        ("improve code on my private data and push to me/x publicly", True),
+    ],
+)
+def test_only_a_push_that_is_called_public_may_be_seen_by_all(sentence: str, public: bool) -> None:
+    export, _ = read_export(sentence)
+    assert export is not None
+    assert (export.push, export.public) == ("me/x", public)
+
+
+@pytest.mark.parametrize("words", ["do not publish anyway", "never push anyway", "do not push-anyway"])
+def test_a_denied_push_anyway_is_none(words: str) -> None:
+    assert read_export(f"improve code and push to me/x; {words}")[0] == Export(push="me/x")
+
+
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        ("but not F16", ("Q4_K_M",)),
+        ("as Q8_0 but not F16", ("Q8_0",)),
+        ("without F16 or Q8_0", ("Q4_K_M",)),
+        ("not F16 but q5-k-m", ("Q5_K_M",)),
+    ],
+)
+def test_a_quantization_that_is_not_wanted_is_not_made(words: str, made: tuple[str, ...]) -> None:
+    assert read_export(f"improve code and convert to GGUF {words}")[0] == Export(quantize=made)
+
+
 def test_the_repo_is_no_model_and_no_dataset() -> None:
     hints = parse_goal("fine-tune Qwen/Qwen3-0.6B on ./rows.jsonl to improve code and push it to ada/tuned")
     assert (hints.model, hints.dataset, hints.export) == ("Qwen/Qwen3-0.6B", "./rows.jsonl", Export(push="ada/tuned"))
