@@ -13,18 +13,14 @@ class FileCheck(Record):
     quantization: str
     score: float
     gain: Verdict
-    """The file against the base model."""
+    """The file against the base model; in a pipeline the original one."""
     loss: Verdict
     """The file against the model that it was made from, by `thresholds.FILE_MARGIN`."""
-
-    staged: bool = False
-    """Whether the base model is one that earlier stages have trained: a small gain over it is hard to see again, so a
-    file stays here only where it is worse than the model that it was made from."""
 
     @property
     def keeps(self) -> bool:
         """Whether the gain is in the file: it is still significantly better than the base model."""
-        return self.gain.label == "better" or (self.staged and self.loss.label != "worse")
+        return self.gain.label == "better"
 
     @property
     def words(self) -> str:
@@ -41,18 +37,19 @@ class FileCheck(Record):
 
 def file_check(state: State, exported: str, quantization: str) -> FileCheck | None:
     """What was found about a file; None before its evaluation, or where the model itself was not confirmed."""
-    score = next((run.score for run in state.runs.values() if _asks(run.spec, exported, quantization)), None)
-    base, ours = confirmed_scores(state)
-    if score is None or base is None or ours is None:
+    judged = next((run for run in state.runs.values() if _asks(run.spec, exported, quantization)), None)
+    stage_base, ours = confirmed_scores(state)
+    if judged is None or judged.score is None or stage_base is None or ours is None:
         return None
-    if not score.outcomes.keys() == base.outcomes.keys() == ours.outcomes.keys():
+    score, asked = judged.score, judged.spec.export
+    base = stage_base.outcomes if asked is None or asked.original is None else asked.original
+    if not score.outcomes.keys() == base.keys() == ours.outcomes.keys():
         return None
     return FileCheck(
         quantization=quantization,
         score=score.value,
-        gain=compare(base.outcomes, score.outcomes, alpha=thresholds.ALPHA),
+        gain=compare(base, score.outcomes, alpha=thresholds.ALPHA),
         loss=compare(ours.outcomes, score.outcomes, alpha=thresholds.ALPHA, margin=-thresholds.FILE_MARGIN),
-        staged=state.plan.stage is not None,
     )
 
 

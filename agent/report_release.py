@@ -39,10 +39,11 @@ def files_table(state: State, exported: Run, *, only: Collection[str] | None = N
     """One row a file, its size, speed and score; `only` these quantizations."""
     files = exported.result.get("files", ())
     rows = [_row(state, exported, file) for file in files if only is None or file["quantization"] in only]
+    original = "" if state.plan.stage is None else "original "
     note = (
         "Scores are of the confirm set, answered through llama.cpp; the change is against the merged model, which "
-        "answered through transformers. A file keeps the gain if it is still significantly better than the base "
-        f"model (alpha {thresholds.ALPHA:g}). Tokens/s: one answer at a time, where the file was made."
+        "answered through transformers. A file keeps the gain if it is still significantly better than the "
+        f"{original}base model (alpha {thresholds.ALPHA:g}). Tokens/s: one answer at a time, where the file was made."
     )
     return [*table(HEADER, rows), "", note]
 

@@ -201,6 +201,25 @@ def test_export_and_push_happen_once_for_the_last_model_by_the_pipelines_claim(t
     assert "**Better than the original base model, confirmed.** SFT then DPO" in card
 
 
+@pytest.mark.parametrize(
+    ("skill", "pushed", "words"),
+    [
+        ({"baseline": 0.04, "sft-01": 0.07, "dpo-01": 0.1, "Q4_K_M": 0.04}, False, "the gain is not in the file"),
+        # No better than the model that the last stage began with.
+        ({"baseline": 0.1, "sft-01": 0.4, "dpo-01": 0.55, "Q4_K_M": 0.4}, True, "keeps a part of the gain"),
+    ],
+)
+def test_a_file_of_the_last_model_is_pushed_where_it_is_better_than_the_original_base(
+    tmp_path: Path, skill: dict[str, float], *, pushed: bool, words: str
+) -> None:
+    there = World(skill)
+    asked = Export(quantize=("Q4_K_M",), push="ada/tuned")
+    state = begin(tmp_path, there, make_pipeline("sft", "dpo", export=asked, state_dir=str(tmp_path)))
+    assert state.exported is not None
+    assert set(state.exported.pushed) == {"ada/tuned", *(["ada/tuned-GGUF"] if pushed else [])}
+    assert words in (settings_in(tmp_path).reports_dir / "improve-2-dpo.md").read_text()
+
+
 def test_a_gain_that_is_not_confirmed_over_the_original_base_is_not_pushed(tmp_path: Path) -> None:
     there = World({**SKILL, "baseline": 0.4, "sft-01": 0.41, "dpo-01": 0.05})
     asked = Export(push="ada/tuned")
