@@ -15,7 +15,7 @@ from hfagent.agent.ledger import Ledger, is_confirmed, is_held, open_ledger, rea
 from hfagent.agent.notify import Notifier, apprise_sender, pipeline_message
 from hfagent.agent.pipeline_desk import PipelineDesk
 from hfagent.agent.pipeline_facts import Pipeline, PipelineMade
-from hfagent.agent.pipeline_report import final_sentence
+from hfagent.agent.pipeline_report import card_text
 from hfagent.agent.pipeline_state import PipelineState, fold
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Export, Refusal
@@ -125,7 +125,7 @@ def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, cons
     first, stage = (Paths(paths.reports, state.carried[place][0].plan.project) for place in (0, -1))
     began = fold_stage(read(first.ledger))
     assert began is not None
-    asked = pipeline_rules.allowed(what, state.claim, final_sentence(state), began)
+    asked = pipeline_rules.allowed(what, state.claim, card_text(state), began)
     if isinstance(asked, str):
         raise UsageError(asked)
     return night.export(stage, ports, settings, asked, console=console)

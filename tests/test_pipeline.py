@@ -27,6 +27,7 @@ from hfagent.agent.fakes import FakeChecker
 from hfagent.agent.folding import fold
 from hfagent.agent.pipeline_facts import Pipeline, StageBegun
 from hfagent.agent.pipeline_report import render
+from hfagent.agent.pipeline_views import closing, summary
 from hfagent.agent.records import BenchmarkRef, Export, Generation, JobSpec, Method, Plan
 from hfagent.agent.sequential import alpha_of_look
 from hfagent.agent.state import State
@@ -142,6 +143,24 @@ def test_what_the_last_model_lost_of_other_abilities_is_told_against_the_origina
     assert "| Guard `gsm8k` |" in text
     _, ended = state.closed[1]
     assert "on gsm8k" in ended.warning
+    shown = closing(state, paths_in(tmp_path), there.clock.now(), held=False, live=None)
+    assert "but worse than the base model by more than 5 points on gsm8k" in shown
+    assert "\nguard     gsm8k: " in shown
+
+
+def test_a_guard_that_could_not_be_evaluated_is_told_as_that_everywhere(tmp_path: Path) -> None:
+    there = World(SKILL)
+    there.endings = lambda spec: FAILED if spec.run.endswith("-guard-gsm8k") else None
+    guard = BenchmarkRef(name="gsm8k", set="confirm", n=200)
+    asked = Export(push="ada/tuned")
+    made = make_pipeline("sft", "dpo", guards=(guard,), export=asked, state_dir=str(tmp_path))
+    state = begin(tmp_path, there, made)
+    assert "| Guard `gsm8k` | not evaluated |" in render(state)
+    paths = paths_in(tmp_path)
+    assert "guard     gsm8k: not evaluated" in closing(state, paths, there.clock.now(), held=False, live=None)
+    assert summary(state, paths, held=False, live=None)["guards"] == {"gsm8k": None}
+    card = (tmp_path / "cards" / "improve-2-dpo-ab12-publish.md").read_text()
+    assert "an ability to be kept: not evaluated." in card
 
 
 def test_where_only_one_stage_is_kept_its_own_claim_is_the_pipelines(tmp_path: Path) -> None:
