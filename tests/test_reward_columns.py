@@ -41,4 +41,5 @@ def test_named_rewards_whose_columns_are_missing_are_refused_before_any_job() ->
 
 
 def test_what_the_rules_know_of_rewards_is_what_the_rewards_need() -> None:
-    assert {name: columns for name, (_, columns) in rewards.NAMES.items() if columns} == data_rules.REWARD_COLUMNS
+    needs = {name: known.columns for name, known in rewards.NAMES.items() if known.columns}
+    assert needs == data_rules.REWARD_COLUMNS
