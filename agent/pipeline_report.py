@@ -134,11 +134,10 @@ def _model(state: PipelineState) -> list[str]:
         return []
     items = [f"Merged: {code(state.model.id)}"]
     made = state.exported
-    if made is not None and made.done:
+    if made is not None:
         items += [f"GGUF: {code(file)}" for file in made.files]
         items += [f"Published: {link(code(repo), url)}" for repo, url in made.pushed.items()]
-    elif made is not None:
-        items.append(f"Not exported: {prose(made.message or 'the job failed')}")
+        items += [] if made.done else [f"Not all was exported: {prose(made.message or 'the job failed')}"]
     return ["## The model", "", *(f"- {item}" for item in items)]
 
 

@@ -66,6 +66,9 @@ def check(state: State, spec: RunSpec) -> str | None:
     export = spec.export
     if state.kept is None or spec.subject != state.kept:
         return "no run was kept: there is no model to export" if state.kept is None else f"{state.kept} was kept"
+    if export is not None and export.push is not None and export.judged is None and state.plan.stage is not None:
+        above = state.plan.stage.pipeline
+        return f"it is a stage of {above!r}, whose claim a push needs: publish that, `hfagent publish {above}`"
     if export is not None and export.push is not None and not export.anyway and export.judged is None:
         made = state.claim or claim(state)
         if made.label != "confirmed_better":
@@ -85,9 +88,9 @@ def check(state: State, spec: RunSpec) -> str | None:
 
 
 def may_leave(state: State, exported: str, quantization: str) -> bool:
-    """Whether a file may be pushed: it keeps the gain, or it would take too long to see."""
+    """Whether a file may be pushed: it is known to keep the gain."""
     found = file_check(state, exported, quantization)
-    return found.keeps if found is not None else too_slow(state, exported, quantization) is not None
+    return found is not None and found.keeps
 
 
 def too_slow(state: State, exported: str, quantization: str) -> str | None:

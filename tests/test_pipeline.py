@@ -31,6 +31,7 @@ from hfagent.agent.pipeline_views import closing, summary
 from hfagent.agent.records import BenchmarkRef, Export, Generation, JobSpec, Method, Plan
 from hfagent.agent.sequential import alpha_of_look
 from hfagent.agent.state import State
+from hfagent.agent.summary import published
 from hfagent.agent.wiring import Paths, find_project
 
 PAID = {"price_micro_usd_per_hour": 4_000_000, "flavor": "a10g-small"}
@@ -237,6 +238,17 @@ def test_a_file_of_the_last_model_is_pushed_where_it_is_better_than_the_original
     assert state.exported is not None
     assert set(state.exported.pushed) == {"ada/tuned", *(["ada/tuned-GGUF"] if pushed else [])}
     assert words in (settings_in(tmp_path).reports_dir / "improve-2-dpo.md").read_text()
+
+
+def test_a_stage_is_not_published_by_its_own_claim(tmp_path: Path) -> None:
+    there = World(SKILL)
+    begin(tmp_path, there, make_pipeline("sft", "dpo", state_dir=str(tmp_path)))
+    stage, settings = Paths(settings_in(tmp_path).reports_dir, "improve-2-dpo"), settings_in(tmp_path)
+    for anyway in (False, True):
+        with pytest.raises(UsageError, match=r"a stage of 'improve', .* `hfagent publish improve`"):
+            night.export(stage, there.ports, settings, Export(push="ada/tuned", anyway=anyway), console=QUIET)
+    state = pipeline.export(paths_in(tmp_path), there.ports, settings, Export(push="ada/tuned"), console=QUIET)
+    assert published(state) == {"ada/tuned": "https://hub/ada/tuned"}
 
 
 def test_a_gain_that_is_not_confirmed_over_the_original_base_is_not_pushed(tmp_path: Path) -> None:
