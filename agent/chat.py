@@ -201,6 +201,7 @@ class Chat:
             raise UsageError(f"the Hub does not answer, so nothing can be pushed to {what.push!r}")
         paths, project = self.paths(), self._project()
         settings = wiring.as_planned(self.settings, project.plan)
+        planning.require_export(what, project.plan, settings)
         self._print("exporting ...")
         export = pipeline.export if isinstance(project, PipelineProject) else night.export
         self._print(export_text(export(paths, self._ports(settings), settings, what, console=self.console)))

@@ -71,6 +71,7 @@ def publish(project: str | None, export: Export, settings: Settings, *, as_json:
     found = known(paths := wiring.find_project(settings.reports_dir, project))
     settings = wiring.as_planned(settings, found.plan)
     wiring.preflight(settings)
+    planning.require_export(export, found.plan, settings)
     make = pipeline.export if isinstance(found, PipelineProject) else night.export
     state = make(paths, wiring.night_ports(settings), settings, export, console=terminal.stderr_console())
     run = newest(state)

@@ -4,14 +4,16 @@ from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.records import Plan, Refusal, RunSpec
 from hfagent.agent.state import State
 
-JUDGES = ((("tests", "entry_point"), "tests_pass:1"), (("answer",), "number_equal:1"))
-"""Columns -> the reward that judges answers by them; the first that fits."""
+REWARD_COLUMNS = {"tests_pass": ("tests", "entry_point"), "number_equal": ("answer",), "syntax": ("entry_point",)}
+"""What the rewards of hfagent need of a dataset, beside its prompts; the others need nothing."""
+JUDGES = ("tests_pass", "number_equal")
+"""The rewards that judge whether an answer is right; the first whose columns are there."""
 NEEDED = "columns tests and entry_point, or answer"
 
 
 def judges(report: DatasetReport) -> str | None:
     """By which rewards answers to the dataset's prompts can be judged; None where by none."""
-    return next((reward for columns, reward in JUDGES if set(columns) <= report.columns.keys()), None)
+    return next((f"{name}:1" for name in JUDGES if set(REWARD_COLUMNS[name]) <= report.columns.keys()), None)
 
 
 def makeable(plan: Plan, report: DatasetReport) -> str | None:
@@ -37,9 +39,10 @@ def data_flaw(plan: Plan, report: DatasetReport, *, made: bool = False) -> str |
     """
     check = report.methods[plan.method]
     if check.verdict != "INCOMPATIBLE":
-        if plan.method != "grpo" or plan.train.reward_funcs is not None or judges(report) is not None:
+        lacks = _unjudged(plan.train.reward_funcs, report) if plan.method == "grpo" else None
+        if lacks is None:
             return None
-        missing = f"nothing can judge the answers: it needs {NEEDED}"
+        missing = f"nothing can judge the answers: {lacks}"
     elif made:
         return f"the data that the model made cannot train with {plan.method}: {check.reason}"
     elif (why := makeable(plan, report)) is None:
@@ -51,6 +54,18 @@ def data_flaw(plan: Plan, report: DatasetReport, *, made: bool = False) -> str |
         f"the dataset {plan.dataset.id!r} cannot train with {plan.method}: {missing} (its columns are {columns}); "
         f"rename columns, or choose another dataset: `hfagent check {plan.dataset.id}`"
     )
+
+
+def _unjudged(named: str | None, report: DatasetReport) -> str | None:
+    """Why the rewards of a plan cannot judge answers to the dataset's prompts; None where they can."""
+    if named is None:
+        return None if judges(report) is not None else f"it needs {NEEDED}"
+    for part in named.split(","):
+        reward = part.strip().partition(":")[0]
+        needed = REWARD_COLUMNS.get(reward, ())
+        if not set(needed) <= report.columns.keys():
+            return f"the reward {reward} needs the columns {' and '.join(needed)}"
+    return None
 
 
 def to_make(plan: Plan, report: DatasetReport | None) -> bool:

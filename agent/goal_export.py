@@ -11,7 +11,7 @@ from hfagent.agent.records import Export
 QUANTIZATIONS = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
 DEFAULT_QUANTIZATION = "Q4_K_M"
 _PUSH = re.compile(
-    r"(?:,?\s*\b(?:and|then)\b)?[\s.,;]*\b(?:push|publish|upload)\w*\b(?:\s+(?:it|them|the\s+\w+|everything))*\s+(?:up\s+)?"
+    r"(?:,?\s*\b(?:and|then)\b)?[\s.,;]*\b(?:push|publish|upload)\w*\b(?:\s+(?:it|them|the\s+\w+|everything|publicly|privately))*\s+(?:up\s+)?"
     r"(?:in)?to\s+(?:the\s+hub\s+(?:as|at)\s+)?[\"'`]?([\w.-]*\w/[\w.-]*\w)[\"'`]?",
     re.IGNORECASE,
 )
@@ -20,6 +20,15 @@ _GGUF = re.compile(
     r"(?:,?\s*\b(?:and|then)\b)?\s*\b(?:convert|export|quanti[sz]e)\w*\b[^.;\n]*?\bgguf\b[^.;\n]*|\bgguf\b",
     re.IGNORECASE,
 )
+_NAMED = re.compile(
+    rf"(?<!\w)(?:{'|'.join(name.replace('_', '[_-]?') for name in QUANTIZATIONS)})(?!\w)", re.IGNORECASE
+)
+_PUBLIC_BEFORE = re.compile(r"\bpublicly\s+$", re.IGNORECASE)
+_PUBLIC_WITHIN = re.compile(r"\bpublicly\b", re.IGNORECASE)
+_PUBLIC_AFTER = re.compile(r"[\s,;.(]*(?:and\s+)?(?:as\s+)?(?:an?\s+)?public(?:ly)?\b", re.IGNORECASE)
+"""Behind the repo: `push to ada/m, public`."""
+_MAKE_PUBLIC = re.compile(r"\bmake\s+(?:it|them|the\s+\w+)\s+public\b", re.IGNORECASE)
+_PRIVATE = re.compile(r"\bprivate(?:ly)?\b(?!\s+(?:data|rows|benchmark))", re.IGNORECASE)
 _ANYWAY = re.compile(r"\b(?:publish|push)[ -]anyway\b|\bwhatever the (?:verdict|result)\b", re.IGNORECASE)
 
 
@@ -35,16 +44,37 @@ def read_export(text: str) -> tuple[Export | None, str]:
         return None, text
     if gguf is not None:
         rest = rest.replace(gguf[0], " ", 1)
-    named = tuple(
-        name for name in QUANTIZATIONS if re.search(rf"(?<!\w){name.replace('_', '[_-]?')}(?!\w)", text, re.IGNORECASE)
-    )
     export = Export(
-        quantize=(named or (DEFAULT_QUANTIZATION,)) if gguf is not None else (),
+        quantize=(_quantizations(text) or (DEFAULT_QUANTIZATION,)) if gguf is not None else (),
         push=None if pushed is None else pushed[1],
-        public=re.search(r"\bpublic(?:ly)?\b", text, re.IGNORECASE) is not None,
-        anyway=_ANYWAY.search(text) is not None,
+        public=pushed is not None and _public(text, pushed),
+        anyway=_wanted(_ANYWAY, text) is not None,
     )
     return export, rest
+
+
+def _quantizations(text: str) -> tuple[str, ...]:
+    """Those that are named and wanted; `no F16 or Q8_0` denies both."""
+    listed = _NAMED.sub(lambda found: f"it{' ' * (len(found[0]) - 2)}", text)  # a word that a denial reaches over
+    wanted = {_letters(found[0]) for found in _NAMED.finditer(text) if not denied(listed, found.start())}
+    return tuple(name for name in QUANTIZATIONS if _letters(name) in wanted)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"\W|_", "", name).lower()
+
+
+def _public(text: str, pushed: re.Match[str]) -> bool:
+    """Whether the push itself is to be seen by all; what is also called private is not."""
+    if _PRIVATE.search(text):
+        return False
+    before = _PUBLIC_BEFORE.search(text[: _first_word(pushed)])
+    return (
+        (before is not None and not denied(text, before.start()))
+        or _PUBLIC_WITHIN.search(pushed[0]) is not None
+        or _PUBLIC_AFTER.match(text, pushed.end()) is not None
+        or _wanted(_MAKE_PUBLIC, text) is not None
+    )
 
 
 def _wanted(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

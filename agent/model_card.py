@@ -1,5 +1,6 @@
 """The card of a published model: what it is, how much better, by which evidence, and how to load it. Pure."""
 
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from hfagent.agent.report_words import EMBEDDED_MODEL_WORDS, hub_dataset, hub_mo
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.trackio_links import run_link
+from hfagent.agent.verdict import Verdict
 from hfagent.agent.view import verdict_text
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ def model_card(state: State, publish: RunSpec, version: str, *, gguf: bool = Fal
         publish: the run that pushes.
         version: of hfagent.
         gguf: the card of the repo with the GGUF files.
-        verdict: what is said of the model instead of the project's own verdict: that of its pipeline.
     """
     run, export = state.runs[str(state.kept)], publish.export or Export()
     title = str(export.push).rpartition("/")[2] + ("-GGUF" if gguf else "")
@@ -121,9 +122,12 @@ def _verdict(state: State) -> str:
     lines = [verdict_text(state)]
     if made.label != "confirmed_better":
         lines.insert(0, f"**Published without a confirmed gain** ({_label(made)}: {made.reason}).")
-    found = guards.verdicts(state).items()
-    lines += [f"{TASKS.get(name, name)}, an ability to be kept: {guards.words(v)}." for name, v in found]
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, *guard_lines(guards.verdicts(state))])
+
+
+def guard_lines(found: Mapping[str, Verdict | None]) -> list[str]:
+    """What was found on each guard."""
+    return [f"{TASKS.get(name, name)}, an ability to be kept: {guards.words(v)}." for name, v in found.items()]
 
 
 def _label(made: Claim) -> str:

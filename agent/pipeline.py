@@ -10,11 +10,12 @@ from hfagent.agent import night, pipeline_rules
 from hfagent.agent.control import Request
 from hfagent.agent.errors import HfagentError, UsageError
 from hfagent.agent.events import Event, PlanConfirmed, Resumed
+from hfagent.agent.folding import fold as fold_stage
 from hfagent.agent.ledger import Ledger, is_confirmed, is_held, open_ledger, read
 from hfagent.agent.notify import Notifier, apprise_sender, pipeline_message
 from hfagent.agent.pipeline_desk import PipelineDesk
 from hfagent.agent.pipeline_facts import Pipeline, PipelineMade
-from hfagent.agent.pipeline_report import final_sentence
+from hfagent.agent.pipeline_report import card_text
 from hfagent.agent.pipeline_state import PipelineState, fold
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Export, Refusal
@@ -108,8 +109,10 @@ def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, cons
         raise UsageError(f"the project {paths.project!r} has not ended: `hfagent resume {paths.project}`")
     if not state.carried:
         raise UsageError(f"no stage of {paths.project!r} was kept: there is no model to export")
-    stage = Paths(paths.reports, state.carried[-1][0].plan.project)
-    asked = pipeline_rules.allowed(what, state.claim, final_sentence(state))
+    first, stage = (Paths(paths.reports, state.carried[place][0].plan.project) for place in (0, -1))
+    began = fold_stage(read(first.ledger))
+    assert began is not None
+    asked = pipeline_rules.allowed(what, state.claim, card_text(state), began)
     if isinstance(asked, str):
         raise UsageError(asked)
     return night.export(stage, ports, settings, asked, console=console)

@@ -233,7 +233,9 @@ class PipelineDesk:
         """Once, for the last good model; jobs that an earlier process began are waited for and not started again."""
         assert self.state.claim is not None
         paths = Paths(self._settings.reports_dir, stage.plan.project)
-        asked = pipeline_rules.allowed(export, self.state.claim, pipeline_report.final_sentence(self.state))
+        first = self._known(self.state.carried[0][0])
+        assert first is not None
+        asked = pipeline_rules.allowed(export, self.state.claim, pipeline_report.card_text(self.state), first)
         ended = next((ended for done, ended in self.state.closed if done.number == stage.number), None)
         try:
             if isinstance(asked, str):

@@ -6,6 +6,7 @@ from hfagent.agent.data_rules import to_make
 from hfagent.agent.guards import loss_words
 from hfagent.agent.guards import words as guard_words
 from hfagent.agent.markdown import NONE, TBD, code, dollars, duration, link, path, plain, prose, table, utc, value
+from hfagent.agent.model_card import guard_lines
 from hfagent.agent.pipeline_state import PipelineState, Stage
 from hfagent.agent.records import Plan
 from hfagent.agent.report import EMPTY_NOTES, NOTES_END, NOTES_START, joined, kept_notes, rewrite
@@ -67,10 +68,15 @@ def final_sentence(state: PipelineState) -> str:
     methods = " then ".join(stage.plan.method.upper() for stage, _ in state.carried)
     if state.verdict is None:
         return f"{words} {prose(claim.reason[:1].upper() + claim.reason[1:])}."
-    lost = loss_words({guarded.guard: guarded.verdict for guarded in state.guards})
+    lost = loss_words(state.guarded)
     told = f", {prose(lost)}" if lost else ""
     text = f"{methods} on {model_words(state.base)}: {prose(sentence(state.verdict))}{told}"
     return f"{words} {text}. {prose(claim.reason)}."
+
+
+def card_text(state: PipelineState) -> str:
+    """What the card of the last good model says of it."""
+    return "\n\n".join([final_sentence(state), *guard_lines(state.guarded)])
 
 
 def _title(state: PipelineState) -> list[str]:
@@ -109,7 +115,7 @@ def _facts(state: PipelineState) -> list[list[str]]:
             look = f"look {claim.look} with the original base model, all projects counted; alpha {claim.alpha:.4f}"
             rows.append(["Look at the confirm set", look])
         rows.append(["Training runs judged", str(claim.tried)])
-    rows += [[f"Guard {code(told.guard)}", prose(guard_words(told.verdict))] for told in state.guards]
+    rows += [[f"Guard {code(guard)}", prose(guard_words(found))] for guard, found in state.guarded.items()]
     taken = ((state.ended_at or state.updated_at) - state.started_at).total_seconds()
     hours = "no limit" if pipeline.max_hours is None else f"limit {value(pipeline.max_hours)} h"
     cap = "no cap" if pipeline.budget_micro_usd is None else f"cap {dollars(pipeline.budget_micro_usd)}"
@@ -128,11 +134,10 @@ def _model(state: PipelineState) -> list[str]:
         return []
     items = [f"Merged: {code(state.model.id)}"]
     made = state.exported
-    if made is not None and made.done:
+    if made is not None:
         items += [f"GGUF: {code(file)}" for file in made.files]
         items += [f"Published: {link(code(repo), url)}" for repo, url in made.pushed.items()]
-    elif made is not None:
-        items.append(f"Not exported: {prose(made.message or 'the job failed')}")
+        items += [] if made.done else [f"Not all was exported: {prose(made.message or 'the job failed')}"]
     return ["## The model", "", *(f"- {item}" for item in items)]
 
 

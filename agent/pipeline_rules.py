@@ -165,14 +165,17 @@ def outcome(number: int, state: State) -> StageEnded:
     )
 
 
-def allowed(export: Export, claim: Claim, sentence: str) -> Export | str:
+def allowed(export: Export, claim: Claim, sentence: str, first: State) -> Export | str:
     """The export by the pipeline's claim, or why it may not be: that of the stage is about another base model.
 
     Args:
         export: as it is asked for.
         claim: of the pipeline.
         sentence: what is said of the model.
+        first: the first stage that was carried on, which began with the original base model.
     """
+    base = first.scored(None, "confirm")
+    export = export.model_copy(update={"original": None if base is None or base.score is None else base.score.outcomes})
     if claim.label == "confirmed_better" or export.push is None:
         return export.model_copy(update={"judged": sentence})
     if export.anyway:

@@ -48,7 +48,7 @@ class PipelineState:
     verdict: Verdict | None = None
     """The last good model against the original base model, on the confirm set."""
     guards: tuple[GuardCompared, ...] = ()
-    """The same two models on abilities that must not be lost."""
+    """The same two models on abilities that must not be lost, as far as they could be compared."""
     claim: Claim | None = None
     claimed_at: datetime | None = None
     exported: ModelExported | None = None
@@ -82,6 +82,15 @@ class PipelineState:
         """What the next stage begins with: the last good model."""
         models = [ended.model for _, ended in self.carried if ended.model is not None]
         return models[-1] if models else self.base
+
+    @property
+    def guarded(self) -> dict[str, Verdict | None]:
+        """Each guard of the plans with what was found, None where that could not be evaluated; empty without a verdict
+        to tell it beside."""
+        if self.verdict is None or self.claim is None:
+            return {}
+        found = {told.guard: told.verdict for told in self.guards}
+        return {guard.name: found.get(guard.name) for plan in self.pipeline.stages for guard in plan.guards}
 
     @property
     def spent_micro_usd(self) -> int | None:

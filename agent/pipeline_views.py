@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from hfagent.agent import estimate
+from hfagent.agent import estimate, guards
 from hfagent.agent.console import from_here, money_text, plan_text, time_text
 from hfagent.agent.pipeline_facts import Pipeline
 from hfagent.agent.pipeline_state import PipelineState, Stage
@@ -96,6 +96,7 @@ def closing(state: PipelineState, paths: Paths, now: datetime, *, held: bool, li
     rows = [
         ("verdict", _verdict_text(state)),
         ("state", phase(state, held=held) + (f": {reason}" if reason else "")),
+        *(("guard", f"{guard}: {guards.words(found)}") for guard, found in state.guarded.items()),
         ("time", time_text((end - state.started_at).total_seconds())),
         ("cost", money_text(spent_micro_usd(state, live))),
         ("report", from_here(paths.report)),
@@ -124,7 +125,7 @@ def summary(state: PipelineState, paths: Paths, *, held: bool, live: State | Non
         "stop_reason": state.ended.reason if state.ended is not None else state.crash,
         "verdict": verdict_fields(state.verdict),
         "claim": None if state.claim is None else state.claim.model_dump(),
-        "guards": {told.guard: verdict_fields(told.verdict) for told in state.guards},
+        "guards": {guard: verdict_fields(found) for guard, found in state.guarded.items()},
         "stages": [
             _stage(number, plan, begun.get(number), paths) for number, plan in enumerate(pipeline.stages, start=1)
         ],
@@ -170,5 +171,7 @@ def _stage(number: int, plan: Plan, stage: Stage | None, paths: Paths) -> dict[s
 
 def _verdict_text(state: PipelineState) -> str:
     if state.verdict is not None:
-        return f"{sentence(state.verdict)} (against the original base model, confirm set)"
+        lost = guards.loss_words(state.guarded)
+        told = f", {lost}" if lost else ""
+        return f"{sentence(state.verdict)}{told} (against the original base model, confirm set)"
     return state.claim.reason if state.claim is not None else "none yet"

@@ -18,6 +18,7 @@ from hfagent.agent.recipes import Recipe
 from hfagent.agent.records import (
     BenchmarkRef,
     DatasetRef,
+    Export,
     ModelRef,
     Plan,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hfagent.agent.estimate_view import Estimate
     from hfagent.tools.derive import Derived
 
+_TEMPLATES = Path(__file__).parents[1] / "job_templates"
 SET_HERE = "HFAGENT_SET_HUB_OFFLINE"
 """Set beside HF_HUB_OFFLINE where hfagent set it, so that the Hub is asked again later."""
 
@@ -121,7 +123,26 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
         require_dataset(dataset, hub=here.hub)
     own = {"token": secrets.token_hex(2)} | owner(plans[0], settings)
     plans = [plan.model_copy(update=own) for plan in plans]
-    return plans[0] if single else make_pipeline(goal, plans, flags, taken)
+    planned = plans[0] if single else make_pipeline(goal, plans, flags, taken)
+    if planned.export is not None:
+        require_export(planned.export, plans[0], settings)
+    return planned
+
+
+def require_export(export: Export, plan: Plan, settings: Settings) -> None:
+    """Refuse GGUF files that could not be made of a plan's model where its jobs run.
+
+    Raises:
+        PackageMissing: a package that writes them is not installed.
+        PlanRejected: no such file can be made of the model.
+    """
+    from hfagent.tools.script_command import require_further
+    from hfagent.tools.sources import require_gguf
+
+    if export.quantize:
+        if plan.backend != "hf":
+            require_further(_TEMPLATES / TEMPLATES["export"], ["--quantize"])
+        require_gguf(plan.model, _token(settings))
 
 
 def _pinned(plan: Plan, *, hub: bool, asked: Sequence[str]) -> Plan:
@@ -150,7 +171,7 @@ def _had(plan: Plan, benchmark: BenchmarkRef, *, hub: bool) -> tuple[BenchmarkRe
     from hfagent.tools.script_command import require_further
 
     if plan.backend != "hf":
-        require_further(Path(__file__).parents[1] / "job_templates" / TEMPLATES["evaluate"], [benchmark.name])
+        require_further(_TEMPLATES / TEMPLATES["evaluate"], [benchmark.name])
     return pinned(benchmark, hub=hub)
 
 

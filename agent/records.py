@@ -49,6 +49,8 @@ class Export(Record):
     """Pushed also without a confirmed gain; the card says so."""
     judged: str | None = None
     """What the card says of the model, where the claim of a pipeline lets it be pushed and not the project's own."""
+    original: dict[str, float] | None = None
+    """Confirm outcomes of the model that a pipeline began with, which the gain of its files is over."""
 
 
 class Generation(Record):

@@ -13,18 +13,14 @@ class FileCheck(Record):
     quantization: str
     score: float
     gain: Verdict
-    """The file against the base model."""
+    """The file against the base model; in a pipeline the original one."""
     loss: Verdict
     """The file against the model that it was made from, by `thresholds.FILE_MARGIN`."""
-
-    staged: bool = False
-    """Whether the base model is one that earlier stages have trained: a small gain over it is hard to see again, so a
-    file stays here only where it is worse than the model that it was made from."""
 
     @property
     def keeps(self) -> bool:
         """Whether the gain is in the file: it is still significantly better than the base model."""
-        return self.gain.label == "better" or (self.staged and self.loss.label != "worse")
+        return self.gain.label == "better"
 
     @property
     def words(self) -> str:
@@ -41,18 +37,19 @@ class FileCheck(Record):
 
 def file_check(state: State, exported: str, quantization: str) -> FileCheck | None:
     """What was found about a file; None before its evaluation, or where the model itself was not confirmed."""
-    score = next((run.score for run in state.runs.values() if _asks(run.spec, exported, quantization)), None)
-    base, ours = confirmed_scores(state)
-    if score is None or base is None or ours is None:
+    judged = next((run for run in state.runs.values() if _asks(run.spec, exported, quantization)), None)
+    stage_base, ours = confirmed_scores(state)
+    if judged is None or judged.score is None or stage_base is None or ours is None:
         return None
-    if not score.outcomes.keys() == base.outcomes.keys() == ours.outcomes.keys():
+    score, asked = judged.score, judged.spec.export
+    base = stage_base.outcomes if asked is None or asked.original is None else asked.original
+    if not score.outcomes.keys() == base.keys() == ours.outcomes.keys():
         return None
     return FileCheck(
         quantization=quantization,
         score=score.value,
-        gain=compare(base.outcomes, score.outcomes, alpha=thresholds.ALPHA),
+        gain=compare(base, score.outcomes, alpha=thresholds.ALPHA),
         loss=compare(ours.outcomes, score.outcomes, alpha=thresholds.ALPHA, margin=-thresholds.FILE_MARGIN),
-        staged=state.plan.stage is not None,
     )
 
 
@@ -69,6 +66,9 @@ def check(state: State, spec: RunSpec) -> str | None:
     export = spec.export
     if state.kept is None or spec.subject != state.kept:
         return "no run was kept: there is no model to export" if state.kept is None else f"{state.kept} was kept"
+    if export is not None and export.push is not None and export.judged is None and state.plan.stage is not None:
+        above = state.plan.stage.pipeline
+        return f"it is a stage of {above!r}, whose claim a push needs: publish that, `hfagent publish {above}`"
     if export is not None and export.push is not None and not export.anyway and export.judged is None:
         made = state.claim or claim(state)
         if made.label != "confirmed_better":
@@ -88,9 +88,9 @@ def check(state: State, spec: RunSpec) -> str | None:
 
 
 def may_leave(state: State, exported: str, quantization: str) -> bool:
-    """Whether a file may be pushed: it keeps the gain, or it would take too long to see."""
+    """Whether a file may be pushed: it is known to keep the gain."""
     found = file_check(state, exported, quantization)
-    return found.keeps if found is not None else too_slow(state, exported, quantization) is not None
+    return found is not None and found.keeps
 
 
 def too_slow(state: State, exported: str, quantization: str) -> str | None:

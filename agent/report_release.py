@@ -39,10 +39,11 @@ def files_table(state: State, exported: Run, *, only: Collection[str] | None = N
     """One row a file, its size, speed and score; `only` these quantizations."""
     files = exported.result.get("files", ())
     rows = [_row(state, exported, file) for file in files if only is None or file["quantization"] in only]
+    original = "" if state.plan.stage is None else "original "
     note = (
         "Scores are of the confirm set, answered through llama.cpp; the change is against the merged model, which "
-        "answered through transformers. A file keeps the gain if it is still significantly better than the base "
-        f"model (alpha {thresholds.ALPHA:g}). Tokens/s: one answer at a time, where the file was made."
+        "answered through transformers. A file keeps the gain if it is still significantly better than the "
+        f"{original}base model (alpha {thresholds.ALPHA:g}). Tokens/s: one answer at a time, where the file was made."
     )
     return [*table(HEADER, rows), "", note]
 
@@ -73,13 +74,18 @@ def export_text(state: State) -> str:
     """Where an exported model is, what its files keep, and how it is used."""
     last = newest(state)
     if last is None or not last.done:
-        return "not exported: " + ("no run was kept" if last is None else f"{last.spec.name}: {_why(last)}")
+        arrived = [f"pushed    {url}" for url in published(state).values()]
+        why = "no run was kept" if last is None else f"{last.spec.name}: {_why(last)}"
+        return "\n".join([f"not exported: {why}", *arrived])
     made = last if last.spec.exported is None else state.runs[last.spec.exported]
     lines = [f"merged    {made.result.get('merged')}"]
     for file in made.result.get("files", ()):
         found = file_check(state, made.spec.name, file["quantization"])
         lines.append(f"gguf      {file['path']}  ({file['size_bytes'] / 1e6:,.0f} MB)")
-        lines += [f"          {found.score:.3f}: {found.words}"] if found is not None else []
+        if found is not None:
+            lines.append(f"          {found.score:.3f}: {found.words}")
+        elif (slow := too_slow(state, made.spec.name, file["quantization"])) is not None:
+            lines.append(f"          {slow}")
     pushed = last.result.get("pushed", {})
     lines += [f"pushed    {where['url']}" for where in pushed.values()]
     gguf = next((repo for repo in pushed if repo.endswith("-GGUF")), None)

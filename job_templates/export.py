@@ -7,9 +7,10 @@
 #   "peft>=0.18",
 #   "accelerate>=1.12",
 #   "gguf>=0.17",
-#   "libgguf>=0.2.2,<0.3",
-#   "xllamacpp>=2026.10",
 # ]
+#
+# [tool.hfagent.with]
+# --quantize = ["libgguf>=0.2.2,<0.3", "xllamacpp>=2026.10"]
 # ///
 """Merges an adapter into its base model and converts the result to GGUF files that llama.cpp has loaded and run.
 
@@ -31,6 +32,7 @@ from hfagent.job_templates.evaluate import check_folders
 from hfagent.job_templates.runtime import emit_result, on_sigterm, say, stop
 from hfagent.tools.gguf_export import read_config, whole_file, write_gguf
 from hfagent.tools.gguf_quantize import quantizations, require_quantizer
+from hfagent.tools.gguf_vocab import read_vocabulary
 from hfagent.tools.llama_cpp import LlamaFile, check_tokens, require_binding
 from hfagent.tools.merge import base_folder, merge
 
@@ -89,7 +91,7 @@ def export(args: argparse.Namespace) -> dict[str, Any]:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is to be fetched, so no request may be waited for
     folder = base_folder(args.model, args.revision)
     if args.quantize:
-        read_config(folder)
+        read_vocabulary(folder, read_config(folder)["vocab_size"])  # the merged model's are the base model's
     args.output_dir.mkdir(parents=True, exist_ok=True)
     merged = None
     if args.adapter is not None:

@@ -70,6 +70,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0, help="of the embedded prompts, and of the sampling")
     parser.add_argument("--reward-funcs", help="what judges the answers (default: tests_pass or number_equal)")
+    parser.add_argument("--pass-at", type=float, help="worth from which an answer passes (default: the most there is)")
     parser.add_argument("--no-solutions", action="store_true", help="never use the dataset's own solutions")
     parser.add_argument("--smoke", action="store_true", help=f"only {SMOKE_PROMPTS} prompts")
     parser.add_argument("--unsafe-exec", action="store_true", help="run answers even where no sandbox works")
@@ -107,10 +108,13 @@ def make(args: argparse.Namespace) -> dict[str, Any]:
     """
     started = time.monotonic()
     rows = read_prompts(args)
-    judges = load_rewards(args, rows[0])
+    judges = load_rewards(args, rows)
     check_model(args)
-    answers = [[] for _ in rows] if args.method == "grpo" else sample(args, rows)
-    asked = judge(judges, rows, answers)
+    answers: list[list[str]] = [[] for _ in rows]
+    if args.method != "grpo":
+        answers = sample(args, rows)
+        _keep(args.output_dir, rows, answers)
+    asked = judge(judges, rows, answers, pass_at=args.pass_at)
     made = MAKERS[args.method](asked, solutions=not args.no_solutions)
     facts = counts(asked, made)
     if not made.rows:
@@ -146,12 +150,13 @@ def read_prompts(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def load_rewards(args: argparse.Namespace, row: dict[str, Any]) -> tuple[rewards.Reward, ...]:
-    """What judges the answers, tried on one row.
+def load_rewards(args: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> tuple[rewards.Reward, ...]:
+    """What judges the answers, held against the rows.
 
     Raises:
-        UsageError: the rows hold nothing to judge by, or a reward fails.
+        UsageError: a row holds nothing to judge by, a reward fails, or nobody knows with how much an answer passes.
     """
+    row = rows[0]
     named = args.reward_funcs or next((name for column, name in JUDGES if row.get(column) is not None), None)
     if named is None:
         raise UsageError(
@@ -159,7 +164,10 @@ def load_rewards(args: argparse.Namespace, row: dict[str, Any]) -> tuple[rewards
             "or answer, or --reward-funcs"
         )
     found = rewards.load(named, unsafe=args.unsafe_exec, max_tokens=_max_new_tokens(args))
-    rewards.check(found, row)
+    own = [reward.name for reward in found if reward.weight > 0 and reward.most is None]
+    if own and args.pass_at is None and args.method != "grpo":
+        raise UsageError(f"give --pass-at, the worth from which an answer passes: {own[0]!r} does not tell its most")
+    rewards.check(found, rows)
     return found
 
 
@@ -208,9 +216,13 @@ def sample(args: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> list[lis
 
 
 def judge(
-    judges: Sequence[rewards.Reward], rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]]
+    judges: Sequence[rewards.Reward],
+    rows: Sequence[dict[str, Any]],
+    answers: Sequence[Sequence[str]],
+    *,
+    pass_at: float | None = None,
 ) -> list[Asked]:
-    """What each answer is worth; an answer passes with all that the rewards of a positive weight can give."""
+    """What each answer is worth; one passes from `pass_at` on, else with all that there is to get."""
     pairs = [(row, text) for row, texts in zip(rows, answers, strict=True) for text in texts]
     columns = {name: [row.get(name) for row, _ in pairs] for name in rows[0] if name != "prompt"}
     given = {
@@ -219,9 +231,17 @@ def judge(
         "completion_ids": [text.split() for _, text in pairs],  # words: only their number is looked at
     }
     worth = rewards.total(judges, **given, **columns) if pairs else []
-    most = sum(reward.weight for reward in judges if reward.weight > 0) - ROUNDING
-    samples = iter([Sample(text, value, value >= most) for (_, text), value in zip(pairs, worth, strict=True)])
+    if pass_at is None:
+        pass_at = sum(reward.weight * (reward.most or 0.0) for reward in judges if reward.weight > 0)
+    least = pass_at - ROUNDING
+    samples = iter([Sample(text, value, value >= least) for (_, text), value in zip(pairs, worth, strict=True)])
     return [Asked(row, tuple(islice(samples, len(texts)))) for row, texts in zip(rows, answers, strict=True)]
+
+
+def _keep(folder: Path, rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[str]]) -> None:
+    """The answers as they were given, before anything judges them: sampling takes long, and a reward may fail."""
+    pairs = ({"prompt": row["prompt"], "answers": texts} for row, texts in zip(rows, answers, strict=True))
+    write_text(folder.resolve() / "answers.jsonl", "".join(f"{json.dumps(pair)}\n" for pair in pairs))
 
 
 def counts(asked: Sequence[Asked], made: Made) -> dict[str, Any]:

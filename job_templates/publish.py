@@ -63,6 +63,7 @@ def publish(args: argparse.Namespace) -> dict[str, Any]:
             raise ModelNotFound(f"{str(path)!r} is not there: export the model again, then publish it")
     pushed = {args.push: push(args.push, args.model, args.card.read_text(encoding="utf-8"), public=args.public)}
     if args.gguf:
+        emit_result({"pushed": pushed})  # it is there, whatever becomes of the files
         names, card = [path.name for path in args.gguf], args.gguf_card.read_text(encoding="utf-8")
         folder = args.gguf[0].parent
         pushed[f"{args.push}-GGUF"] = push(f"{args.push}-GGUF", folder, card, public=args.public, only=names)

@@ -50,6 +50,11 @@ def _trainer(args: Args, device: str) -> Callable[..., Any]:
     def make(model: Any, **given: Any) -> Any:
         for name in ("train_dataset", "eval_dataset"):
             given[name] = given[name] and _fitting(given[name], given["processing_class"], given["args"], args)
+        if (left := len(given["train_dataset"])) < _prompts(args):
+            raise UsageError(
+                f"--max-length {args.config.max_length} leaves {left} rows whose completions have room, fewer than the "
+                f"{_prompts(args)} prompts of a step: raise it, or give a smaller batch"
+            )
         return grpo_trainer(device)(model, reward_funcs=list(_rewards(args)), **given)
 
     return make
@@ -82,7 +87,7 @@ def _loaded(text: str, unsafe: bool, max_tokens: int | None) -> tuple[rewards.Re
 
 
 def _check(args: Args, rows: Rows) -> Rows:
-    """Refuse a batch without whole groups, too few prompts, and rewards that fail at the first row."""
+    """Refuse a batch without whole groups, too few prompts, and rewards that cannot judge the answers to each."""
     config = args.config
     generations = config.num_generations or DEFAULT_GENERATIONS
     if config.batch % generations:
@@ -90,11 +95,16 @@ def _check(args: Args, rows: Rows) -> Rows:
             f"a step has {config.batch} completions (--per-device-train-batch-size times "
             f"--gradient-accumulation-steps), which are no whole groups of --num-generations {generations}"
         )
-    prompts = config.batch // generations
+    prompts = _prompts(args)
     if len(rows.train) < prompts:
         raise UsageError(f"{len(rows.train)} rows are fewer than the {prompts} prompts of a step: give more rows")
-    rewards.check(_rewards(args), rows.train[0])
+    rewards.check(_rewards(args), [*rows.train, *rows.held_out])
     return rows
+
+
+def _prompts(args: Args) -> int:
+    """Prompts of a step."""
+    return args.config.batch // (args.config.num_generations or DEFAULT_GENERATIONS)
 
 
 def _settings(args: Args, rows: Rows) -> dict[str, Any]:

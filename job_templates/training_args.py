@@ -17,6 +17,7 @@ from hfagent.agent.records import (
 )
 
 Row = dict[str, Any]
+SMOKE_ROWS = 16
 CONTENT = ("prompt", "completion", "chosen", "rejected", "messages", "conversations", "text")
 """Columns that hold texts or chats; a format names some of them."""
 
@@ -35,6 +36,7 @@ class Args:
     output_dir: Path
     resume_from_checkpoint: Path | None
     unsafe_exec: bool = False
+    smoke: bool = False
 
 
 def parse_args(argv: Sequence[str] | None, *, method: Method, description: str | None) -> Args:
@@ -52,7 +54,7 @@ def parse_args(argv: Sequence[str] | None, *, method: Method, description: str |
     parser.add_argument("--run-name", help="Trackio run (default: the name of the output folder)")
     parser.add_argument("--output-dir", required=True, type=Path)
     parser.add_argument("--resume-from-checkpoint", type=Path, help="a folder checkpoint-N")
-    parser.add_argument("--smoke", action="store_true", help="3 steps on 16 rows")
+    parser.add_argument("--smoke", action="store_true", help=f"3 steps, on {SMOKE_ROWS} rows or a batch")
     if method == "grpo":
         parser.add_argument("--unsafe-exec", action="store_true", help="run answers even where no sandbox works")
     add_hyperparameters(parser)
@@ -75,6 +77,7 @@ def parse_args(argv: Sequence[str] | None, *, method: Method, description: str |
         output_dir=args.output_dir,
         resume_from_checkpoint=args.resume_from_checkpoint,
         unsafe_exec=getattr(args, "unsafe_exec", False),
+        smoke=args.smoke,
     )
 
 
@@ -99,8 +102,9 @@ def hyperparameters(parser: argparse.ArgumentParser, args: argparse.Namespace, *
 
 
 def for_smoke(config: TrainConfig) -> TrainConfig:
-    """The same run cut to 3 steps on 16 rows, without evaluation."""
-    rows = min(16, config.max_rows or 16)
+    """The same run cut to 3 steps on the rows of one, without evaluation."""
+    least = max(SMOKE_ROWS, config.batch)
+    rows = min(least, config.max_rows or least)
     return config.model_copy(update={"max_steps": 3, "max_rows": rows, "eval_fraction": 0.0})
 
 
@@ -117,7 +121,8 @@ def read_rows(args: Args, formats: Sequence[tuple[str, ...]], *, all_columns: bo
     from hfagent.tools.dataset_mapping import flaw, map_rows
     from hfagent.tools.dataset_read import load_rows
 
-    rows = load_rows(args.dataset, limit=args.config.max_rows).rows
+    # A file may be sorted: a smoke run sees rows of all its parts.
+    rows = load_rows(args.dataset, limit=args.config.max_rows, spread=args.smoke).rows
     if args.mapping is not None:
         rows = map_rows(rows, args.mapping)
     if not rows:

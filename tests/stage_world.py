@@ -30,7 +30,7 @@ def make_pipeline(*methods: Method, **changes: Any) -> Pipeline:
     plans = []
     for method in methods:
         plan = make_plan(method=method, max_extensions=0, **changes)
-        rewards = {"reward_funcs": "tests_pass:1"} if method == "grpo" else {}
+        rewards = {"reward_funcs": "format:1"} if method == "grpo" else {}
         plans.append(plan.model_copy(update={"train": plan.train.model_copy(update={"method": method, **rewards})}))
     first = plans[0]
     return named(

@@ -168,6 +168,7 @@ def test_a_mapping_made_from_a_part_of_the_rows_drops_what_nobody_has_seen() -> 
         ("dpo", {"messages": [USER, GOOD]}, "needs chosen and rejected"),
         ("dpo", {"prompt": "q", "chosen_score": "a", "rejected_score": "b"}, "needs chosen and rejected"),
         ("dpo", {"chosen": [GOOD], "rejected": [BAD]}, "share no first turn"),
+        ("dpo", {"chosen": "x y", "rejected": "z y"}, "share no beginning"),
         ("dpo", {"prompt": "q", "chosen": "a", "rejected": "a"}, "chosen and rejected are the same (4)"),
         ("reward", {"messages": [USER, GOOD]}, "needs chosen and rejected"),
         ("kto", {"prompt": "q", "completion": "a", "label": 3}, "a label of true or false"),
@@ -210,7 +211,6 @@ def test_equal_pairs_are_dropped() -> None:
         ("sft", {"text": "a"}, "split it into prompt and completion"),
         ("dpo", {"chosen": [USER, USER], "rejected": [USER, BAD]}, "chosen has no assistant turn in 4 of 4"),
         ("sft", [{"text": "a"}, {"text": "a"}, {"text": "a"}], "2 of 3 rows are exact repeats"),
-        ("dpo", {"chosen": "x y", "rejected": "z y"}, "share no beginning in 4"),
         ("kto", {"prompt": "a", "completion": "b", "label": True}, "every label is True"),
         (
             "grpo",

@@ -65,6 +65,8 @@ def test_rows_are_dropped_only_on_demand() -> None:
         {"prompt": "a", "completion": "b", "label": 0},
         {"prompt": [USER], "label": "a ground truth for a reward"},
         {"chosen": [USER, ASSISTANT], "rejected": [USER, {"role": "assistant", "content": "no"}]},
+        {"chosen": "Q: a\nA: b", "rejected": "Q: a\nA: c"},
+        {"prompt": "Q", "chosen": "Paris", "rejected": "London"},
         {"text": "a", "irrelevant": None},
     ],
 )
@@ -91,6 +93,9 @@ def test_sound_rows(row: dict[str, Any]) -> None:
         ({"prompt": "a", "completion": "b", "label": 2}, "label is 2"),
         ({"chosen": [ASSISTANT], "rejected": [ASSISTANT]}, "share no first turn"),
         ({"chosen": [USER, ASSISTANT], "rejected": [ASSISTANT, USER]}, "share no first turn"),
+        ({"chosen": "Paris", "rejected": "London"}, "share no beginning, and there is no prompt"),
+        ({"chosen": " Paris", "rejected": " London"}, "share no beginning"),
+        ({"chosen": "a", "rejected": "a b"}, "share no beginning"),
     ],
 )
 def test_flaws(row: dict[str, Any], text: str) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,17 @@ def test_an_unknown_architecture_is_refused_before_any_work(root: Path, tmp_path
     done = run(tmp_path, "--quantize", "Q8_0", "--output-dir", str(tmp_path / "out"))
     assert (done.returncode, done.stdout) == (1, "")
     assert "type 'gpt_neox' cannot be converted to GGUF here: the types llama, qwen2" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@needs_llama_cpp
+def test_a_tokenizer_that_cannot_be_converted_is_refused_before_the_merge(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "model", tmp_path / "model")
+    edit_json(tmp_path / "model" / "tokenizer.json", pre_tokenizer={"type": "Whitespace"})
+    args = ("--adapter", str(root / "adapter"), "--quantize", "Q8_0", "--output-dir", str(tmp_path / "out"))
+    done = run(root, *args, model=tmp_path / "model")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "splits text by" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -17,7 +17,9 @@ from hfagent.agent.goal_export import asked_export, read_export
 from hfagent.agent.model_card import model_card
 from hfagent.agent.records import DatasetRef, Export, JobSpec, ModelRef, RunSpec
 from hfagent.agent.report import render
+from hfagent.agent.report_release import export_text
 from hfagent.agent.state import State
+from hfagent.agent.summary import published
 
 BLOG = "Convert my fine-tuned model to GGUF with Q4_K_M quantization. Push to user/name."
 
@@ -37,6 +39,49 @@ BLOG = "Convert my fine-tuned model to GGUF with Q4_K_M quantization. Push to us
 )
 def test_a_sentence_says_what_is_made_of_the_model(sentence: str, export: Export | None) -> None:
     assert read_export(sentence)[0] == export
+
+
+@pytest.mark.parametrize(
+    ("sentence", "public"),
+    [
+        ("improve code and push to me/x, not public", False),
+        ("improve code and push to me/x privately (never public)", False),
+        ("improve code, push to me/x, keep it private and do not make it public", False),
+        ("improve code, push to me/x, do not make it public", False),
+        ("improve code and never publicly push it to me/x", False),
+        ("improve math on public datasets and push to me/x", False),
+        ("improve math on publicly available data and push to me/x", False),
+        ("improve math and push to me/x, and make the public data set the confirm set", False),
+        ("improve code and push to me/x, public", True),
+        ("improve code and push to me/x as a public model", True),
+        ("improve code and publicly push it to me/x", True),
+        ("improve code and push it publicly to me/x", True),
+        ("improve code, push to me/x with GGUF files and make it public", True),
+        ("improve code on my private data and push to me/x publicly", True),
+    ],
+)
+def test_only_a_push_that_is_called_public_may_be_seen_by_all(sentence: str, public: bool) -> None:
+    export, _ = read_export(sentence)
+    assert export is not None
+    assert (export.push, export.public) == ("me/x", public)
+
+
+@pytest.mark.parametrize("words", ["do not publish anyway", "never push anyway", "do not push-anyway"])
+def test_a_denied_push_anyway_is_none(words: str) -> None:
+    assert read_export(f"improve code and push to me/x; {words}")[0] == Export(push="me/x")
+
+
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        ("but not F16", ("Q4_K_M",)),
+        ("as Q8_0 but not F16", ("Q8_0",)),
+        ("without F16 or Q8_0", ("Q4_K_M",)),
+        ("not F16 but q5-k-m", ("Q5_K_M",)),
+    ],
+)
+def test_a_quantization_that_is_not_wanted_is_not_made(words: str, made: tuple[str, ...]) -> None:
+    assert read_export(f"improve code and convert to GGUF {words}")[0] == Export(quantize=made)
 
 
 def test_the_repo_is_no_model_and_no_dataset() -> None:
@@ -115,13 +160,19 @@ def test_a_file_that_lost_the_gain_stays_here_and_the_others_are_pushed(tmp_path
     assert len(state.looks) == 1
 
 
-def test_a_file_that_takes_days_to_judge_is_pushed_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("anyway", [False, True])
+def test_a_file_that_takes_days_to_judge_is_pushed_only_anyway_and_says_so(tmp_path: Path, anyway: bool) -> None:
     there = World({**SKILL, **KEPT})
     there.tokens_per_s = 0.5
-    a_night(tmp_path, there, quantize=("Q8_0",))
+    state = a_night(tmp_path, there, quantize=("Q8_0",), anyway=anyway)
     assert launched(tmp_path / "n.jsonl", "verify") == []
     (pushed,) = launched(tmp_path / "n.jsonl", "publish")
-    assert "not evaluated: llama.cpp would take about" in Path(flags(pushed)["--gguf-card"]).read_text()
+    assert "not evaluated: llama.cpp would take about" in render(state)
+    assert "not evaluated: llama.cpp would take about" in export_text(state)
+    if anyway:
+        assert "not evaluated: llama.cpp would take about" in Path(flags(pushed)["--gguf-card"]).read_text()
+    else:
+        assert "--gguf" not in pushed.job.args
 
 
 def test_a_file_that_cannot_be_judged_is_not_pushed(tmp_path: Path) -> None:
@@ -195,7 +246,19 @@ def test_a_push_that_fails_does_not_spoil_the_night(tmp_path: Path) -> None:
     assert (ended(state), claimed(state).label) == ("finished", "confirmed_better")
     assert state.ended is not None
     assert "publish: its job failed: could not be pushed" in state.ended.reason
+    assert published(state) == {}
     assert len(launched(tmp_path / "n.jsonl", "publish")) == 1
+
+
+def test_what_arrived_before_a_push_failed_is_not_forgotten(tmp_path: Path) -> None:
+    there = World({**SKILL, **KEPT})
+    arrived = {"pushed": {"ada/tuned": {"url": "https://hub/ada/tuned"}}}
+    failed = Ending(running_s=5, stage="ERROR", exit_code=1, message="no files", result=arrived)
+    there.endings = lambda spec: failed if spec.kind == "publish" else None
+    state = a_night(tmp_path, there, quantize=("Q8_0",))
+    assert published(state) == {"ada/tuned": "https://hub/ada/tuned"}
+    assert "Pushed: [`ada/tuned`](https://hub/ada/tuned)" in render(state)
+    assert "pushed    https://hub/ada/tuned" in export_text(state)
 
 
 @pytest.mark.parametrize("kind", ["export", "verify", "publish"])

@@ -35,6 +35,14 @@ def passes(check: Check, answer: str) -> bool:
 
 
 @pytest.mark.parametrize(
+    ("answer", "right"),
+    [("The answer is: +", True), ("#### `+`", True), ("-", False), ("", False), ("plus", False), ("'", False)],
+)
+def test_an_answer_of_symbols_alone_is_compared_as_it_is(answer: str, right: bool) -> None:
+    assert passes(TextCheck(answers=("+",)), answer) is right
+
+
+@pytest.mark.parametrize(
     ("answer", "kind"),
     [
         ("6 * 7 = 42\n#### 42", "passed"),

@@ -86,6 +86,22 @@ def test_answers_are_judged_by_the_weights_and_pass_with_all_of_them() -> None:
     assert verdicts == [[(1.0, False), (1.5, True)], [(0.0, False)]]
 
 
+def test_an_answer_of_fair_length_passes_also_where_length_is_judged() -> None:
+    rows = [{"prompt": PROMPT, "answer": "4"}]
+    [found] = make_data.judge(load("number_equal,length:0.5", max_tokens=8), rows, [["4", "x " * 7 + "4", "5"]])
+    assert [sample.passed for sample in found.samples] == [True, False, False]
+
+
+def test_rewards_of_ones_own_need_to_know_from_where_an_answer_passes(tmp_path: Path) -> None:
+    rows = [{"prompt": PROMPT, "answer": "1"}]
+    own = ["--reward-funcs", "tests.tiny_rewards:holds_w1:10"]
+    with pytest.raises(UsageError, match="give --pass-at"):
+        make_data.load_rewards(make_data.parse_args(arguments(tmp_path, "--method", "sft", *own)), rows)
+    args = make_data.parse_args(arguments(tmp_path, "--method", "sft", *own, "--pass-at", "5"))
+    [found] = make_data.judge(make_data.load_rewards(args, rows), rows, [["w1", "w2"]], pass_at=args.pass_at)
+    assert [(sample.worth, sample.passed) for sample in found.samples] == [(10.0, True), (0.0, False)]
+
+
 @pytest.mark.parametrize("method", ["dpo", "kto", "grpo", "reward", "sft"])
 def test_the_embedded_dataset_has_rows_for_every_method(method: Any, tmp_path: Path) -> None:
     ref = DatasetRef(id="embedded:procedural-python", config=None if method == "sft" else method)
@@ -134,6 +150,7 @@ def test_a_wrong_flag_ends_with_2(flags: list[str], said: str, tmp_path: Path, c
         ([{"question": "q"}], "has no column 'prompt': give a --mapping"),
         ([{"prompt": "q", "answer": "1"}, {"prompt": " ", "answer": "1"}], "1 of 2 rows cannot be asked, the first is"),
         ([{"prompt": "q"}], "nothing to judge answers by"),
+        ([{"prompt": "q", "answer": "1"}, {"prompt": "q", "answer": "?"}], "cannot judge answers to 1 of 2 rows"),
         ([{"prompt": "q", "answer": "1"}], "the model folder .* does not exist"),
     ],
 )
@@ -164,13 +181,18 @@ def test_a_model_makes_data_that_trains_and_says_how(tmp_path: Path) -> None:
     ]
     write_jsonl(tmp_path / "prompts.jsonl", rows)
     sampled = ["--num-samples", "3", "--temperature", "1.0", "--reward-funcs", "tests.tiny_rewards:holds_w1"]
+    sampled += ["--pass-at", "1"]
     jobs = {method: ["--method", method, "--output-dir", str(tmp_path / method)] for method in ("dpo", "kto", "grpo")}
     jobs |= {"again": ["--method", "dpo", "--output-dir", str(tmp_path / "again")]}
+    jobs |= {"fails": ["--method", "dpo", "--reward-funcs", "tests.tiny_rewards:fails_late", "--output-dir"]}
+    jobs["fails"].append(str(tmp_path / "fails"))
     jobs |= {"none": ["--method", "sft", "--reward-funcs", "format", "--output-dir", str(tmp_path / "none")]}
     commands = [("make_data", arguments(tmp_path, *sampled, *flags)) for flags in jobs.values()]
     *runs, last = run_all(tmp_path, commands)
     found = dict(zip(jobs, runs, strict=True))
-    assert [run["code"] for run in runs] == [0, 0, 0, 0, 2]
+    assert [run["code"] for run in runs] == [0, 0, 0, 0, 2, 2]
+    kept = [json.loads(line) for line in (tmp_path / "fails" / "answers.jsonl").read_text().splitlines()]
+    assert [len(row["answers"]) for row in kept] == [3] * 6
     assert "nothing is left to train sft on: 0 of 18 answers to 6 prompts passed" in last["stderr"]
 
     result = found["dpo"]["result"]

@@ -84,6 +84,7 @@ def test_sets_are_halves_by_content_that_share_no_problem(tmp_path: Path) -> Non
         ({"prompt": "", "answer": "1"}, "line 2: prompt: String should have at least 1 character"),
         ({"prompt": "x", "answer": ""}, "line 2: answer: "),
         ({"prompt": "x", "answer": True}, "line 2: answer: "),
+        ({"prompt": "x", "answer": ["yes", "' '"]}, "line 2: the answer .* is empty but for spaces and quotes"),
         ({"prompt": "x", "answer": "1", "set": "train"}, "line 2: set: "),
         ({"prompt": "x", "answer": "1", "answr": "2"}, "line 2: answr: "),
         ({"prompt": "What is 0  + 0?", "answer": "1"}, "line 2: it has the prompt of line 1"),

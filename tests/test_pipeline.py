@@ -27,9 +27,11 @@ from hfagent.agent.fakes import FakeChecker
 from hfagent.agent.folding import fold
 from hfagent.agent.pipeline_facts import Pipeline, StageBegun
 from hfagent.agent.pipeline_report import render
+from hfagent.agent.pipeline_views import closing, summary
 from hfagent.agent.records import BenchmarkRef, Export, Generation, JobSpec, Method, Plan
 from hfagent.agent.sequential import alpha_of_look
 from hfagent.agent.state import State
+from hfagent.agent.summary import published
 from hfagent.agent.wiring import Paths, find_project
 
 PAID = {"price_micro_usd_per_hour": 4_000_000, "flavor": "a10g-small"}
@@ -142,6 +144,24 @@ def test_what_the_last_model_lost_of_other_abilities_is_told_against_the_origina
     assert "| Guard `gsm8k` |" in text
     _, ended = state.closed[1]
     assert "on gsm8k" in ended.warning
+    shown = closing(state, paths_in(tmp_path), there.clock.now(), held=False, live=None)
+    assert "but worse than the base model by more than 5 points on gsm8k" in shown
+    assert "\nguard     gsm8k: " in shown
+
+
+def test_a_guard_that_could_not_be_evaluated_is_told_as_that_everywhere(tmp_path: Path) -> None:
+    there = World(SKILL)
+    there.endings = lambda spec: FAILED if spec.run.endswith("-guard-gsm8k") else None
+    guard = BenchmarkRef(name="gsm8k", set="confirm", n=200)
+    asked = Export(push="ada/tuned")
+    made = make_pipeline("sft", "dpo", guards=(guard,), export=asked, state_dir=str(tmp_path))
+    state = begin(tmp_path, there, made)
+    assert "| Guard `gsm8k` | not evaluated |" in render(state)
+    paths = paths_in(tmp_path)
+    assert "guard     gsm8k: not evaluated" in closing(state, paths, there.clock.now(), held=False, live=None)
+    assert summary(state, paths, held=False, live=None)["guards"] == {"gsm8k": None}
+    card = (tmp_path / "cards" / "improve-2-dpo-ab12-publish.md").read_text()
+    assert "an ability to be kept: not evaluated." in card
 
 
 def test_where_only_one_stage_is_kept_its_own_claim_is_the_pipelines(tmp_path: Path) -> None:
@@ -199,6 +219,36 @@ def test_export_and_push_happen_once_for_the_last_model_by_the_pipelines_claim(t
     assert "`org/model`, trained in 2 stages" in card
     assert "- stage 1, sft: kept" in card
     assert "**Better than the original base model, confirmed.** SFT then DPO" in card
+
+
+@pytest.mark.parametrize(
+    ("skill", "pushed", "words"),
+    [
+        ({"baseline": 0.04, "sft-01": 0.07, "dpo-01": 0.1, "Q4_K_M": 0.04}, False, "the gain is not in the file"),
+        # No better than the model that the last stage began with.
+        ({"baseline": 0.1, "sft-01": 0.4, "dpo-01": 0.55, "Q4_K_M": 0.4}, True, "keeps a part of the gain"),
+    ],
+)
+def test_a_file_of_the_last_model_is_pushed_where_it_is_better_than_the_original_base(
+    tmp_path: Path, skill: dict[str, float], *, pushed: bool, words: str
+) -> None:
+    there = World(skill)
+    asked = Export(quantize=("Q4_K_M",), push="ada/tuned")
+    state = begin(tmp_path, there, make_pipeline("sft", "dpo", export=asked, state_dir=str(tmp_path)))
+    assert state.exported is not None
+    assert set(state.exported.pushed) == {"ada/tuned", *(["ada/tuned-GGUF"] if pushed else [])}
+    assert words in (settings_in(tmp_path).reports_dir / "improve-2-dpo.md").read_text()
+
+
+def test_a_stage_is_not_published_by_its_own_claim(tmp_path: Path) -> None:
+    there = World(SKILL)
+    begin(tmp_path, there, make_pipeline("sft", "dpo", state_dir=str(tmp_path)))
+    stage, settings = Paths(settings_in(tmp_path).reports_dir, "improve-2-dpo"), settings_in(tmp_path)
+    for anyway in (False, True):
+        with pytest.raises(UsageError, match=r"a stage of 'improve', .* `hfagent publish improve`"):
+            night.export(stage, there.ports, settings, Export(push="ada/tuned", anyway=anyway), console=QUIET)
+    state = pipeline.export(paths_in(tmp_path), there.ports, settings, Export(push="ada/tuned"), console=QUIET)
+    assert published(state) == {"ada/tuned": "https://hub/ada/tuned"}
 
 
 def test_a_gain_that_is_not_confirmed_over_the_original_base_is_not_pushed(tmp_path: Path) -> None:

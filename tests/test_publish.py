@@ -68,3 +68,12 @@ def test_a_file_that_is_gone_is_told_before_anything_is_pushed(emulator: Emulato
     assert code == 2
     assert "none.gguf' is not there: export the model again" in error
     assert not HfApi(endpoint=emulator.endpoint, token=emulator.hub.add_user("ada")).repo_exists("ada/tuned")
+
+
+def test_a_model_that_arrived_is_told_where_its_files_do_not(emulator: Emulator, made: Path) -> None:
+    emulator.faults.plan(path="tuned-GGUF/(preupload|commit)", status=403, times=99)
+    asked = ("--gguf", str(made / "out" / "m-Q8_0.gguf"), "--gguf-card", str(made / "card.md"))
+    code, result, error = publish(emulator, made, *asked)
+    assert code == 1
+    assert "'ada/tuned-GGUF' could not be pushed" in error
+    assert list(result["pushed"]) == ["ada/tuned"]

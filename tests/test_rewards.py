@@ -1,6 +1,7 @@
 """Rewards: what they are worth, and that each gives one finite number for a completion or says why not."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +100,8 @@ def test_rewards_add_up_by_their_weights() -> None:
         ("no.such.module:f", "cannot be imported: No module named 'no'"),
         ("math:no_such_function", "cannot be imported"),
         ("math:pi", "is no plain function"),
+        (":f", "the reward ':f' cannot be imported: ValueError"),
+        (".x:f", "the reward '.x:f' cannot be imported: TypeError"),
         ("length", "give --max-completion-length"),
         (" , ", "names no reward"),
     ],
@@ -106,6 +109,19 @@ def test_rewards_add_up_by_their_weights() -> None:
 def test_what_is_no_reward_is_refused(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         load(text)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("def f(:\n", "SyntaxError: invalid"), ("exit(3)\n", "SystemExit: 3"), ("1 / 0\n", "ZeroDivisionError")],
+)
+def test_a_module_that_cannot_be_imported_is_told_in_a_line(
+    tmp_path: Path, source: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_reward.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UsageError, match=f"the reward 'broken_reward:f' cannot be imported: {said}.*$"):
+        load("broken_reward:f")
 
 
 @pytest.mark.parametrize(
@@ -128,11 +144,28 @@ def test_exactly_one_finite_number_for_each_completion(values: list[Any], said: 
 
 
 def test_a_reward_is_tried_on_an_empty_answer_before_anything_long() -> None:
-    check(load("tests_pass,syntax,format,length", max_tokens=8), ROW)
+    check(load("tests_pass,syntax,format,length", max_tokens=8), [ROW])
     with pytest.raises(UsageError, match="the reward 'number_equal' needs the columns answer; the rows have 'prompt'"):
-        check(load("number_equal"), ROW)
+        check(load("number_equal"), [ROW])
     with pytest.raises(UsageError, match="raising' failed: KeyError: 'gone'"):
-        check(load("tests.tiny_rewards:raising"), ROW)
+        check(load("tests.tiny_rewards:raising"), [ROW])
+
+
+@pytest.mark.parametrize(
+    ("reward", "values", "said"),
+    [
+        ("number_equal", {"answer": "four"}, "the first since answer is 'four', not a number"),
+        ("number_equal", {"answer": None}, "the first since answer is None, not"),
+        ("tests_pass", {"entry_point": None}, "entry_point is None, not the name of a function"),
+        ("tests_pass", {"tests": []}, "tests is \\[\\], not a text"),
+        ("format", {"pattern": None}, "pattern is None, not a regular expression"),
+        ("format", {"pattern": "("}, "pattern is '\\('"),
+    ],
+)
+def test_every_row_is_looked_at_before_anything_long(reward: str, values: dict[str, Any], said: str) -> None:
+    sound = {**ROW, "answer": "4", "pattern": "x"}
+    with pytest.raises(UsageError, match=f"the reward '{reward}' cannot judge answers to 2 of 4 rows.*{said}"):
+        check(load(reward), [sound, {**sound, **values}, sound, {**sound, **values}])
 
 
 def test_wrong_solutions_fail_and_differ_from_the_right_ones() -> None:

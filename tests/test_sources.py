@@ -137,3 +137,33 @@ def test_a_hub_that_does_not_answer_is_not_tried_again(monkeypatch: pytest.Monke
         main(["improve code", "--model", "nobody/model", "--dry-run"])
     assert ended.value.code == 2
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize(
+    "goal", ["improve code with SFT and convert to GGUF", "improve code with SFT then DPO, then GGUF"]
+)
+def test_a_model_that_cannot_become_gguf_is_refused_at_the_plan(
+    tmp_path: Path, goal: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "neox").mkdir()
+    (tmp_path / "neox" / "config.json").write_text('{"model_type": "gpt_neox"}')
+    with pytest.raises(SystemExit) as ended:
+        main([goal, "--model", "./neox", "--dry-run"])
+    assert ended.value.code == 2
+    assert "a model of type 'gpt_neox' cannot be converted to GGUF" in capsys.readouterr().err
+
+
+def test_gguf_files_that_nothing_here_can_write_are_refused_at_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no uv
+    monkeypatch.setattr("hfagent.tools.script_command.is_installed", lambda requirement: requirement.name != "libgguf")
+    with pytest.raises(SystemExit) as ended:
+        main(["improve code with SFT then DPO", "--dry-run"])
+    assert ended.value.code == 0  # its stages are merged, which takes nothing further
+    with pytest.raises(SystemExit) as ended:
+        main(["improve code and convert to GGUF", "--dry-run"])
+    assert ended.value.code == 2
+    assert "needs libgguf" in capsys.readouterr().err

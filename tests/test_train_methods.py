@@ -68,6 +68,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pair = {"prompt": user("w1"), "chosen": assistant("w2"), "rejected": assistant("w2")}
     write_jsonl(folder / "equal.jsonl", [*rows("dpo", 8), pair])
     write_jsonl(folder / "one-label.jsonl", [row | {"label": False} for row in rows("kto", 8)])
+    rare = [row | {"label": index != 1} for index, row in enumerate(rows("kto"))]
+    write_jsonl(folder / "rare-label.jsonl", rare)
+    long = [{"prompt": user("w1 " * 90), "answer": "1"}] * 7
+    write_jsonl(folder / "long.jsonl", [*long, *rows("grpo", 1)])
     write_jsonl(folder / "no-prompt.jsonl", [*rows("grpo", 8), {"prompt": user(" "), "answer": "1"}])
     return folder
 
@@ -182,6 +186,7 @@ def test_each_method_moves_its_own_measure(place: Path) -> None:
 @pytest.fixture(scope="module")
 def refused(place: Path) -> dict[str, Any]:
     """Exit codes by name, and all of stderr, of what cannot be trained."""
+    no_room = ["--max-length", "60", "--eval-fraction", "0"]
     commands = {
         "equal pairs": ("train_dpo", command(place, "dpo", "e1", data="equal")),
         "equal pairs of a reward model": ("train_reward", command(place, "reward", "e2", data="equal")),
@@ -194,6 +199,7 @@ def refused(place: Path) -> dict[str, Any]:
         "short": ("train_grpo", command(place, "grpo", "e9", "--reward-funcs", "tests.tiny_rewards:short")),
         "columns": ("train_grpo", command(place, "grpo", "e10", "--reward-funcs", "tests_pass")),
         "few rows": ("train_grpo", command(place, "grpo", "e11", "--max-rows", "1")),
+        "no room": ("train_grpo", command(place, "grpo", "e13", *no_room, data="long")),
         "4 bit": ("train_dpo", command(place, "dpo", "e12", "--load-in-4bit", "true")),
     }
     found = run_all(place, list(commands.values()))
@@ -219,8 +225,24 @@ def test_what_cannot_be_trained_on_ends_with_2_and_the_reason(refused: dict[str,
         "the reward 'tests.tiny_rewards:short' gave 0 numbers for 1 completions",
         "the reward 'tests_pass' needs the columns tests, entry_point; the rows have 'prompt', 'answer'",
         "1 rows are fewer than the 2 prompts of a step",
+        "--max-length 60 leaves 1 rows whose completions have room, fewer than the 2 prompts of a step",
     ):
         assert said in refused["stderr"]
+
+
+def test_a_smoke_run_passes_where_the_training_would(place: Path) -> None:
+    many = ["--num-generations", "2", "--per-device-train-batch-size", "40", "--smoke"]
+    found = run_all(
+        place,
+        [
+            ("train_kto", command(place, "kto", "smoke-kto", "--smoke", data="rare-label")),
+            ("train_grpo", command(place, "grpo", "smoke-grpo", *many)),
+        ],
+    )
+    assert [run["code"] for run in found[:2]] == [0, 0], found[-1]["stderr"]
+    assert [run["result"]["steps"] for run in found[:2]] == [3, 3]
+    assert found[0]["result"]["rows"] == 16  # all of one label
+    assert found[1]["result"]["rows"] >= 20  # the prompts of a step
 
 
 @pytest.mark.parametrize("implicit", [False, True], ids=["with a prompt", "with a shared beginning"])

@@ -80,6 +80,17 @@ def test_a_smoke_run_is_short_and_never_has_more_rows_than_asked() -> None:
     assert (config.max_steps, config.max_rows, config.eval_fraction) == (3, 9, 0.0)
 
 
+def test_a_smoke_run_has_rows_for_a_step_from_all_parts_of_the_file(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "d.jsonl", [{"messages": [{"role": "assistant", "content": f"w{i}"}]} for i in range(100)])
+    named = ["--model", "m", "--dataset", str(tmp_path / "d.jsonl"), "--output-dir", "o", "--smoke"]
+    few, many = (parse_args([*named, "--per-device-train-batch-size", size]) for size in ("2", "40"))
+    places = [int(row["messages"][0]["content"][1:]) for row in read_rows(few, (("messages",),))]
+    assert len(places) == 16
+    assert min(places) < 10
+    assert max(places) > 90
+    assert len(read_rows(many, (("messages",),))) == 40
+
+
 def test_held_out_rows_stay_the_same_in_another_order_and_among_more_seeds() -> None:
     rows = [{"text": f"row {i}"} for i in range(200)]
     train, held_out = hold_out(rows, 0.05)

@@ -18,3 +18,9 @@ def raising(completions: Sequence[Any], **columns: Any) -> list[float]:
 
 def short(completions: Sequence[Any], **columns: Any) -> list[float]:
     return []
+
+
+def fails_late(completions: Sequence[Any], **columns: Any) -> list[float]:
+    if any(completion[0]["content"] for completion in completions):
+        raise KeyError("gone")
+    return [0.0] * len(completions)

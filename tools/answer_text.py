@@ -9,6 +9,7 @@ QUESTION_STOPS = ("\nQuestion:", "\nProblem:")
 _BRACE = re.compile(r"(\\(?:boxed|fbox)\s*)?\{|\}")
 _ANSWER = re.compile(r"(?:####|\banswer(?:\s+is)?\s*:|\banswer\s+is\b)[ \t]*(\S[^\n]*)", re.IGNORECASE)
 _AROUND = re.compile(r"^[\W_]+|[\W_]+$")
+_QUOTES = " \t\r\n\"'`“”‘’"
 
 
 def after_reasoning(text: str) -> str:
@@ -52,5 +53,9 @@ def final_text(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text without case, and without spaces, quotes and punctuation around it, to be compared."""
-    return " ".join(_AROUND.sub("", unicodedata.normalize("NFKC", text).casefold()).split())
+    """A text without case, and without spaces, quotes and punctuation around it, to be compared.
+
+    One of symbols alone, such as `+`, keeps all but spaces and quotes.
+    """
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join((_AROUND.sub("", text) or text.strip(_QUOTES)).split())

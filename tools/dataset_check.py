@@ -13,7 +13,7 @@ from hfagent.agent.records import (
     Method,
 )
 from hfagent.tools.dataset_columns import Candidate, candidates, holds_template_marks
-from hfagent.tools.dataset_mapping import TEXT_OR_MESSAGES, flaw, map_row
+from hfagent.tools.dataset_mapping import TEXT_OR_MESSAGES, flaw, map_row, shared
 from hfagent.tools.dataset_table import Table, read_table
 
 Row = Mapping[str, Any]
@@ -184,15 +184,8 @@ def _lengths(row: Row, token_length: Callable[[str], int]) -> tuple[int, int]:
         prompt = token_length(_text(row["prompt"]))
         return prompt, prompt + max(map(token_length, answers), default=0)
     if answers:
-        shared = _shared(row["chosen"], row["rejected"])
-        return token_length(_text(shared)), max(map(token_length, answers))
+        return token_length(_text(shared(row["chosen"], row["rejected"]))), max(map(token_length, answers))
     return 0, token_length(_text(row["messages"] if "messages" in row else row["text"]))
-
-
-def _shared(chosen: Sequence[Any], rejected: Sequence[Any]) -> Sequence[Any]:
-    """The prompt that TRL finds in two texts or lists of messages: what they share, but never all of it."""
-    limit = min(len(chosen), len(rejected)) - 1
-    return chosen[: next((i for i in range(limit) if chosen[i] != rejected[i]), limit)]
 
 
 def _text(value: Any) -> str:
@@ -243,10 +236,6 @@ def _row_warnings(method: Method, rows: Sequence[Row], *, chat_template: bool | 
             "text trains on every token, the prompt's too, and no chat template is applied: "
             "split it into prompt and completion, or into messages, to change that"
         )
-    if "chosen" in first and "prompt" not in first:
-        bare = sum(not _shared(row["chosen"], row["rejected"]) for row in rows)
-        if bare:
-            yield f"chosen and rejected share no beginning in {bare} of {len(rows)} rows: they train without a prompt"
     if method == "kto" and "label" in first and len({bool(row["label"]) for row in rows}) == 1:
         yield f"every label is {bool(first['label'])}: there is nothing to tell apart"
     if method == "grpo":

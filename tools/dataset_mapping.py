@@ -1,7 +1,7 @@
 """Rewrites rows by a `ColumnMapping`, and says what keeps a rewritten row from training."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hfagent.agent.dataset_records import ColumnMapping
@@ -40,6 +40,12 @@ def flaw(row: Mapping[str, Any]) -> str | None:
         if problem := _column_flaw(column, value):
             return problem
     return _kinds_flaw(row) or _prefix_flaw(row) or _pair_flaw(row)
+
+
+def shared(chosen: Sequence[Any], rejected: Sequence[Any]) -> Sequence[Any]:
+    """The prompt that TRL finds in two texts or lists of messages: what they share, but never all of it."""
+    limit = min(len(chosen), len(rejected)) - 1
+    return chosen[: next((i for i in range(limit) if chosen[i] != rejected[i]), limit)]
 
 
 def _target(row: Mapping[str, Any], target: str, sources: tuple[str, ...], mapping: ColumnMapping) -> Any:
@@ -126,13 +132,15 @@ def _kinds_flaw(row: Mapping[str, Any]) -> str | None:
 
 
 def _prefix_flaw(row: Mapping[str, Any]) -> str | None:
-    """TRL takes the turns that chosen and rejected share, but never the last one, as the prompt: there must be one."""
+    """TRL takes what chosen and rejected share as the prompt, were it nothing: there must be one."""
     chosen, rejected = row.get("chosen"), row.get("rejected")
-    if "prompt" in row or not isinstance(chosen, list) or not isinstance(rejected, list):
+    if "prompt" in row or not isinstance(chosen, str | list) or not isinstance(rejected, str | list):
         return None
-    if min(len(chosen), len(rejected)) < 2 or chosen[0] != rejected[0]:
-        return "chosen and rejected share no first turn, and there is no prompt"
-    return None
+    found = shared(chosen, rejected)
+    if found.strip() if isinstance(found, str) else found:
+        return None
+    what = "no beginning" if isinstance(chosen, str) else "no first turn"
+    return f"chosen and rejected share {what}, and there is no prompt"
 
 
 def _pair_flaw(row: Mapping[str, Any]) -> str | None:

@@ -132,18 +132,24 @@ def local_parameters(folder: Path) -> int | None:
         return None
 
 
-def vocabulary(model: str, revision: str | None = None, token: str | None = None) -> int | None:
-    """Words of a model's vocabulary by its `config.json`; None while unknown."""
+def configuration(model: str, revision: str | None = None, token: str | None = None) -> dict[str, Any] | None:
+    """A model's `config.json`, of a folder, the cache or the Hub; None where it cannot be had."""
     try:
         path = Path(model).expanduser() / "config.json"
         if not path.parent.is_dir():
             from huggingface_hub import hf_hub_download
 
             path = Path(hf_hub_download(model, "config.json", revision=revision, token=token))
-        config = json.loads(path.read_text(encoding="utf-8"))
-        size = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, the vocabulary is unknown
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, nothing is known
         return None
+    return found if isinstance(found, dict) else None
+
+
+def vocabulary(model: str, revision: str | None = None, token: str | None = None) -> int | None:
+    """Words of a model's vocabulary by its `config.json`; None while unknown."""
+    config = configuration(model, revision, token) or {}
+    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     return int(size) if size else None
 
 

@@ -79,7 +79,7 @@ class Judge:
                 return _judgement(number is not None and numbers_equal(number, check.number), number)
             case TextCheck():
                 text = plain(final_text(answer))
-                return _judgement(text in map(plain, check.answers), text or None)
+                return _judgement(text != "" and text in map(plain, check.answers), text or None)
             case LatexCheck():
                 return self._same_expression(check.expression, last_box(answered(answer)))
             case InstructionsCheck():

@@ -11,6 +11,7 @@ from pydantic import Field, StrictFloat, StrictInt, StrictStr, ValidationError, 
 from hfagent.agent.errors import DatasetError
 from hfagent.agent.records import BenchmarkRef, ProblemSet, Record
 from hfagent.agent.verdict import detectable_gain
+from hfagent.tools.answer_text import plain
 from hfagent.tools.number_answer import as_number
 from hfagent.tools.problem import Check, NumberCheck, Problem, TextCheck, code_problem, half_of
 
@@ -46,7 +47,15 @@ class Line(Record):
             raise ValueError("'tests' and 'entry_point' belong together")
         if self.tests is not None:
             self.signature()
+        empty = [answer for answer in self._answers if not plain(str(answer))]
+        if empty:
+            raise ValueError(f"the answer {empty[0]!r} is empty but for spaces and quotes: nothing can be compared")
         return self
+
+    @property
+    def _answers(self) -> tuple[Answer, ...]:
+        given = self.answer if isinstance(self.answer, tuple) else (self.answer,)
+        return tuple(answer for answer in given if answer is not None)
 
     def signature(self) -> str:
         """The first line of the function that the tests call, its arguments named by letters."""
@@ -84,7 +93,7 @@ class Line(Record):
         )
 
     def _answer_check(self) -> Check:
-        answers = self.answer if isinstance(self.answer, tuple) else (self.answer,)
+        answers = self._answers
         if len(answers) == 1 and (number := as_number(str(answers[0]))) is not None:
             return NumberCheck(number=number)
         return TextCheck(answers=tuple(map(str, answers)))

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hfagent.agent.errors import HfagentError, UsageError
 from hfagent.tools.code_answer import extract_code, program
@@ -32,6 +32,8 @@ class Reward:
     function: Function = field(repr=False)
     columns: tuple[str, ...] = ()
     """What it needs of a dataset."""
+    most: float | None = None
+    """What it can give at most; None where only its author knows."""
 
     @property
     def __name__(self) -> str:
@@ -79,30 +81,47 @@ def load(text: str, *, unsafe: bool = False, max_tokens: int | None = None) -> t
     rewards = []
     for name, weight in found:
         if name in NAMES:
-            made, columns = NAMES[name]
-            rewards.append(Reward(name, weight, made(_Means(unsafe, max_tokens)), columns))
+            known = NAMES[name]
+            rewards.append(Reward(name, weight, known.make(_Means(unsafe, max_tokens)), known.columns, known.most))
         else:
             rewards.append(Reward(name, weight, _imported(name)))
     return tuple(rewards)
 
 
-def check(rewards: Sequence[Reward], row: Mapping[str, Any]) -> None:
-    """Ask every reward once, for an empty completion of a row.
+def check(rewards: Sequence[Reward], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Look at what every row has for the rewards, and ask each once, for an empty completion of the first row.
 
     Raises:
-        UsageError: the dataset lacks a column, or a reward fails.
+        UsageError: the dataset lacks a column, a row holds nothing to judge by, or a reward fails.
     """
+    row = rows[0]
     prompt = row["prompt"]
     empty: Any = [{"role": "assistant", "content": ""}] if isinstance(prompt, list) else ""
     others = {name: [value] for name, value in row.items() if name != "prompt"}
     for reward in rewards:
-        missing = [name for name in reward.columns if row.get(name) is None]
+        missing = [name for name in reward.columns if name not in row]
         if missing:
             raise UsageError(
                 f"the reward {reward.name!r} needs the columns {', '.join(reward.columns)}; "
                 f"the rows have {', '.join(map(repr, row))}"
             )
+        flaws = [flaw for one in rows if (flaw := _row_flaw(reward, one))]
+        if flaws:
+            raise UsageError(
+                f"the reward {reward.name!r} cannot judge answers to {len(flaws)} of {len(rows)} rows, the first since "
+                f"{flaws[0]}"
+            )
         reward(prompts=[prompt], completions=[empty], completion_ids=[[]], **others)
+
+
+def _row_flaw(reward: Reward, row: Mapping[str, Any]) -> str | None:
+    """Why a reward of ours would fail at a row; a person's own is not known."""
+    known = NAMES.get(reward.name)
+    for name in () if known is None else (*known.columns, *known.optional):
+        readable, needed = READ[name]
+        if name in row and not readable(row[name]):
+            return f"{name} is {row[name]!r}, not {needed}"
+    return None
 
 
 def total(rewards: Sequence[Reward], **given: Any) -> list[float]:
@@ -216,14 +235,47 @@ def _length(means: _Means) -> Function:
     return length
 
 
-NAMES: dict[str, tuple[Callable[[_Means], Function], tuple[str, ...]]] = {
-    "tests_pass": (_tests_pass, ("tests", "entry_point")),
-    "syntax": (_syntax, ("entry_point",)),
-    "number_equal": (_number_equal, ("answer",)),
-    "format": (_format, ()),
-    "length": (_length, ()),
+def _is_source(value: Any) -> bool:
+    lines = value if isinstance(value, list) and value else [value]
+    return all(isinstance(line, str) for line in lines)
+
+
+def _is_pattern(value: Any) -> bool:
+    try:
+        re.compile(value)
+    except (re.error, TypeError):
+        return False
+    return True
+
+
+READ: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "tests": (_is_source, "a text, or a list of them"),
+    "entry_point": (lambda value: isinstance(value, str) and bool(value.strip()), "the name of a function"),
+    "answer": (lambda value: final_number(str(value)) is not None, "a number, or a text that ends with one"),
+    "pattern": (_is_pattern, "a regular expression"),
 }
-"""Name -> what makes the function, and the columns that it needs."""
+"""Column -> whether our rewards can read a value of it, and what they can read."""
+
+
+class Known(NamedTuple):
+    """A reward that has a name here."""
+
+    make: Callable[[_Means], Function]
+    columns: tuple[str, ...] = ()
+    """What it needs of a dataset."""
+    optional: tuple[str, ...] = ()
+    """What it reads where it is there."""
+    most: float = 1.0
+    """What it can give at most."""
+
+
+NAMES: dict[str, Known] = {
+    "tests_pass": Known(_tests_pass, ("tests", "entry_point")),
+    "syntax": Known(_syntax, ("entry_point",)),
+    "number_equal": Known(_number_equal, ("answer",)),
+    "format": Known(_format, optional=("pattern",)),
+    "length": Known(_length, most=0.0),
+}
 
 
 def _split(part: str) -> tuple[str, float]:
@@ -255,8 +307,11 @@ def _imported(name: str) -> Function:
         raise UsageError(f"there is no reward {name!r}: there are {', '.join(NAMES)}, or package.module:function")
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"the reward {name!r} cannot be imported: {error}; write package.module:function") from error
+    except (Exception, SystemExit) as error:  # whatever a person's own module does
+        why = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"the reward {name!r} cannot be imported: {why.partition(chr(10))[0]}; write package.module:function"
+        ) from error
     if not callable(function) or inspect.iscoroutinefunction(function):
         raise UsageError(f"the reward {name!r} is no plain function")
     return function  # type: ignore[no-any-return]

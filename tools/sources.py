@@ -11,6 +11,8 @@ from hfagent.tools.dataset_files import split_files
 from hfagent.tools.dataset_read import looks_local
 from hfagent.tools.dataset_store import DEFAULT_ROWS, EMBEDDED, LocalDatasetStore
 from hfagent.tools.embedded_model import PREFIX, SOURCES, EmbeddedModelStore
+from hfagent.tools.gguf_architectures import require_convertible
+from hfagent.tools.hub_hardware import configuration
 
 BYTES_PER_TOKEN = 4
 """Of English and code, the names of columns counted in: a rough figure, until a tokenizer has measured."""
@@ -64,6 +66,20 @@ def require_dataset(dataset: DatasetRef, *, hub: bool) -> None:
             f"the dataset {dataset.id!r} is neither a file here nor in the cache, and the Hub does not answer: "
             "name a local file, or one that was fetched before"
         )
+
+
+def require_gguf(model: ModelRef, token: str | None) -> None:
+    """Look whether GGUF files can be made of a model, as far as its `config.json` can be had.
+
+    Raises:
+        PlanRejected: they cannot.
+    """
+    config = None if model.id.startswith(PREFIX) else configuration(model.id, model.revision, token)
+    try:
+        if config is not None:
+            require_convertible(config)
+    except ModelError as error:
+        raise PlanRejected(f"no GGUF file can be made of {model.id!r}: {error}") from error
 
 
 def rough_size(dataset: DatasetRef) -> DataSize:
