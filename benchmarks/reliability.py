@@ -28,47 +28,18 @@ TESTS = HERE.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
 import process_night as real  # noqa: E402
+from told import facts  # noqa: E402
 from world import SKILL, KilledError, World, at_desk, night, work  # noqa: E402
 
-from hfagent.agent.events import (  # noqa: E402
-    Claimed,
-    Compared,
-    Decided,
-    Event,
-    JobEnded,
-    JobIntended,
-    LookTaken,
-    NoiseMeasured,
-    PlanMade,
-    ProjectEnded,
-    Scored,
-    SearchEnded,
-)
+from hfagent.agent.events import Event, JobIntended  # noqa: E402
 from hfagent.agent.ledger import is_confirmed, read  # noqa: E402
 
-TOLD = (
-    PlanMade, JobIntended, JobEnded, Scored, Compared, Decided, LookTaken, NoiseMeasured, SearchEnded, Claimed,
-    ProjectEnded,
-)  # fmt: skip
-"""Facts that a kill may not change; the others tell of the process, or come when it happens to look."""
-OF_TIME = {"timeout_s", "finished_at", "running_s"}
 JOB_S = 0.05
 MAX_KILL_S = 0.35
 FAULTS = (
     "test_disk.py", "test_clock.py", "test_signals.py", "test_old_ledgers.py", "test_local_jobs.py", "test_metrics.py",
     "test_verify.py", "test_leases.py",
 )  # fmt: skip
-
-
-def facts(path: Path) -> list[dict[str, Any]]:
-    """What a night found, without times."""
-    return [_timeless(event.fact.model_dump(mode="json")) for event in read(path) if isinstance(event.fact, TOLD)]
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _timeless(item) for name, item in value.items() if name not in OF_TIME}
-    return value
 
 
 class Sweep(NamedTuple):
