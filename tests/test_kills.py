@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from endpoint import RETURNS, Moment, Return, endpoint, planned
 from process_night import KnownLosses, PlannedJobs, starts
 from test_sandbox import working_levels
 from told import facts, lost, without_lost
-from world import SKILL, World, at_desk, claimed, night, work
+from world import SKILL, World, at_desk, claimed, killed, night, work
 
 from hfagent.agent.clock import SystemClock
 from hfagent.agent.fakes import Ending, FakeJobRunner
+from hfagent.agent.planners import planner_for
 from hfagent.agent.records import JobSpec
+from hfagent.agent.settings import Settings
 from hfagent.tools import metrics
 from hfagent.tools.job_processes import descendants
 from hfagent.tools.latex_answer import LatexComparer
@@ -195,3 +198,34 @@ def test_an_expression_whose_comparer_is_killed_is_compared_all_the_same() -> No
         time.sleep(0.3)
         os.kill(process, signal.SIGKILL)
         assert answer.result(timeout=60) is True
+
+
+@pytest.mark.parametrize("back", RETURNS)
+@pytest.mark.parametrize(("number", "moment"), [(0, "asked"), (4, "answering"), (9, "answered"), (12, "asked")])
+def test_a_night_whose_endpoint_is_killed_ends_as_any_other(
+    tmp_path: Path, number: int, moment: Moment, back: Return
+) -> None:
+    """Planner: `kill -9` of its endpoint at a request, in an answer, or after it; it is back soon, later, or never."""
+    path = tmp_path / "night.jsonl"
+    switched = planned(path, number, moment, back)
+    assert switched == {"soon": [], "later": ["rules", "scripted"], "never": ["rules"]}[back]
+    night(tmp_path / "rules.jsonl", World(SKILL))
+    assert facts(path) == facts(tmp_path / "rules.jsonl")
+
+
+def test_a_night_is_resumed_while_the_endpoint_that_is_to_name_its_model_is_dead(tmp_path: Path) -> None:
+    """Planner: hfagent and the endpoint, which is to name its model, are killed, and only hfagent comes back."""
+    path, there = tmp_path / "night.jsonl", World(SKILL)
+    killed(path, there, lambda event: event.seq == 20)
+    with endpoint() as server, at_desk(path, there) as desk:
+        server.kill()
+        chosen = Settings(planner=server.url)
+        state = work(desk, planner_for(desk, chosen, stop_asked=lambda: None), resumed_by=1)
+    assert claimed(state).label == "confirmed_better"
+    night(tmp_path / "rules.jsonl", World(SKILL))
+    assert facts(path) == facts(tmp_path / "rules.jsonl")
+
+
+def test_the_endpoint_names_its_model_once_it_is_back(tmp_path: Path) -> None:
+    path = tmp_path / "night.jsonl"
+    assert planned(path, 0, "asked", "later", named=False) == ["rules", "scripted"]
