@@ -225,8 +225,8 @@ NOT_TESTED = """## Not shown here
 - A real power loss: the ledger waits for the disk (`fsync`) at every line, and a torn line is simulated.
 - Network file systems: locks and renames are those of a local disk.
 - macOS and Windows.
-- A cut of whole lines at the end of a ledger, or one that was written anew from its first line, is not found by
-  `hfagent verify` unless an earlier hash was kept.
+- A ledger that was cut at its end, or written anew, together with the report beside it: `hfagent verify` finds that
+  against a hash that was kept elsewhere (`--head`), and by nothing else.
 - A training script that runs out of disk itself fails its run; the night goes on without it.
 """
 
