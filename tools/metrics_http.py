@@ -48,7 +48,7 @@ class TrackioServer:
         seen = self._seen.setdefault((project, run), _Seen())
         try:
             self._read(seen, project, run)
-        except (http_error(), ValueError, KeyError, TypeError):
+        except (http_error(), OSError, ValueError, KeyError, TypeError):
             return merged(self._logged(project, run), after_step)
         # A server that was away while the job logged may hold nothing yet.
         return merged(_later(seen.rows, after_step) if seen.rows else self._logged(project, run), after_step)
