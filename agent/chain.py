@@ -1,13 +1,14 @@
 """The lines of a ledger: whole, in order, and each with the hash of the line before. Pure.
 
-A change in the middle shows at the line after it. The end of the chain is held by nothing: who cuts lines off it, or
-writes a whole chain anew, is found only by somebody who has kept an earlier hash.
+A change in the middle shows at the line after it. The end of the chain is held by nothing in it: who cuts lines off it,
+or writes a whole chain anew, is found by an earlier hash alone, which a report tells (`Head`).
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -25,19 +26,41 @@ def link(line: bytes) -> str:
 BEGIN = link(b"")
 
 
+class Head(NamedTuple):
+    """How far a ledger went at some time."""
+
+    lines: int
+    hash: str
+    """Of the last of them."""
+
+
 @dataclass(frozen=True)
 class Chain:
     """A ledger that was read."""
 
     events: list[Event]
-    head: str
-    """Hash of the last line."""
+    hashes: tuple[str, ...]
+    """Of each line."""
     size: int
     """Bytes of the whole lines."""
     torn: bytes
     """What follows them: a line that was never whole."""
     unlinked: int
     """First lines without a hash, by a version that wrote none: only their order is checked."""
+
+    @property
+    def head(self) -> str:
+        """Hash of the last line."""
+        return self.hashes[-1] if self.hashes else BEGIN
+
+    def strays_from(self, earlier: Head) -> str | None:
+        """Why this ledger is not the one that once went so far, or that one gone on with; None where it is."""
+        have = len(self.hashes)
+        if have < earlier.lines:
+            return f"it had {earlier.lines} lines and has {have}: lines were cut off its end"
+        if earlier.lines > 0 and self.hashes[earlier.lines - 1] != earlier.hash:
+            return f"its line {earlier.lines} is another one than it was: it was written anew"
+        return None
 
 
 def parse(path: str, data: bytes) -> Chain:
@@ -53,6 +76,7 @@ def parse(path: str, data: bytes) -> Chain:
     lines, size = _whole(data)
     events: list[Event] = []
     head, unlinked = BEGIN, 0
+    hashes: list[str] = []
     for number, line in enumerate(lines, start=1):
         try:
             told = json.loads(line)
@@ -71,8 +95,9 @@ def parse(path: str, data: bytes) -> Chain:
             why = f"line {number} holds another hash of it: it was altered, or lines after it were taken out"
             raise LedgerDamaged(path, max(1, number - 1), why)
         head = link(line)
+        hashes.append(head)
         events.append(event)
-    return Chain(events=events, head=head, size=size, torn=data[size:], unlinked=unlinked)
+    return Chain(events=events, hashes=tuple(hashes), size=size, torn=data[size:], unlinked=unlinked)
 
 
 def _whole(data: bytes) -> tuple[list[bytes], int]:

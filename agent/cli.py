@@ -46,6 +46,7 @@ app = typer.Typer(
 
 Project = Annotated[str | None, typer.Argument(help="Project; the newest one when left out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Head = Annotated[str | None, typer.Option(help="A hash that a report or an earlier verify told: a line must have it.")]
 ReportsDir = Annotated[Path | None, typer.Option(help="Folder of ledgers and reports.")]
 PlannerOption = Annotated[
     str | None,
@@ -287,11 +288,11 @@ def doctor(
 
 
 @app.command()
-def verify(project: Project = None, reports_dir: ReportsDir = None, as_json: AsJson = False) -> None:
-    """Check that a project's ledger holds what was written, line by line."""
+def verify(project: Project = None, head: Head = None, reports_dir: ReportsDir = None, as_json: AsJson = False) -> None:
+    """Check that a project's ledger holds what was written, line by line, and all that its report was rendered of."""
     from hfagent.agent import verify as verifying
 
-    _exit(verifying.verify(project, _settings(reports_dir=reports_dir), as_json=as_json))
+    _exit(verifying.verify(project, _settings(reports_dir=reports_dir), head=head, as_json=as_json))
 
 
 @app.command()

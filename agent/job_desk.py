@@ -199,7 +199,7 @@ class JobDesk(BackendDesk):
         if job.started_at is not None and attempt.started_at is None:
             self.append(JobStarted(key=attempt.job.key, started_at=job.started_at))
         if run.spec.kind in ("train", "smoke"):
-            self._observe_metrics(run)
+            self._observe_metrics(run, whole=job.ended)
         if not job.ended:
             if attempt.cancel_why is not None:
                 self.ports.runner.cancel(job.id)  # again: hfagent may have been killed before it came to that
@@ -233,11 +233,13 @@ class JobDesk(BackendDesk):
                 self.cancel(attempt, response.reason)
                 return
 
-    def _observe_metrics(self, run: Run) -> None:
+    def _observe_metrics(self, run: Run, *, whole: bool) -> None:
         known = {point.step: point.values for point in run.points}
         name = jobs.tracker_run(run.spec, len(run.attempts))
-        # One step back: a step's evaluation row comes after its training row.
-        rows = self.ports.tracker.points(self.state.plan.label, name, after_step=max(known, default=0) - 1)
+        # One step back: a step's evaluation row comes after its training row. At the end all is asked for once more, for
+        # rows may have gone and come meanwhile.
+        after = -1 if whole else max(known, default=0) - 1
+        rows = self.ports.tracker.points(self.state.plan.label, name, after_step=after)
         new = tuple(row for row in rows if known.get(row.step) != row.values)
         if new:
             self.append(MetricsLogged(run=run.spec.name, points=new))

@@ -14,7 +14,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from hfagent.agent import chain
-from hfagent.agent.chain import Chain
+from hfagent.agent.chain import Chain, Head
 from hfagent.agent.errors import LedgerError, SettingsError, UsageError
 from hfagent.agent.events import Event, Fact, PlanConfirmed, PlanMade, from_dict, to_line
 from hfagent.agent.ports import Clock
@@ -65,6 +65,11 @@ class Ledger:
         self._head = found.head
         self._sync = sync
         self._listeners: list[Callable[[Event], None]] = []
+
+    @property
+    def head(self) -> Head:
+        """How far it goes."""
+        return Head(len(self.events), self._head)
 
     def subscribe(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` after each event is on disk."""

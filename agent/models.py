@@ -64,7 +64,7 @@ def make_model(name: PlannerName, settings: Settings, *, call: Callable[..., Any
         call: makes each request, see `patience.Patience`; every inner retry is off.
 
     Raises:
-        SettingsError: a key is missing, or the endpoint offers no model.
+        SettingsError: a key is missing.
     """
     common: dict[str, Any] = {
         "retry": False,
@@ -79,36 +79,49 @@ def make_model(name: PlannerName, settings: Settings, *, call: Callable[..., Any
         model = InferenceClientModel(model_id=name.model, token=token, timeout=settings.planner_timeout_s, **common)
     else:
         model = _openai(name, settings, common)
+        if name.model is None:
+            call = _naming(model, call)
     model.retryer = call
     return model
 
 
-def _openai(name: PlannerName, settings: Settings, common: dict[str, Any]) -> Model:
+def _openai(name: PlannerName, settings: Settings, common: dict[str, Any]) -> Any:
     base_url = name.base_url or settings.openai_base_url
     if settings.openai_api_key is None and base_url is None:
         raise SettingsError("the planner openai:<model> needs a key: set the variable OPENAI_API_KEY")
     key = "none" if settings.openai_api_key is None else settings.openai_api_key.get_secret_value()
     if name.kind == "url" and not name.free and settings.openai_api_key is None:
         raise SettingsError(f"the endpoint {base_url!r} may need a key: set OPENAI_API_KEY, to `none` if it needs none")
-    model = OpenAIModel(
-        model_id=name.model or "",
+    return OpenAIModel(
+        model_id=name.model or str(base_url),
         api_base=base_url,
         api_key=key,
         client_kwargs={"max_retries": 0, "timeout": settings.planner_timeout_s},
         **common,
     )
-    if name.model is None:
-        model.model_id = _first_model(model, str(base_url))
-    return model
 
 
-def _first_model(model: Any, base_url: str) -> str:
-    try:
-        listed = [str(item.id) for item in model.client.models.list().data]
-    except Exception as error:
-        raise SettingsError(f"the endpoint {base_url!r} does not tell its models: {error}") from error
+def _naming(model: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, which asks for the endpoint's first model before its first request, as patiently as for an answer."""
+    found: list[str] = []
+
+    def named(function: Callable[..., Any], **kwargs: Any) -> Any:
+        def asking(**request: Any) -> Any:
+            if not found:
+                found.append(_first_model(model))
+                model.model_id = found[0]
+            return function(**{**request, "model": found[0]})
+
+        return call(asking, **kwargs)
+
+    return named
+
+
+def _first_model(model: Any) -> str:
+    listed = [str(item.id) for item in model.client.models.list().data or ()]
     if not listed:
-        raise SettingsError(f"the endpoint {base_url!r} offers no model: name one, {base_url}#<model>")
+        url = model.client.base_url
+        raise SettingsError(f"the endpoint {str(url)!r} offers no model: name one, {url}#<model>")
     return listed[0]
 
 

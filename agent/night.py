@@ -154,7 +154,7 @@ def _followed(
     def follow(event: Event) -> None:
         progress.follow(event, desk.state)
         try:
-            report.write(desk.state, paths.report)
+            report.write(desk.state, paths.report, book.head)
         except ReportError as error:
             progress.warn(str(error))
 
@@ -237,5 +237,5 @@ def ask(paths: Paths, ports: Ports, settings: Settings, request: Request) -> Ref
         if request.ask == "stop" and desk.state.ended is None:
             desk.stop(request.text or "asked to stop")
         refused = None if request.ask == "stop" else desk.heed(request)
-        report.write(desk.state, paths.report)
+        report.write(desk.state, paths.report, book.head)
     return refused if refused is not None else False

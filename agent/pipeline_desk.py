@@ -128,7 +128,7 @@ class PipelineDesk:
         if text is not None:
             self._console.print(Text(text))
         try:
-            pipeline_report.write(self.state, self._paths.report)
+            pipeline_report.write(self.state, self._paths.report, self._book.head)
         except ReportError as error:
             self.warn(str(error))
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hfagent.agent.chain import Head
 from hfagent.agent.data_rules import to_make
 from hfagent.agent.guards import loss_words
 from hfagent.agent.guards import words as guard_words
@@ -9,7 +10,7 @@ from hfagent.agent.markdown import NONE, TBD, code, dollars, duration, link, pat
 from hfagent.agent.model_card import guard_lines
 from hfagent.agent.pipeline_state import PipelineState, Stage
 from hfagent.agent.records import Plan
-from hfagent.agent.report import EMPTY_NOTES, NOTES_END, NOTES_START, joined, kept_notes, rewrite
+from hfagent.agent.report import EMPTY_NOTES, NOTES_END, NOTES_START, head_in, joined, kept_notes, last_line, rewrite
 from hfagent.agent.report_verdict import TITLE_CHARACTERS
 from hfagent.agent.report_words import data_words, model_words, points, problems
 from hfagent.agent.verdict import Verdict, sentence
@@ -46,17 +47,17 @@ def render(state: PipelineState, *, notes: str = EMPTY_NOTES) -> str:
 
 
 def current(state: PipelineState, path: Path) -> str:
-    """The report with the notes that lie at its path; nothing is written."""
-    return render(state, notes=kept_notes(path))
+    """The report with the notes and the last line that lie at its path; nothing is written."""
+    return render(state, notes=kept_notes(path)) + last_line(head_in(path))
 
 
-def write(state: PipelineState, path: Path) -> None:
-    """Bring the report's file up to date.
+def write(state: PipelineState, path: Path, head: Head | None = None) -> None:
+    """Bring the report's file up to date, with how far the ledger went.
 
     Raises:
         ReportError: the folder cannot be written.
     """
-    rewrite(path, lambda notes: render(state, notes=notes))
+    rewrite(path, lambda notes: render(state, notes=notes), head)
 
 
 def final_sentence(state: PipelineState) -> str:

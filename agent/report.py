@@ -1,11 +1,13 @@
 """The report of a project: Markdown as a pure function of the state, and its file with the plots beside it."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from hfagent.agent import plots as drawings
 from hfagent.agent import report_sections as sections
+from hfagent.agent.chain import Head
 from hfagent.agent.errors import ReportError
 from hfagent.agent.markdown import path as quoted
 from hfagent.agent.report_release import export_section
@@ -17,6 +19,7 @@ from hfagent.agent.trackio_links import run_link
 NOTES_START = "<!-- notes:start -->"
 NOTES_END = "<!-- notes:end -->"
 EMPTY_NOTES = "\n\n"
+_HEAD = re.compile(r"\nLedger: ([0-9]+) lines, the last one has the hash `([0-9a-f]+)`\.\n\Z")
 
 _ALT = {
     "loss.svg": "Training loss against optimizer step, one curve a training run",
@@ -54,17 +57,22 @@ def render(
 
 
 def current(state: State, path: Path) -> str:
-    """The report with the plots and the notes that lie at its path; nothing is written."""
+    """The report with the plots, the notes and the last line that lie at its path; nothing is written."""
     folder = path.with_suffix("")
     drawn = [name for name in _ALT if (folder / name).is_file()]
-    return render(state, plots=_links(folder, drawn), notes=kept_notes(path))
+    return render(state, plots=_links(folder, drawn), notes=kept_notes(path)) + last_line(head_in(path))
 
 
-def write(state: State, path: Path) -> None:
+def write(state: State, path: Path, head: Head | None = None) -> None:
     """Bring the report's file and its plots up to date.
 
     The plots lie in the folder of the file's name without its suffix. The notes in the file stay, byte for byte; a file
     without both markers is put aside as `<name>.bak` first.
+
+    Args:
+        state: the project.
+        path: the file.
+        head: how far the ledger went, which the last line tells.
 
     Raises:
         ReportError: the folder cannot be written.
@@ -74,15 +82,16 @@ def write(state: State, path: Path) -> None:
     def rendered(notes: str) -> str:
         return render(state, plots=_links(folder, drawings.update(state, folder)), notes=notes)
 
-    rewrite(path, rendered)
+    rewrite(path, rendered, head)
 
 
-def rewrite(path: Path, rendered: Callable[[str], str]) -> None:
+def rewrite(path: Path, rendered: Callable[[str], str], head: Head | None) -> None:
     """Bring a report's file up to date, its notes kept.
 
     Args:
         path: the file.
         rendered: the text around these notes.
+        head: how far the ledger went.
 
     Raises:
         ReportError: the folder cannot be written.
@@ -94,7 +103,7 @@ def rewrite(path: Path, rendered: Callable[[str], str]) -> None:
             path.replace(path.with_name(f"{path.name}.bak"))
         # Notes in another encoding than UTF-8 pass through unchanged.
         text = EMPTY_NOTES if notes is None else notes.decode(errors="surrogateescape")
-        new = rendered(text).encode(errors="surrogateescape")
+        new = (rendered(text) + last_line(head)).encode(errors="surrogateescape")
         if new != old:
             drawings.replace_file(path, new)
     except OSError as error:
@@ -108,6 +117,17 @@ def kept_notes(path: Path) -> str:
     """What people wrote into a report."""
     notes = _notes(path.read_bytes()) if path.is_file() else None
     return EMPTY_NOTES if notes is None else notes.decode(errors="replace")
+
+
+def last_line(head: Head | None) -> str:
+    """By which a report, wherever it was copied, tells how far the ledger went."""
+    return "" if head is None else f"\nLedger: {head.lines} lines, the last one has the hash `{head.hash}`.\n"
+
+
+def head_in(path: Path) -> Head | None:
+    """How far the ledger went when a report was written; None where no report tells."""
+    told = _HEAD.search(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
+    return None if told is None else Head(int(told[1]), told[2])
 
 
 def _links(folder: Path, names: Sequence[str]) -> list[str]:

@@ -15,6 +15,8 @@ OUT_OF_MEMORY = 137
 """SIGKILL, as the kernel sends it when memory runs out."""
 OOM_SIGNS = ("outofmemoryerror", "out of memory", "cannot allocate memory")
 """Of torch and of the kernel."""
+LOST = "lost:"
+"""How a runner begins the message of a job that was ended from outside, whatever exit code that left."""
 TIMED_OUT = "Job timeout"
 """How Hugging Face Jobs and the local runner begin the message of a job that ran out of time."""
 
@@ -50,6 +52,8 @@ class Attempt:
         """
         if self.cancel_why is not None:
             return False
+        if (self.message or "").startswith(LOST):
+            return True
         if self.exit_code == OUT_OF_MEMORY or (self.message or "").startswith(TIMED_OUT):
             return False
         return self.exit_code is None or self.exit_code >= SIGNALED
@@ -57,10 +61,12 @@ class Attempt:
     @property
     def out_of_memory(self) -> bool:
         """Whether it failed for want of memory, by its exit code or its own words."""
-        if self.cancel_why is not None or (self.message or "").startswith(TIMED_OUT):
+        said = self.message or ""
+        if self.cancel_why is not None or said.startswith(TIMED_OUT):
             return False  # it had to be killed, which leaves the same exit code
-        text = (self.message or "").lower()
-        return self.exit_code == OUT_OF_MEMORY or (self.stage == "ERROR" and any(sign in text for sign in OOM_SIGNS))
+        if self.exit_code == OUT_OF_MEMORY and not said.startswith(LOST):
+            return True
+        return self.stage == "ERROR" and any(sign in said.lower() for sign in OOM_SIGNS)
 
     @property
     def open(self) -> bool:

@@ -284,7 +284,7 @@ class Session:
 
         def follow(event: Event) -> None:
             try:
-                report.write(desk.state, paths.report)
+                report.write(desk.state, paths.report, book.head)
             except ReportError as error:
                 self._trouble = error
 

@@ -117,7 +117,7 @@ def _tracker(settings: Settings, runner: JobRunner) -> Tracker:
         return hf_tracker(settings, runner)
     from hfagent.tools.metrics import TrackioTracker
 
-    return TrackioTracker(trackio_dir(settings))
+    return TrackioTracker(trackio_dir(settings), runner=runner)
 
 
 def trackio_dir(settings: Settings) -> Path:

@@ -1,11 +1,19 @@
-"""A scripted endpoint that speaks chat.completions: the genuine clients talk to it over loopback."""
+"""A scripted endpoint that speaks chat.completions: the genuine clients talk to it over loopback.
+
+    python tests/chat_server.py PORT [NUMBER asked|answering]
+
+Serves in a process of its own, which kills itself at a request: before its answer, or in the middle of it.
+"""
 
 import json
+import os
 import re
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -22,6 +30,8 @@ class Reply:
     body: Any
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    cut: bool = False
+    """The process kills itself in the middle of the body."""
 
 
 class ChatServer:
@@ -34,8 +44,8 @@ class ChatServer:
         self.url = ""
 
     @contextmanager
-    def running(self) -> Iterator["ChatServer"]:
-        """Serve on a free port of loopback."""
+    def running(self, port: int = 0) -> Iterator["ChatServer"]:
+        """Serve on a port of loopback, which is a free one for 0."""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -55,12 +65,15 @@ class ChatServer:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
+                if reply.cut:
+                    self.wfile.write(body[: len(body) // 2])
+                    os.kill(os.getpid(), signal.SIGKILL)
                 self.wfile.write(body)
 
             def log_message(self, *args: Any) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         self.url = f"http://127.0.0.1:{server.server_port}/v1"
@@ -120,3 +133,21 @@ def due(request: Request) -> Call:
 def obedient(request: Request, number: int = 0) -> Reply:
     """A model that does what is due."""
     return Reply(completion(due(request)))
+
+
+def main(port: str, number: str = "-1", moment: str = "") -> None:
+    """Serve until killed; says so in a line once it does."""
+
+    def script(request: Request, at: int) -> Reply:
+        if at == int(number) and moment == "asked":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(obedient(request), cut=at == int(number))
+
+    with ChatServer(script).running(int(port)) as server:
+        sys.stdout.write(f"{server.url}\n")
+        sys.stdout.flush()
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

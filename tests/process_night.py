@@ -34,14 +34,14 @@ TEMPLATES = ("train_sft.py", "evaluate.py")
 class PlannedJobs(LocalJobRunner):
     """Real jobs that sleep and then report what the fake world would."""
 
-    def __init__(self, folder: Path, *, seconds: float) -> None:
+    def __init__(self, folder: Path, *, seconds: float, script: str = SCRIPT, trackio_dir: Path | None = None) -> None:
         self._results = folder / "results"
         templates = folder / "templates"
         for made in (self._results, templates):
             made.mkdir(parents=True, exist_ok=True)
         for name in TEMPLATES:
-            _leave(templates / name, SCRIPT.format(seconds=seconds))
-        super().__init__(folder / "jobs", templates=templates, grace_s=1.0)
+            _leave(templates / name, script.format(seconds=seconds))
+        super().__init__(folder / "jobs", templates=templates, trackio_dir=trackio_dir, grace_s=1.0)
         self._world = World(SKILL)
 
     def submit(self, spec: JobSpec) -> Job:

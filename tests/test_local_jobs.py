@@ -16,8 +16,9 @@ import pytest
 
 from hfagent.agent.errors import BackendAway, JobError, PackageMissing, SettingsError
 from hfagent.agent.records import Job, JobSpec
-from hfagent.tools import job_folder, job_supervisor, local_jobs
-from hfagent.tools.job_marks import marked
+from hfagent.agent.runs import Attempt
+from hfagent.tools import job_folder, job_processes, job_supervisor, local_jobs
+from hfagent.tools.job_processes import out_of_memory_kills
 from hfagent.tools.local_jobs import LocalJobRunner
 from hfagent.tools.script_command import requirements, script_command
 
@@ -158,15 +159,10 @@ def test_a_start_that_gets_no_answer_may_come_yet_and_is_asked_for_again_under_i
     runner: LocalJobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
 ) -> None:
     spec = make_spec(tmp_path, "import time\ntime.sleep(1)\n" + ONCE, str(tmp_path / "runs"))
-    slow = tmp_path / "slow.py"  # a machine so busy that the answer comes late
-    slow.write_text(
-        "import os, sys, time\n"
-        f"if os.fork():\n    {launcher}\n"
-        f"os.execv(sys.executable, [sys.executable, {job_supervisor.__file__!r}, *sys.argv[1:]])\n"
-    )
+    slow = f"import os, time\nif os.fork():\n    {launcher}\n{local_jobs._SUPERVISE}"  # the answer comes late
     with monkeypatch.context() as patch:
         patch.setattr(local_jobs, "_START_TIMEOUT_S", 1.0)
-        patch.setattr(job_supervisor, "__file__", str(slow))
+        patch.setattr(local_jobs, "_SUPERVISE", slow)
         with pytest.raises(BackendAway, match=r"did not answer|got signal 9"):
             runner.submit(spec)
     assert end_of(runner, runner.submit(spec)).stage == "COMPLETED"
@@ -183,6 +179,8 @@ def test_a_supervisor_that_comes_late_does_not_run_a_finished_job_again(runner: 
 
 
 def test_a_supervisor_killed_at_any_step_never_runs_a_job_twice(runner: LocalJobRunner, tmp_path: Path) -> None:
+    """Supervisor: `kill -9` at each of its steps, from its start to the job's."""
+
     def supervise_and_die(number: int, folder: Path, command: list[str]) -> None:
         kill_before_step(number)
         job_supervisor.main([str(folder), "60", "1", *command])
@@ -197,7 +195,7 @@ def test_a_supervisor_killed_at_any_step_never_runs_a_job_twice(runner: LocalJob
         in_child(lambda step=step, folder=folder, command=command: supervise_and_die(step, folder, command))  # type: ignore[misc]
         ended = end_of(runner, runner.submit(spec))
         assert ended.ended
-        assert marked(folder) == []
+        assert job_processes.marked(folder) == []
         started = runs.read_text() if runs.exists() else ""
         assert started == "run\n" if ended.stage == "COMPLETED" else started in ("", "run\n")
         stages.append(ended.message)
@@ -259,14 +257,14 @@ def test_a_killed_supervisor_makes_the_job_lost_and_leaves_no_process(
     until(lambda: "on" in runner.logs(job.id))
     folder = tmp_path / "jobs" / "k"
     run = json.loads((folder / "run.json").read_text())
-    assert len(marked(folder)) == 1
+    assert len(job_processes.marked(folder)) == 1
     os.kill(run["pid"], signal.SIGKILL)
     if boot == "other":
         job_supervisor.write_json(folder / "run.json", run | {"boot_id": "of another day"})
     ended = end_of(runner, job)
     cause = "its supervisor was killed" if boot == "same" else "the machine was restarted"
     assert (ended.stage, ended.message, ended.exit_code) == ("ERROR", f"lost: {cause}", None)
-    assert marked(folder) == []
+    assert job_processes.marked(folder) == []
     assert runner.find("k") == ended
 
 
@@ -278,7 +276,7 @@ def test_after_a_reboot_a_job_is_lost_and_the_process_that_got_its_pid_is_left_a
     folder = tmp_path / "jobs" / "k"
     run = json.loads((folder / "run.json").read_text())
     os.kill(run["pid"], signal.SIGKILL)
-    job_supervisor.end_all(lambda: marked(folder), grace_s=1)
+    job_processes.end_all(lambda: job_processes.marked(folder), grace_s=1)
     with subprocess.Popen([sys.executable, "-c", FOREVER]) as other:
         try:
             reused = run | {"boot_id": "of another day", "pid": other.pid}
@@ -299,7 +297,7 @@ def test_a_job_dies_at_its_time_limit_though_nobody_is_left_to_look(runner: Loca
     told = json.loads((folder / "exit.json").read_text())
     assert (told["stage"], told["message"]) == ("ERROR", "Job timeout")
     assert 1 <= told["running_s"] < 5
-    assert marked(folder) == []
+    assert job_processes.marked(folder) == []
 
 
 def test_the_seconds_of_a_job_are_those_that_passed_whatever_its_clock_says(
@@ -322,7 +320,7 @@ def test_a_supervisor_told_to_end_takes_the_job_with_it(runner: LocalJobRunner, 
     assert ended.stage == "ERROR"
     assert ended.message is not None
     assert ended.message.startswith("lost: the supervisor got SIGTERM")
-    assert marked(tmp_path / "jobs" / "k") == []
+    assert job_processes.marked(tmp_path / "jobs" / "k") == []
 
 
 def test_a_machine_that_ends_every_process_may_come_to_the_command_before_its_supervisor(
@@ -355,7 +353,7 @@ def test_a_disk_that_does_not_answer_cancels_no_job(tmp_path: Path) -> None:
 def test_no_error_of_a_supervisor_leaves_its_command_alone(tmp_path: Path) -> None:
     done = supervised(tmp_path, "sleep", "600", beat="lambda: 1 / 0")
     assert "ZeroDivisionError" in done.stderr
-    assert marked(tmp_path) == []
+    assert job_processes.marked(tmp_path) == []
 
 
 def test_wait_is_back_within_half_a_second_of_the_end(runner: LocalJobRunner, tmp_path: Path) -> None:
@@ -414,7 +412,7 @@ def test_the_job_sees_its_callers_folder_and_variables_but_not_the_planners_keys
     assert seen["env"]["TRACKIO_DIR"] == str(tmp_path / "trackio")
     assert seen["argv"] == ["--seed", "1", "--output-dir", str(tmp_path / "jobs" / "k" / "out")]
     assert (seen["cwd"], seen["stdin"], seen["out"]) == (str(tmp_path), "", True)
-    assert marked(tmp_path / "jobs" / "k") == []
+    assert job_processes.marked(tmp_path / "jobs" / "k") == []
 
 
 def header(*dependencies: str) -> str:
@@ -462,12 +460,57 @@ def test_without_the_packages_and_uv_nothing_starts(
     assert not (tmp_path / "jobs").exists()
 
 
-def test_a_job_killed_for_memory_says_so(runner: LocalJobRunner, tmp_path: Path) -> None:
-    script = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """Processes whose ids are written into this file have 60 MB together."""
+    root = Path("/sys/fs/cgroup")
+    old = (root / "memory").is_dir()
+    group = root / ("memory" if old else "") / f"hfagent-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if old else "memory.max")).write_text("60000000")
+    except OSError:
+        pytest.skip("no memory group may be made here")
+    yield group / "cgroup.procs"
+    until(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+def test_a_job_that_the_kernel_ends_for_want_of_memory_says_so(
+    runner: LocalJobRunner, tmp_path: Path, little_memory: Path
+) -> None:
+    """Memory runs out: the kernel ends the job's own process."""
+    if out_of_memory_kills() is None:
+        pytest.skip("this kernel does not count them")
+    script = (
+        f"import os\nopen({str(little_memory)!r}, 'w').write(str(os.getpid()))\nx = bytearray(b'x') * 300_000_000\n"
+    )
     job = end_of(runner, runner.submit(make_spec(tmp_path, script)))
-    assert job.exit_code == 137
-    assert job.message is not None
-    assert "memory" in job.message
+    assert (job.exit_code, job.message) == (137, "killed by SIGKILL, which the kernel sends when memory runs out")
+
+
+def test_a_job_that_somebody_kills_is_lost_and_has_not_run_out_of_memory(
+    runner: LocalJobRunner, tmp_path: Path
+) -> None:
+    if out_of_memory_kills() is None:
+        pytest.skip("this kernel does not count them")
+    job = end_of(runner, runner.submit(make_spec(tmp_path, "import os\nos.kill(os.getpid(), 9)\n")))
+    assert (job.exit_code, (job.message or "")[:26]) == (137, "lost: killed by SIGKILL, w")
+
+
+def test_a_job_that_ignores_the_end_of_its_machine_is_lost_though_it_had_to_be_killed(
+    runner: LocalJobRunner, tmp_path: Path
+) -> None:
+    script = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('on', flush=True)\ntime.sleep(600)\n"
+    spec = make_spec(tmp_path, script)
+    job = runner.submit(spec)
+    until(lambda: "on" in runner.logs(job.id))
+    os.kill(json.loads((tmp_path / "jobs" / "k" / "run.json").read_text())["pid"], signal.SIGTERM)
+    ended = end_of(runner, job)
+    assert ended.exit_code == 137
+    at = ended.created_at
+    told = Attempt(spec, at, at, stage="ERROR", exit_code=ended.exit_code, message=ended.message)
+    assert (told.lost, told.out_of_memory) == (True, False)
 
 
 def test_another_flavor_or_template_is_refused(runner: LocalJobRunner, tmp_path: Path) -> None:

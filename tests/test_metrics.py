@@ -86,10 +86,19 @@ def test_a_file_that_is_no_store_gives_no_points(tmp_path: Path) -> None:
     assert [*TrackioTracker(tmp_path).points("p", "r"), *TrackioTracker(tmp_path).points("q", "r")] == []
 
 
+@pytest.mark.parametrize("row", ['{"train/global_st', "[1, 2]", b"\xff\xfe"])
+def test_a_row_that_cannot_be_read_gives_no_points_and_ends_nothing(tmp_path: Path, row: str | bytes) -> None:
+    """Tracker: a row in its store is no row."""
+    with closing(sqlite3.connect(tmp_path / "p.db", isolation_level=None)) as store:
+        store.execute("CREATE TABLE metrics (id INTEGER PRIMARY KEY, run_id, run_name, step, metrics)")
+        store.execute("INSERT INTO metrics (run_id, run_name, step, metrics) VALUES ('i', 'r', 0, ?)", (row,))
+    assert TrackioTracker(tmp_path).points("p", "r") == []
+
+
 def test_a_store_that_another_process_has_locked_is_read_once_it_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trackio's store is locked: the look goes on without metrics, and has them later."""
+    """Tracker: its store is locked; the look goes on without metrics, and has them later."""
     monkeypatch.setattr(metrics, "LOCK_WAIT_S", 0.1)
     with closing(sqlite3.connect(tmp_path / "p.db", isolation_level=None)) as store:
         store.execute("CREATE TABLE metrics (id INTEGER PRIMARY KEY, run_id, run_name, step, metrics)")

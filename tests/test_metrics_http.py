@@ -94,6 +94,7 @@ def test_each_row_is_sent_once_and_a_look_gives_the_new_ones(store: Store) -> No
 
 @pytest.mark.parametrize("away", [True, False])
 def test_the_log_tells_while_the_server_does_not(store: Store, away: bool) -> None:
+    """Tracker: its server is gone, or was and has nothing yet."""
     runner = Logged(
         "step 1/3 loss 2.5000 lr 0.001 1.20 s/step", "step 2/3 loss nan lr nan", "step 2/3 eval_loss 1.5000"
     )

@@ -20,6 +20,7 @@ from stage_world import (
 from world import FAILED, MADE, KilledError, World, training
 
 from hfagent.agent import ledger, night, pipeline
+from hfagent.agent.chain import Head
 from hfagent.agent.control import Request
 from hfagent.agent.dataset_records import MethodCheck
 from hfagent.agent.errors import DatasetError, JobError, UsageError
@@ -29,6 +30,7 @@ from hfagent.agent.pipeline_facts import Pipeline, StageBegun
 from hfagent.agent.pipeline_report import render
 from hfagent.agent.pipeline_views import closing, summary
 from hfagent.agent.records import BenchmarkRef, Export, Generation, JobSpec, Method, Plan
+from hfagent.agent.report import head_in, last_line
 from hfagent.agent.sequential import alpha_of_look
 from hfagent.agent.state import State
 from hfagent.agent.summary import published
@@ -518,7 +520,9 @@ def test_the_report_is_a_table_of_stages_with_one_claim(tmp_path: Path) -> None:
     state = begin(tmp_path, World(SKILL), make_pipeline("sft", "dpo"))
     path = paths_in(tmp_path).report
     text = path.read_text()
-    assert text == render(state)
+    written = ledger.read_chain(paths_in(tmp_path).ledger)
+    assert head_in(path) == Head(len(written.events), written.head)
+    assert text == render(state) + last_line(head_in(path))
     assert "Better than the original base model, confirmed." in text
     assert "[improve-1-sft](improve-1-sft.md)" in text
     assert "[improve-2-dpo](improve-2-dpo.md)" in text

@@ -15,7 +15,7 @@ from hfagent.agent.errors import AccountRefused, BackendAway, HfagentError, JobE
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import cluster_folder, slurm_commands, slurm_states
 from hfagent.tools.cluster_jobs import ClusterJobRunner
-from hfagent.tools.job_marks import marked
+from hfagent.tools.job_processes import marked
 from hfagent.tools.slurm_jobs import SlurmQueue, Wants
 
 ONCE = "import os, sys\nopen(sys.argv[1], 'a').write('run\\n')\nprint('RESULT {\"loss\": 0.5}')\n"

@@ -1,5 +1,6 @@
 """`hfagent verify`: what was done to a ledger by hand is named by its line; what a crash leaves is no damage."""
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -7,14 +8,21 @@ from pathlib import Path
 
 import pytest
 from nights import finished_night
-from world import SKILL, World, ended, killed, night
+from rich.console import Console
+from world import SKILL, World, ended, killed, make_plan, night
 
+from hfagent.agent.chain import Head
 from hfagent.agent.cli import main
+from hfagent.agent.console import THEME
 from hfagent.agent.errors import LedgerDamaged
 from hfagent.agent.events import Resumed, to_line
 from hfagent.agent.fakes import FakeClock
-from hfagent.agent.ledger import open_ledger, read
-from hfagent.agent.report import render
+from hfagent.agent.ledger import open_ledger, read, read_chain
+from hfagent.agent.night import begin
+from hfagent.agent.project import known
+from hfagent.agent.report import head_in, render
+from hfagent.agent.settings import Settings
+from hfagent.agent.wiring import Paths
 
 Lines = list[bytes]
 
@@ -28,6 +36,15 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "training_reports" / "night.jsonl"
     night(path, World(SKILL))
     return path
+
+
+@pytest.fixture
+def reported(tmp_path: Path) -> Path:
+    """The ledger of a night with its report beside it."""
+    folder = tmp_path / "training_reports"
+    settings = Settings(reports_dir=folder, state_dir=tmp_path / "state")
+    begin(make_plan(), World(SKILL).ports, settings, ask=None, console=Console(file=io.StringIO(), theme=THEME))
+    return folder / "night.jsonl"
 
 
 def verify(capsys: pytest.CaptureFixture[str], folder: Path, *args: str) -> tuple[int, str]:
@@ -137,3 +154,66 @@ def test_a_night_whose_last_line_was_torn_goes_on_and_the_report_says_where_its_
     [kept] = tmp_path.glob("*.torn-after-19")
     assert last.startswith(kept.read_bytes())
     assert f"its {kept.stat().st_size} bytes are in `{kept.name}`" in render(state)
+
+
+def cut(lines: Lines) -> Lines:
+    return lines[:-3]
+
+
+def anew(lines: Lines) -> Lines:
+    """Another last line, whose chain is whole."""
+    told = json.loads(lines[-1]) | {"at": "2026-01-01T00:00:00Z"}
+    return [*lines[:-1], json.dumps(told).encode()]
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"), [(cut, "lines were cut off its end"), (anew, "it was written anew"), (lambda _: [], "cut off")]
+)
+def test_a_ledger_that_is_not_the_one_its_report_was_rendered_of_is_found(
+    capsys: pytest.CaptureFixture[str], reported: Path, damage: Callable[[Lines], Lines], why: str
+) -> None:
+    """Ledger: lines cut off its end, or written anew, while the report beside it stays."""
+    whole = reported.read_bytes().splitlines()
+    code, out = verify(capsys, reported.parent, "night", "--json")
+    assert (code, json.loads(out)["known_lines"]) == (0, len(whole))
+    reported.write_bytes(b"".join(line + b"\n" for line in damage(whole)))
+    code, out = verify(capsys, reported.parent, "night")
+    assert code == 1
+    assert why in out
+    assert "by the report 'night.md'" in out
+
+
+@pytest.mark.parametrize("lines", [1, 30, -1])
+def test_a_ledger_is_held_against_a_hash_that_was_kept(
+    capsys: pytest.CaptureFixture[str], path: Path, lines: int
+) -> None:
+    """Ledger: lines cut off its end, or written anew, where a hash of it was kept."""
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole[:lines]))
+    kept = json.loads(verify(capsys, path.parent, "--json")[1])["head"]
+    path.write_bytes(b"".join(whole))
+    code, out = verify(capsys, path.parent, "--head", kept, "--json")
+    assert (code, json.loads(out)["known_lines"]) == (0, len(whole[:lines]))
+    path.write_bytes(b"".join(whole[:lines][:-1]))
+    code, out = verify(capsys, path.parent, "--head", kept)
+    assert code == 1
+    assert f"no line has the hash {kept}: lines were cut off its end, or it was written anew" in out
+
+
+def test_what_is_no_hash_is_refused_and_without_a_report_the_end_is_not_vouched_for(
+    capsys: pytest.CaptureFixture[str], path: Path
+) -> None:
+    assert "lines cut off its end would not be noticed" in verify(capsys, path.parent)[1]
+    assert verify(capsys, path.parent, "--head", "abc")[0] == 2
+
+
+def test_a_report_tells_the_same_end_wherever_it_is_copied(reported: Path, tmp_path: Path) -> None:
+    head = Head(len(read(reported)), read_chain(reported).head)
+    report = reported.with_suffix(".md")
+    assert head_in(report) == head
+    copy = tmp_path / "copy.md"
+    copy.write_text(known(Paths(reported.parent, "night")).report())
+    assert head_in(copy) == head
+    notes = f"\n\nLedger: 7 lines, the last one has the hash `{'0' * 32}`.\n"
+    report.write_text(report.read_text().replace("<!-- notes:start -->", f"<!-- notes:start -->{notes}"))
+    assert head_in(report) == head

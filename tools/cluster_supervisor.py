@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hfagent.tools.job_marks import marked
-from hfagent.tools.job_supervisor import boot_id, end_all, fill, reserve_end, run_command, sync_folder, write_json
+from hfagent.tools.job_processes import boot_id, end_all, marked
+from hfagent.tools.job_supervisor import fill, reserve_end, run_command, sync_folder, write_json
 
 BEAT_S = 5.0
 NODES_OWN = ("SLURM", "CUDA_", "NVIDIA_", "ROCR_", "HIP_", "ZE_", "GPU_", "RAY_")

@@ -17,8 +17,8 @@ from typing import Any
 
 from hfagent.agent.records import Job, JobSpec, JobStage, Record
 from hfagent.job_templates.runtime import RESULT_PREFIX
-from hfagent.tools.job_marks import marked
-from hfagent.tools.job_supervisor import STRAGGLER_GRACE_S, boot_id, end_all, sync_folder, write_json
+from hfagent.tools.job_processes import boot_id, end_all, marked
+from hfagent.tools.job_supervisor import STRAGGLER_GRACE_S, sync_folder, write_json
 
 ID_PREFIX = "local-"
 _RESULT_TAIL_BYTES = 4 << 20

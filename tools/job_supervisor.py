@@ -1,8 +1,8 @@
 """Runs one local job in a process of its own: time limit, cancel, end of the whole tree, record of the end.
 
-Standard library only: `hfagent.tools.local_jobs` starts this file as a script, and it outlives whoever did so.
+Standard library only: `hfagent.tools.local_jobs` starts its `main`, and it outlives whoever did so.
 
-    job_supervisor.py FOLDER TIMEOUT_S GRACE_S COMMAND...
+    main([FOLDER, TIMEOUT_S, GRACE_S, *COMMAND])
 
 FOLDER holds, besides the runner's `spec.json`:
     lock       held (flock) by the supervisor as long as it lives; the kernel drops it, so no pid is ever trusted
@@ -17,7 +17,6 @@ Without /proc (macOS, untested) only the command's process group is ended.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -26,22 +25,33 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-MARKER = "HFAGENT_JOB"
+from hfagent.tools.job_processes import (
+    MARKER,
+    become_subreaper,
+    boot_id,
+    descendants,
+    end_all,
+    gone,
+    out_of_memory_kills,
+    signal_all,
+)
+
 SIGNALED = "lost: the supervisor got"
-"""How the message of a job begins that was ended by a signal from outside."""
+"""How the message of a job begins that was ended by a signal to its supervisor."""
+KILLED = "lost: killed by SIGKILL, while the kernel ended nothing for want of memory"
+"""What is said of a job whose main process somebody else has killed."""
 STRAGGLER_GRACE_S = 3.0  # from SIGTERM to SIGKILL, for what the command left behind
 _ALONE_S = 0.5  # helpers such as multiprocessing's resource tracker end by themselves
 _TOLD_S = 1.0  # whoever ends all processes at once may come to the command before its supervisor
 _POLL_S = 0.2  # how late a cancel or the time limit is noticed; a signal is noticed at once
 _LOCK_WAIT_S = 10.0  # for a supervisor that is just being killed
 _RESERVED_BYTES = 4096
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -75,63 +85,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def boot_id() -> str | None:
-    """The kernel's id of this start of the machine; None where it has none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return None
-
-
-def end_all(find: Callable[[], list[int]], *, grace_s: float) -> bool:
-    """SIGTERM to the processes found, SIGKILL to those that `grace_s` did not end; whether none is left."""
-    signal_all(find(), signal.SIGTERM)
-    if _gone(find, grace_s):
-        return True
-    deadline = time.monotonic() + 5  # a killed process in an uninterruptible read may linger
-    while time.monotonic() < deadline:
-        signal_all(find(), signal.SIGKILL)  # again and again: one of them may have forked meanwhile
-        if _gone(find, 0.1):
-            return True
-    return False
-
-
-def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
-    """Signal processes listed just now: a pid is not reused before the kernel's counter went all the way round."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-
-
-def _gone(find: Callable[[], list[int]], within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while find():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def processes() -> Iterator[Path]:
-    """The folders of all processes; none where there is no /proc."""
-    if Path("/proc/self/stat").exists():
-        yield from (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal())
-
-
-def _descendants(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in processes():
-        with contextlib.suppress(OSError):
-            # The second field, the program's name, may hold spaces and parentheses.
-            state, parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
-            if state not in "ZX":
-                children.setdefault(int(parent), []).append(int(entry.name))
-    found = list(children.get(root, ()))
-    for pid in found:
-        found += children.get(pid, ())
-    return found
 
 
 End = tuple[int | None, str, str | None]
@@ -206,7 +159,7 @@ class _Command:
 
     def tree(self) -> list[int]:
         self.reap()
-        return _descendants(os.getpid())
+        return descendants(os.getpid())
 
     def kill(self) -> None:
         signal_all(self.tree(), signal.SIGKILL)
@@ -215,7 +168,7 @@ class _Command:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def end_stragglers(self) -> None:
-        if not _gone(self.tree, _ALONE_S):
+        if not gone(self.tree, _ALONE_S):
             end_all(self.tree, grace_s=STRAGGLER_GRACE_S)
         self.kill()
 
@@ -243,6 +196,7 @@ def run_command(
     stop = _Stop(folder, timeout_s)
     if (reason := stop.reason()) is not None:
         return None, *reason
+    starved = out_of_memory_kills()
     try:
         job = _Command(command, folder, before)
     except OSError as error:
@@ -264,20 +218,21 @@ def run_command(
             reason = stop.told_within(_TOLD_S)
     finally:  # whatever happened, nothing runs on unwatched
         job.end_stragglers()
-    return job.exit_code, *(reason or _verdict(job.exit_code))
+    starving = starved is None or out_of_memory_kills() != starved
+    return job.exit_code, *(reason or _verdict(job.exit_code, starving=starving))
 
 
-def become_subreaper() -> None:
-    """Have orphans of this process's tree come back to it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def _verdict(exit_code: int, *, starving: bool) -> tuple[str, str | None]:
+    """Stage and message of a command that ended by itself.
 
-
-def _verdict(exit_code: int) -> tuple[str, str | None]:
+    Args:
+        exit_code: its own.
+        starving: whether the kernel may have ended a process of this machine for want of memory meanwhile.
+    """
     if exit_code == 0:
         return "COMPLETED", None
     if exit_code == 128 + signal.SIGKILL:
-        return "ERROR", "killed by SIGKILL, which the kernel sends when memory runs out"
+        return "ERROR", "killed by SIGKILL, which the kernel sends when memory runs out" if starving else KILLED
     return "ERROR", f"exit code {exit_code}"
 
 
@@ -337,7 +292,3 @@ def main(arguments: Sequence[str]) -> int:
         problem = report.read().decode(errors="replace")
     sys.stderr.write(problem)
     return 1 if problem else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

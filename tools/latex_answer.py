@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from contextlib import suppress
 
@@ -43,20 +44,28 @@ class LatexComparer:
         self._lock = threading.Lock()
 
     def equal(self, expected: str, found: str) -> bool | None:
-        """Whether they are equal; None where that took too long.
+        """Whether they are equal; None where that took too long, or the process died of it twice.
 
         Raises:
             PackageMissing: lighteval or its parser is not installed.
             EvaluationError: the process cannot be started.
         """
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._process = self._started()
-            answer = _ask(self._process, json.dumps([expected, found]), COMPARE_S)
-            if answer is None:
-                self._process.kill()
-                self._process.communicate()
+            for _ in range(2):  # somebody may have killed it, which says nothing of the expressions
+                begun = time.monotonic()
+                answer = self._asked(json.dumps([expected, found]))
+                if answer is not None or time.monotonic() - begun >= COMPARE_S:
+                    break
             return None if answer is None else answer == "true"
+
+    def _asked(self, line: str) -> str | None:
+        if self._process is None or self._process.poll() is not None:
+            self._process = self._started()
+        answer = _ask(self._process, line, COMPARE_S)
+        if answer is None:
+            self._process.kill()
+            self._process.communicate()
+        return answer
 
     def _started(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(

@@ -6,13 +6,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import hfagent
 from hfagent.agent.errors import BackendAway, JobError, NoRoom, SettingsError
 from hfagent.agent.records import Job, JobSpec
-from hfagent.tools import job_folder, job_supervisor
+from hfagent.tools import job_folder
 from hfagent.tools.job_home import MEND, JobHome, end_of_log
 
 _START_TIMEOUT_S = 60.0  # 0.05 s on an idle machine
 _POLL_S = 0.1
+_SUPERVISE = """import sys
+sys.path.append(sys.argv.pop(1))
+from hfagent.tools.job_supervisor import main
+sys.exit(main(sys.argv[1:]))"""
 
 
 class LocalJobRunner:
@@ -114,11 +119,12 @@ class LocalJobRunner:
     def _start(self, spec: JobSpec, command: Sequence[str]) -> None:
         """Have a supervisor at work on the job; any number of calls leaves one."""
         folder = self._home.root / spec.key
-        python = [sys.executable, "-I", "-S"]  # the supervisor needs nothing but the standard library
+        # The supervisor needs nothing but the standard library, and leaves nothing in the package's folder.
+        python = [sys.executable, "-I", "-S", "-B", "-c", _SUPERVISE, str(Path(hfagent.__file__).parent.parent)]
         limits = [str(spec.timeout_s), str(self._grace_s)]
         try:
             done = subprocess.run(
-                [*python, job_supervisor.__file__, str(folder), *limits, *command],
+                [*python, str(folder), *limits, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -1,8 +1,7 @@
 """Reads the metrics of a run from a Trackio server or Space, or from the job's log while that is away."""
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,16 +9,13 @@ from hfagent.agent.errors import JobError
 from hfagent.agent.ports import JobRunner
 from hfagent.agent.records import MetricPoint
 from hfagent.tools.hub_calls import http_error
-from hfagent.tools.metrics import STEP, merged
+from hfagent.tools.metrics_log import STEP, key_of, logged, merged
 
 TIMEOUT_S = 10.0
 ROWS = 5000
 """Of one answer; Trackio gives at most 10,000."""
-LOG_LINES = 400
 _NEWEST = "SELECT run_id FROM metrics WHERE run_name = {run} ORDER BY id DESC LIMIT 1"
 _LATER = "SELECT id, metrics FROM metrics WHERE run_id = {run_id} AND id > {row} ORDER BY id LIMIT {rows}"
-_PROGRESS = re.compile(r"step (\d+)/\d+ (?:loss (\S+) lr (\S+)|eval_loss (\S+))")
-_ATTEMPT = re.compile(r"-a\d+$")
 
 
 @dataclass
@@ -52,7 +48,7 @@ class TrackioServer:
         seen = self._seen.setdefault((project, run), _Seen())
         try:
             self._read(seen, project, run)
-        except (http_error(), ValueError, KeyError, TypeError):
+        except (http_error(), OSError, ValueError, KeyError, TypeError):
             return merged(self._logged(project, run), after_step)
         # A server that was away while the job logged may hold nothing yet.
         return merged(_later(seen.rows, after_step) if seen.rows else self._logged(project, run), after_step)
@@ -90,13 +86,10 @@ class TrackioServer:
         return list(found["rows"])
 
     def _logged(self, project: str, run: str) -> list[dict[str, Any]]:
-        key = f"{project}-{run}" if _ATTEMPT.search(run) else f"{project}-{run}-a1"
+        key = key_of(project, run)
         try:
             running = next((job for job in self._runner.jobs(project) if job.key == key), None)
-            job = running or self._runner.find(key)
-            if job is None or job.stage == "SCHEDULING":  # whose log is waited for in vain
-                return []
-            return from_log(self._runner.logs(job.id, tail=LOG_LINES))
+            return logged(self._runner, running or self._runner.find(key))
         except JobError:
             return []
 
@@ -107,21 +100,6 @@ def _later(rows: list[dict[str, Any]], after_step: int) -> list[dict[str, Any]]:
         step = rows[at - 1].get(STEP)
         if isinstance(step, int) and step <= after_step:
             return rows[at:]
-    return rows
-
-
-def from_log(lines: Sequence[str]) -> list[dict[str, Any]]:
-    """The metrics in a training script's progress lines, as rows of Trackio."""
-    rows = []
-    for line in lines:
-        found = _PROGRESS.search(line)
-        if found is None:
-            continue
-        step, loss, rate, eval_loss = found.groups()
-        values: Mapping[str, str | None] = {"train/loss": loss, "train/learning_rate": rate, "eval/loss": eval_loss}
-        if rate == "nan":  # as a line is printed whose rate is not known
-            values = {**values, "train/learning_rate": None}
-        rows.append({STEP: int(step), **{name: float(value) for name, value in values.items() if value is not None}})
     return rows
 
 

@@ -37,7 +37,7 @@ from typing import Literal, get_args
 from hfagent.agent.errors import EvaluationError
 
 Kind = Literal["passed", "syntax", "assertion", "exception", "exit", "timeout", "memory", "killed"]
-"""`exit`: the program ended itself early; `killed`: it vanished without a report, e.g. by a crash."""
+"""`exit`: the program ended itself early; `killed`: it vanished without a report twice, e.g. by a crash."""
 
 START_GRACE_S = 0.5
 """Beyond the program's own time: start of the interpreter, and the clean-up."""
@@ -117,6 +117,16 @@ class Sandbox:
             timeout_s: Wall-clock seconds.
             memory_mib: Address space, the interpreter's own 30 MiB included.
         """
+        outcome = self._run_once(program, timeout_s, memory_mib)
+        # Somebody may have killed it, which says nothing of the program: one that vanishes by itself does so again.
+        return self._run_once(program, timeout_s, memory_mib) if outcome.kind == "killed" else outcome
+
+    def run_many(self, programs: Sequence[str], *, workers: int, timeout_s: float = 5.0) -> Iterator[Outcome]:
+        """Run several at a time; the outcomes come in the programs' order, each as soon as it is known."""
+        with ThreadPoolExecutor(max_workers=workers) as pool:
+            yield from pool.map(lambda program: self.run(program, timeout_s=timeout_s), programs)
+
+    def _run_once(self, program: str, timeout_s: float, memory_mib: int) -> Outcome:
         nonce = secrets.token_hex(16)
         report, elapsed_s, stderr = self._execute(program, nonce, timeout_s, memory_mib)
         first, _, detail = report.partition("\n")
@@ -128,11 +138,6 @@ class Sandbox:
         if elapsed_s >= timeout_s:
             return Outcome(passed=False, kind="timeout", detail=f"still running after {timeout_s:g} s")
         return Outcome(passed=False, kind="killed", detail=f"ended without a report: {stderr or 'no message'}"[:500])
-
-    def run_many(self, programs: Sequence[str], *, workers: int, timeout_s: float = 5.0) -> Iterator[Outcome]:
-        """Run several at a time; the outcomes come in the programs' order, each as soon as it is known."""
-        with ThreadPoolExecutor(max_workers=workers) as pool:
-            yield from pool.map(lambda program: self.run(program, timeout_s=timeout_s), programs)
 
     def _execute(self, program: str, nonce: str, timeout_s: float, memory_mib: int) -> tuple[str, float, str]:
         request = {
