@@ -231,16 +231,20 @@ def test_what_cannot_be_trained_on_ends_with_2_and_the_reason(refused: dict[str,
 
 
 def test_a_smoke_run_passes_where_the_training_would(place: Path) -> None:
+    equal = ["--reward-funcs", "format"]  # few steps of a weak model may have no answer that is worth more
     many = ["--num-generations", "2", "--per-device-train-batch-size", "40", "--smoke"]
     found = run_all(
         place,
         [
             ("train_kto", command(place, "kto", "smoke-kto", "--smoke", data="rare-label")),
             ("train_grpo", command(place, "grpo", "smoke-grpo", *many)),
+            ("train_grpo", command(place, "grpo", "smoke-equal", *equal, "--smoke")),
+            ("train_grpo", command(place, "grpo", "equal", *equal, "--max-steps", "3")),
         ],
     )
-    assert [run["code"] for run in found[:2]] == [0, 0], found[-1]["stderr"]
-    assert [run["result"]["steps"] for run in found[:2]] == [3, 3]
+    assert [run["code"] for run in found[:4]] == [0, 0, 0, 1], found[-1]["stderr"]
+    assert "equals its start: nothing was learned" in found[-1]["stderr"]
+    assert [run["result"]["steps"] for run in found[:3]] == [3, 3, 3]
     assert found[0]["result"]["rows"] == 16  # all of one label
     assert found[1]["result"]["rows"] >= 20  # the prompts of a step
 
