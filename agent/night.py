@@ -162,7 +162,7 @@ def _confirmed(book: Ledger) -> bool:
 
 @contextmanager
 def _followed(book: Ledger, ports: Ports, paths: Paths, settings: Settings, console: Console) -> Iterator[_Night]:
-    """A desk whose every event reaches the report and the terminal."""
+    """A desk whose every event reaches the terminal, and the report in good time."""
     desk = Desk(book, ports)
     progress = Progress(console, desk.state)
     report_file = ReportFile(paths.report, progress.warn)
