@@ -236,7 +236,7 @@ class JobDesk(BackendDesk):
     def _observe_metrics(self, run: Run, *, whole: bool) -> None:
         known = {point.step: point.values for point in run.points}
         name = jobs.tracker_run(run.spec, len(run.attempts))
-        # One step back: a step's evaluation row comes after its training row. At the end all is asked for once more, for
+        # One step back: a step's evaluation row comes after its training row. At the end all is asked for once more:
         # rows may have gone and come meanwhile.
         after = -1 if whole else max(known, default=0) - 1
         rows = self.ports.tracker.points(self.state.plan.label, name, after_step=after)

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -11,13 +12,14 @@ from hfagent.agent import data_rules, report, room
 from hfagent.agent.console import Progress
 from hfagent.agent.control import Request
 from hfagent.agent.desk import Desk
-from hfagent.agent.errors import DatasetError, HfagentError, ReportError, UsageError
+from hfagent.agent.errors import DatasetError, HfagentError, UsageError
 from hfagent.agent.events import Event, PlanConfirmed, PlanMade
 from hfagent.agent.ledger import Ledger, open_ledger
 from hfagent.agent.loop import run_night
 from hfagent.agent.notify import Notifier, apprise_sender
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import Export, Plan, Refusal
+from hfagent.agent.report_pace import ReportFile
 from hfagent.agent.settings import Settings
 from hfagent.agent.shipping import newest
 from hfagent.agent.state import State
@@ -51,12 +53,12 @@ def begin(plan: Plan, ports: Ports, settings: Settings, *, ask: Ask | None, cons
             book.append(PlanMade(plan=plan, versions=versions()))
             with (
                 room.needed(paths.project),
-                _followed(book, ports, paths, settings, console) as (desk, progress),
+                _followed(book, ports, paths, settings, console) as night,
             ):
-                if not _agreed(desk, ask, progress):
+                if not _agreed(night.desk, ask, night.progress):
                     paths.abandon()
                     return None
-                return _run(desk, settings, paths, progress, resumed_by=None)
+                return _run(night, settings, paths, resumed_by=None)
         except (HfagentError, KeyboardInterrupt):
             if not _confirmed(book):
                 paths.abandon()
@@ -84,14 +86,15 @@ def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) 
     with (
         room.needed(paths.project),
         open_ledger(paths.ledger, ports.clock) as book,
-        _followed(book, ports, paths, settings, console) as (desk, progress),
+        _followed(book, ports, paths, settings, console) as night,
     ):
-        if desk.state.ended is not None:
-            desk.clear_up()
-            return desk.state
-        if not desk.state.confirmed:
+        state = night.desk.state
+        if state.ended is not None:
+            night.desk.clear_up()
+            return night.desk.state
+        if not state.confirmed:
             raise UsageError(f"the project {paths.project!r} was never confirmed: start it again")
-        return _run(desk, settings, paths, progress, resumed_by=os.getpid())
+        return _run(night, settings, paths, resumed_by=os.getpid())
 
 
 def export(
@@ -115,8 +118,9 @@ def export(
     """
     with (
         open_ledger(paths.ledger, ports.clock) as book,
-        _followed(book, ports, paths, settings, console) as (desk, progress),
+        _followed(book, ports, paths, settings, console) as night,
     ):
+        desk = night.desk
         if desk.state.ended is None:
             raise UsageError(f"the project {paths.project!r} has not ended: `hfagent resume {paths.project}`")
         since = since or desk.now
@@ -136,7 +140,20 @@ def export(
                 desk.wait(settings.look_s)
                 desk.reconcile()
                 desk.observe()
-                progress.tick(desk.state)
+                night.tick(desk.state)
+
+
+class _Night(NamedTuple):
+    """A desk, and who follows it."""
+
+    desk: Desk
+    progress: Progress
+    report: ReportFile
+
+    def tick(self, state: State) -> None:
+        """After each look at the jobs."""
+        self.progress.tick(state)
+        self.report.tick(state)
 
 
 def _confirmed(book: Ledger) -> bool:
@@ -144,23 +161,19 @@ def _confirmed(book: Ledger) -> bool:
 
 
 @contextmanager
-def _followed(
-    book: Ledger, ports: Ports, paths: Paths, settings: Settings, console: Console
-) -> Iterator[tuple[Desk, Progress]]:
-    """A desk whose every event reaches the report and the terminal."""
+def _followed(book: Ledger, ports: Ports, paths: Paths, settings: Settings, console: Console) -> Iterator[_Night]:
+    """A desk whose every event reaches the terminal, and the report in good time."""
     desk = Desk(book, ports)
     progress = Progress(console, desk.state)
+    report_file = ReportFile(paths.report, progress.warn)
 
     def follow(event: Event) -> None:
         progress.follow(event, desk.state)
-        try:
-            report.write(desk.state, paths.report, book.head)
-        except ReportError as error:
-            progress.warn(str(error))
+        report_file.follow(desk.state, book.head)
 
     book.subscribe(follow)
-    with progress, _notifying(book, desk, settings, progress):
-        yield desk, progress
+    with progress, closing(report_file), _notifying(book, desk, settings, progress):
+        yield _Night(desk, progress, report_file)
 
 
 @contextmanager
@@ -202,15 +215,16 @@ def _refuse_incompatible(state: State) -> None:
         raise DatasetError(why)
 
 
-def _run(desk: Desk, settings: Settings, paths: Paths, progress: Progress, *, resumed_by: int | None) -> State:
+def _run(night: _Night, settings: Settings, paths: Paths, *, resumed_by: int | None) -> State:
     from hfagent.agent.planners import planner_for
 
+    desk = night.desk
     mailbox = mailbox_of(paths, settings, desk.state.plan)
     try:
         return run_night(
             desk,
             planner_for(desk, settings, stop_asked=mailbox.stop_asked),
-            on_tick=progress.tick,
+            on_tick=night.tick,
             mailbox=mailbox,
             poll_s=settings.look_s,
             resumed_by=resumed_by,

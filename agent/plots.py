@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 GROWTH = 1.25
 """A running curve is redrawn when it has grown by a quarter: a drawing takes 0.2 s of the machine that trains."""
+NEWEST, BEST = 4, 8
+"""Of more training runs than both together only these are drawn: more could not be told apart, and their legend would
+leave no room for the curves."""
+NAMED_INSIDE = 6
+"""Names that the corner of the curves has room for."""
+LEGEND_COLUMNS = 3
+HELD_OUT = "held-out rows"
 WIDTH_INCHES = 7.2
 MARKED_POINTS = 60
 """Up to so many points each one is marked; longer curves are thin lines."""
@@ -103,8 +110,20 @@ def update(state: State, folder: Path) -> list[str]:
     return names
 
 
+def drawn_runs(state: State) -> frozenset[str]:
+    """The training runs that are drawn: of many the kept one, the newest and the best on the search set."""
+    names = [run.spec.name for run in state.trained]
+    if len(names) <= NEWEST + BEST:
+        return frozenset(names)
+    scores = state.search_scores()
+    newest = names[-NEWEST:]
+    others = sorted(names[:-NEWEST], key=lambda name: (name != state.kept, -scores.get(name, -1.0)))
+    return frozenset([*newest, *others[:BEST]])
+
+
 def loss_curves(state: State) -> tuple[Curve, ...]:
-    """The curves of all training runs that logged a loss; of a running one a prefix (see GROWTH)."""
+    """The curves of the training runs that are drawn and logged a loss; of a running one a prefix (see GROWTH)."""
+    shown = drawn_runs(state)
     curves: list[Curve] = []
     trains: dict[str, tuple[tuple[int, float], ...]] = {}
     for number, run in enumerate(state.trained):
@@ -115,6 +134,8 @@ def loss_curves(state: State) -> tuple[Curve, ...]:
         if not train:
             continue
         trains[run.spec.name] = train
+        if run.spec.name not in shown:
+            continue
         before = [point for point in trains.get(run.spec.parent or "", ()) if point[0] < train[0][0]][-1:]
         held_out = _series(run, metric.replace("train/", "eval/"))
         seen = tuple(point for point in held_out if point[0] <= train[-1][0])
@@ -123,12 +144,18 @@ def loss_curves(state: State) -> tuple[Curve, ...]:
 
 
 def score_panels(state: State) -> tuple[Panel, ...]:
-    """The scored evaluations by set, the base model first."""
+    """The scored evaluations by set, the base model first; of the training runs those that are drawn."""
     sets: tuple[ProblemSet, ...] = ("search", "confirm")
+    shown = drawn_runs(state)
     numbers = {run.spec.name: number for number, run in enumerate(state.trained)}
     panels = []
     for problems in sets:
-        found = [(run, run.score) for run in state.runs.values() if run.spec.set == problems and run.score is not None]
+        scored = [run for run in state.runs.values() if run.spec.set == problems]
+        found = [
+            (run, run.score)
+            for run in scored
+            if run.score is not None and (run.spec.subject is None or run.spec.subject in shown)
+        ]
         found.sort(key=lambda item: item[0].spec.subject is not None)
         if found:
             score = found[0][1]
@@ -158,7 +185,7 @@ def draw_loss(curves: Sequence[Curve], *, label: str) -> "Figure":
             # Not filled: an extension's mark may lie on its parent's last one.
             axes.plot(
                 steps, losses, linestyle="none", marker=marker, markersize=9, markerfacecolor="none",
-                markeredgecolor=colour, markeredgewidth=1.5, zorder=3, label=_label(f"{curve.run}, held-out rows"),
+                markeredgecolor=colour, markeredgewidth=1.5, zorder=3, label=_label(f"{curve.run}, {HELD_OUT}"),
             )  # fmt: skip
     axes.set_xlabel("optimizer step")
     axes.set_ylabel(label)
@@ -166,8 +193,23 @@ def draw_loss(curves: Sequence[Curve], *, label: str) -> "Figure":
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.legend(loc="upper right")
+    _name_curves(figure, axes)
     return figure
+
+
+def _name_curves(figure: "Figure", axes: "Axes") -> None:
+    """The legend: in the corner, or below the curves where there are too many for that; hollow marks then once."""
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) <= NAMED_INSIDE:
+        axes.legend(loc="upper right")
+        return
+    of_runs = [(line, name) for line, name in zip(handles, labels, strict=True) if not name.endswith(HELD_OUT)]
+    if len(of_runs) < len(labels):
+        axes.set_title("hollow: held-out rows")
+    rows = math.ceil(len(of_runs) / LEGEND_COLUMNS)
+    figure.set_figheight(figure.get_figheight() + 0.2 * rows)
+    lines, names = zip(*of_runs, strict=True)
+    figure.legend(lines, names, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=8)
 
 
 def draw_scores(panels: Sequence[Panel]) -> "Figure":
@@ -267,7 +309,8 @@ def _look(number: int | None) -> tuple[str, str]:
     """Colour and mark."""
     if number is None:
         return _BASE_COLOUR, "s"
-    return _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+    # Each round of colours has other marks.
+    return _COLOURS[number % len(_COLOURS)], _MARKERS[(number + number // len(_COLOURS)) % len(_MARKERS)]
 
 
 def _label(text: str) -> str:

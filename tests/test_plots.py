@@ -5,9 +5,11 @@ import pytest
 from nights import PLAN, Night, finished_night, state_of
 
 from hfagent.agent import plots
-from hfagent.agent.events import MetricsLogged
-from hfagent.agent.records import BenchmarkRef, MetricPoint, RunSpec, Score
+from hfagent.agent.changed import changed
+from hfagent.agent.events import MetricsLogged, Scored
+from hfagent.agent.records import BenchmarkRef, Decision, MetricPoint, RunSpec, Score
 from hfagent.agent.report_facts import score_interval
+from hfagent.agent.runs import Taken
 from hfagent.agent.state import State
 
 FIRST = RunSpec(name="sft-01", kind="train", why="first run", train=PLAN.train)
@@ -145,3 +147,54 @@ def test_curves_without_a_single_number_can_be_drawn() -> None:
     curves = plots.loss_curves(running([None, None]))
 
     assert b"</svg>" in plots.svg(lambda: plots.draw_loss(curves, label="loss"), "mark")
+
+
+def many_runs(scores: list[float]) -> State:
+    night = Night()
+    night.prepare()
+    for number, solved in enumerate(scores, start=1):
+        name = f"sft-{number:02d}"
+        key = night.begin(RunSpec(name=name, kind="train", why="one of many", train=PLAN.train))
+        night.add(MetricsLogged(run=name, points=(MetricPoint(step=1, values={"train/loss": 1.0}),)))
+        night.end(key, seconds=60, result={"adapter": f"/models/{name}"})
+        spec = RunSpec(name=f"{name}-eval", kind="evaluate", why="its score", subject=name, set="search")
+        night.end(night.begin(spec), seconds=60)
+        night.add(Scored(run=spec.name, score=score([1.0] * round(solved * 20) + [0.0] * (20 - round(solved * 20)))))
+    return state_of(night.events)
+
+
+def test_of_many_runs_the_best_and_the_newest_are_drawn() -> None:
+    scores = [0.1] * 30
+    scores[2] = scores[6] = 0.9
+    state = many_runs(scores)
+
+    names = [curve.run for curve in plots.loss_curves(state)]
+    assert len(names) == plots.BEST + plots.NEWEST
+    assert {"sft-03", "sft-07", "sft-27", "sft-28", "sft-29", "sft-30"} <= set(names)
+    (panel,) = plots.score_panels(state)
+    assert [point.label for point in panel.points] == names
+
+
+def test_a_run_that_is_kept_is_drawn_however_many_came_after_it() -> None:
+    state = many_runs([0.5] + [0.9] * 30)
+    kept = Decision(action="keep", run="sft-01", reason="a test", rule="keep-any-gain")
+    state = changed(state, decisions=(Taken(at=state.updated_at, about="sft-01", decision=kept),))
+
+    assert "sft-01" in plots.drawn_runs(state)
+
+
+@pytest.mark.parametrize("count", [3, plots.BEST + plots.NEWEST])
+@pytest.mark.filterwarnings("error")
+def test_the_legend_leaves_the_curves_their_room(count: int) -> None:
+    losses = tuple((step, 2.0 / step) for step in range(1, 60))
+    curves = [plots.Curve(f"sft-{n:02d}-x1", f"sft-{n:02d}", n, losses, 0, losses[::20]) for n in range(count)]
+    figure = plots.draw_loss(curves, label="loss")
+
+    plots.svg(lambda: figure, "mark")
+    box = figure.axes[0].get_window_extent()
+    assert box.height > 0.5 * 3.6 * figure.dpi
+    assert box.width > 0.7 * plots.WIDTH_INCHES * figure.dpi
+    legend = figure.axes[0].get_legend() or figure.legends[0]
+    assert (
+        sum(text.get_text().startswith("sft-") and "held-out" not in text.get_text() for text in legend.texts) == count
+    )
