@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Literal
 
-from hfagent.agent import estimate, thresholds
+from hfagent.agent import estimate, lanes, thresholds
 from hfagent.agent.proposals import evaluate_run
 from hfagent.agent.records import RELEASE, RunSpec
 from hfagent.agent.remaining import Remaining
@@ -127,7 +127,8 @@ def _later_s(state: State, spec: RunSpec) -> float:
     if spec.set == "confirm":
         return last if spec.subject is None else _exports_s(state)
     evaluation = estimate.run_s(state, evaluate_run(state, spec.name, "search", "its score"))
-    return (evaluation if spec.kind == "train" else 0.0) + (confirmation_s(state) if _won(state) else 0.0)
+    beside = state.plan.max_jobs > 1 and lanes.of_search(spec)  # another line may win meanwhile
+    return (evaluation if spec.kind == "train" else 0.0) + (confirmation_s(state) if beside or _won(state) else 0.0)
 
 
 def _won(state: State) -> bool:
@@ -154,10 +155,12 @@ def _exports_s(state: State) -> float:
     return sum(estimate.run_s(state, spec) for spec in specs)
 
 
-def pressed(state: State, spec: RunSpec, now: datetime) -> bool:
-    """Whether time or money is short for a run, or for the reserve itself."""
-    short = remaining(state, now, reserve_s=confirmation_s(state)).short_of()
-    return short is not None or check_envelope(state, spec, now) is not None
+def pressed(state: State, spec: RunSpec) -> bool:
+    """Whether what other jobs hold, and give back, makes money or GPU hours short for a run or for the reserve."""
+    reserve_s = confirmation_s(state) + estimate.run_s(state, evaluate_run(state, None, "search", "estimate"))
+    left = remaining(state, state.updated_at, reserve_s=reserve_s).model_copy(update={"seconds": None})
+    needed_s = estimate.run_s(state, spec)
+    return left.short_of(seconds=needed_s, micro_usd=estimate.cost_micro_usd(state.plan, needed_s)) is not None
 
 
 def check_reserve(state: State, now: datetime) -> str | None:

@@ -171,7 +171,7 @@ def _waits(state: State, move: Move, now: datetime) -> bool:
     if not state.open_attempts:
         return False
     if move.tool == "decide" and policy.cut_short(state, move.args["run"], now) is None:
-        return envelope.pressed(state, extend_run(state, move.args["run"], "extension"), now)
+        return envelope.pressed(state, extend_run(state, move.args["run"], "extension"))
     return move.tool != "decide" and _guarded(state, move, now).tool == "finish"
 
 

@@ -144,6 +144,16 @@ def test_troubled_nights_with_lines_end_and_keep_their_limits(
             assert taken_s(state) <= 3600 * hours + 60
 
 
+def test_a_line_that_takes_long_costs_no_other_its_confirmation(tmp_path: Path) -> None:
+    there, path = rising(), tmp_path / "night.jsonl"
+    slow = Ending(running_s=5000, stage="ERROR", exit_code=143, message="Job timeout")
+    there.endings = lambda spec: slow if spec.run == "sft-02-eval" else None
+    state = night(path, there, max_trials=2, max_jobs=2, max_extensions=0, max_hours=0.25)
+    assert (claimed(state).label, claimed(state).run) == ("confirmed_better", "sft-01")
+    decided = next(event.at for event in ledger.read(path) if isinstance(event.fact, Decided))
+    assert decided < state.runs["sft-02-eval"].last.finished_at  # type: ignore[operator]
+
+
 def test_a_lost_job_is_begun_again_beside_the_others(tmp_path: Path) -> None:
     there, path = rising(), tmp_path / "night.jsonl"
     there.endings = lambda spec: LOST if spec.key.endswith("sft-02-a1") else None
