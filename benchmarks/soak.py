@@ -259,6 +259,7 @@ def page(samples: Sequence[Mapping[str, float]], folder: Path, *, minutes: float
 
     state = fold(read(folder / "training_reports" / f"{PROJECT}.jsonl"))
     assert state is not None
+    assert state.ended is not None
     jobs, found = spans(folder), parts(samples)
     verdicts = judged(samples, jobs)
     took, between = (jobs[-1].end - jobs[0].start) / 60, gaps(jobs)
@@ -281,9 +282,9 @@ def page(samples: Sequence[Mapping[str, float]], folder: Path, *, minutes: float
         f"{os.getloadavg()[0]:.1f}), Python {platform.python_version()}. The night took {took:.0f} minutes with "
         f"{len(jobs)} jobs one after the other: {len(state.trained)} trainings, {extended} of them extensions, of "
         f"{len(state.trials)} sets of hyperparameters, and {len(jobs) - len(state.trained)} others; it ended as "
-        f"`{state.ended}`. All but the two job scripts is what `hfagent` runs: planning, checks, loop, rules, search, "
-        "ledger, report, plots, terminal, supervisors, subprocesses, Trackio. A training logs a row a second for "
-        f"{STEPS} s, an evaluation takes 5 s for {PROBLEMS} problems. Looked at from another process every "
+        f"`{state.ended.state}`. All but the two job scripts is what `hfagent` runs: planning, checks, loop, rules, "
+        "search, ledger, report, plots, terminal, supervisors, subprocesses, Trackio. A training logs a row a "
+        f"second for {STEPS} s, an evaluation takes 5 s for {PROBLEMS} problems. Looked at from another process every "
         f"{EVERY_S:.0f} s; a size is the one at the end of the part.",
         "",
         f"| What | {' | '.join(part.name for part in found)} |",
