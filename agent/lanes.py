@@ -32,8 +32,10 @@ def no_room(state: State, spec: RunSpec) -> str | None:
 
 
 def full(state: State) -> bool:
-    """Whether nothing can start beside what is open."""
+    """Whether nothing can start beside what is open, or nobody knows what is."""
     running = state.open_attempts
+    if running and state.backend_lost is not None:
+        return True
     return len(running) >= state.plan.max_jobs or any(not of_search(state.runs[a.job.run].spec) for a in running)
 
 

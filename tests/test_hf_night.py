@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,11 +132,10 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
         jobs.close()
 
 
-def night(path: Path, cloud: Cloud, *, on_event: Callable[[Event], None] = lambda event: None) -> State:
+def night(path: Path, cloud: Cloud, *, on_event: Callable[[Event], None] = lambda event: None, **changes: Any) -> State:
     resumed = path.exists()
-    with at_desk(
-        path, cloud, backend="hf", flavor="cpu-basic", price_micro_usd_per_hour=PRICE, budget_micro_usd=5_000_000
-    ) as desk:
+    plan = {"backend": "hf", "flavor": "cpu-basic", "price_micro_usd_per_hour": PRICE, "budget_micro_usd": 5_000_000}
+    with at_desk(path, cloud, **plan, **changes) as desk:
         desk.ledger.subscribe(on_event)
         return work(desk, poll_s=0.2, resumed_by=1 if resumed else None)
 
@@ -176,6 +176,21 @@ def test_a_launch_whose_answer_is_lost_is_one_job(cloud: Cloud, tmp_path: Path, 
     assert len(keys(cloud)) == len(set(keys(cloud)))
     assert len(facts(tmp_path / "n.jsonl", SubmitRetried)) == (0 if when == "after" else 1)
     assert_paid_as_billed(state, cloud)
+
+
+@pytest.mark.parametrize("when", ["after", "before", None])
+def test_sets_that_are_tried_at_a_time_are_one_job_each_also_where_answers_are_lost(
+    cloud: Cloud, tmp_path: Path, when: Any
+) -> None:
+    cloud.skill = defaultdict(lambda: 0.4, baseline=0.1)
+    if when is not None:
+        cloud.emulator.faults.plan(path=r"^/api/jobs/ada$", method="POST", skip=3, times=3, when=when, status=502)
+    state = night(tmp_path / "n.jsonl", cloud, max_trials=4, max_jobs=3, max_extensions=0)
+    assert (ended(state), len(state.trials)) == ("finished", 4)
+    assert len(keys(cloud)) == len(set(keys(cloud)))
+    assert_paid_as_billed(state, cloud)
+    spans = [(a.started_at, a.finished_at) for run in state.trials for a in run.attempts]
+    assert any(a[0] < b[0] < a[1] for a in spans for b in spans if None not in (*a, *b))
 
 
 def test_a_launch_that_is_taken_after_the_settle_time_is_a_stray_and_paid(cloud: Cloud, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hfagent.agent.fakes import Ending
 from hfagent.agent.folding import apply
 from hfagent.agent.records import JobSpec, RunSpec
 from hfagent.agent.report import render
+from hfagent.agent.rules import next_move
 from hfagent.agent.state import State
 from hfagent.agent.summary import summary
 
@@ -186,6 +188,13 @@ def test_a_line_has_one_job_at_a_time_and_only_lines_go_side_by_side(tmp_path: P
     full = beside(tmp_path / "f.jsonl", rising(), lambda s: len(s.open_attempts) == 3)
     refused = lanes.no_room(full, RunSpec(name="sft-04", kind="train", why="w"))
     assert refused == "sft-01, sft-02, sft-03 are still open: 3 jobs at a time"
+
+
+def test_nothing_more_is_started_while_nobody_knows_what_runs(tmp_path: Path) -> None:
+    there = rising()
+    state = beside(tmp_path / "n.jsonl", there, lambda s: {a.job.run for a in s.open_attempts} == {"sft-01", "sft-02"})
+    assert next_move(state, state.updated_at) is not None
+    assert next_move(replace(state, backend_lost="no answer"), state.updated_at) is None
 
 
 def test_a_person_who_is_waited_for_holds_up_one_line_alone(tmp_path: Path) -> None:
