@@ -83,6 +83,11 @@ MEASURES: dict[Method, _Measure] = {
     "dpo": _HELD_OUT,
     "kto": _HELD_OUT,
     "reward": _HELD_OUT,
+    "distillation": _Measure(
+        "distance to the teacher",
+        f"fewer than {trend.MIN_POINTS} distances to the teacher at the full learning rate, too few for a trend",
+        "the distance to the teacher is not clearly falling",
+    ),
     "grpo": _Measure(
         "shortfall of the reward",
         f"fewer than {trend.MIN_POINTS} rewards below the most that they can be, too few for a trend",
@@ -153,7 +158,7 @@ def decide(evidence: Evidence) -> Decision:
 def _outlook(evidence: Evidence) -> trend.Outlook | None:
     """What more training promises, by what the method lowers: SFT its losses; DPO and KTO the loss held out, since they
     can lower the other one by making both answers less likely; GRPO what its reward falls short of, since its loss has
-    no level."""
+    no level; distillation its distance to the teacher, the training loss, taken of fresh answers at each step."""
     if isinstance(evidence.extension, str):
         return None
     total_steps, points = evidence.extension.total_steps, evidence.points
@@ -161,7 +166,7 @@ def _outlook(evidence: Evidence) -> trend.Outlook | None:
         most = evidence.most_reward
         return None if most is None else trend.outlook(trend.shortfalls(points, most), total_steps=total_steps)
     held_out = trend.held_out_outlook(points, total_steps=total_steps)
-    if evidence.method != "sft":
+    if evidence.method not in ("sft", "distillation"):
         return held_out
     training = trend.outlook(trend.stable_losses(points), total_steps=total_steps)
     if training is not None and training.slope_high < 0:

@@ -50,7 +50,7 @@ def test_methods_come_from_the_flag_before_the_sentence(goal: str, method: str |
 @pytest.mark.parametrize(
     ("goal", "given", "message"),
     [
-        ("improve code", {"method": "sft,ppo"}, "'ppo' is not available yet; there is sft, dpo, grpo, kto"),
+        ("improve code", {"method": "sft,ppo"}, "'ppo' is not available yet; there is sft, dpo, grpo, kto, di"),
         ("improve code", {"method": "reward"}, "'reward' is not available yet"),
         ("improve code", {"method": "sft,dpo,sft"}, "name a method twice"),
         ("improve code, but do not use SFT", {}, "rules out 'sft'"),
