@@ -17,6 +17,7 @@ Exit codes: 0 with a RESULT line; 1 failed, also by a loss that is no number; 2 
 be used; 143 stopped by SIGTERM, with a checkpoint.
 """
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,29 +43,32 @@ def _trainer(args: Args, device: str) -> Callable[..., Any]:
     from hfagent.job_templates.sampling_trainers import distillation_trainer
 
     def make(model: Any, **given: Any) -> Any:
+        batch = args.config.batch
         for name in ("train_dataset", "eval_dataset"):
             given[name] = given[name] and prompt_rows.fitting(
                 given[name], given["processing_class"], given["args"], args
             )
-        if (left := len(given["train_dataset"])) < args.config.batch:
+        left = len(given["train_dataset"])
+        if left < batch and not (left and args.smoke):
             raise UsageError(
                 f"--max-length {args.config.max_length} leaves {left} rows whose completions have room, fewer than the "
-                f"{args.config.batch} of a step: raise it, or give a smaller batch"
+                f"{batch} of a step: raise it, or give a smaller batch"
             )
+        if left < batch:  # a smoke run's few rows may be long ones where the others are not
+            given["train_dataset"] = given["train_dataset"].repeat(math.ceil(batch / left))
         return distillation_trainer(device)(model, teacher_model=teacher.load(args, model), **given)
 
     return make
 
 
 def _check(args: Args, rows: Rows) -> Rows:
-    """Refuse fewer prompts than a step has, and a teacher that the model cannot learn from."""
-    found = Rows(_prompts(rows.train), _prompts(rows.held_out))
-    if len(found.train) < args.config.batch:
+    """Refuse fewer rows than a step has, and a teacher that the model cannot learn from."""
+    if len(rows.train) < args.config.batch:
         raise UsageError(
-            f"{len(found.train)} prompts are fewer than the {args.config.batch} of a step: give more, or take less"
+            f"{len(rows.train)} rows are fewer than the {args.config.batch} of a step: give more, or a smaller batch"
         )
     teacher.check(args)
-    return found
+    return Rows(_prompts(rows.train), _prompts(rows.held_out))
 
 
 def _prompts(rows: list[Row]) -> list[Row]:

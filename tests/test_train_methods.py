@@ -95,6 +95,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rare = [row | {"label": index != 1} for index, row in enumerate(rows("kto"))]
     write_jsonl(folder / "rare-label.jsonl", rare)
     long = [{"prompt": user("w1 " * 90), "answer": "1"}] * 7
+    write_jsonl(folder / "two-short.jsonl", [*long, *long, *rows("grpo", 2)])
     write_jsonl(folder / "long.jsonl", [*long, *rows("grpo", 1)])
     write_jsonl(folder / "long-prompts.jsonl", [{"prompt": user("w1 " * 90)}] * 9)
     chats = [{"messages": [*user("w1"), *assistant("w2"), *user(f"w{i}"), *assistant("w3")]} for i in range(9)]
@@ -268,7 +269,7 @@ def test_what_cannot_be_trained_on_ends_with_2_and_the_reason(refused: dict[str,
         f"the teacher '{place / 'wider'}' chooses from 46 tokens, the model '{place / 'model'}' from 45",
         f"the teacher '{place / 'other-words'}' has another tokenizer than the model",
         "e.g. for 'w39'",
-        "6 prompts are fewer than the 8 of a step",
+        "6 rows are fewer than the 8 of a step",
         "--max-length 60 leaves 0 rows whose completions have room, fewer than the 8 of a step",
         "beta must be in [0.0, 1.0], got 1.5",
         "--max-length 60 leaves 1 rows whose completions have room, fewer than the 2 prompts of a step",
@@ -278,6 +279,7 @@ def test_what_cannot_be_trained_on_ends_with_2_and_the_reason(refused: dict[str,
 
 def test_a_smoke_run_passes_where_the_training_would(place: Path) -> None:
     equal = ["--reward-funcs", "format"]  # few steps of a weak model may have no answer that is worth more
+    few = ["--max-length", "60"]  # two of the rows that it sees have room for an answer
     many = ["--num-generations", "2", "--per-device-train-batch-size", "40", "--smoke"]
     found = run_all(
         place,
@@ -286,9 +288,10 @@ def test_a_smoke_run_passes_where_the_training_would(place: Path) -> None:
             ("train_grpo", command(place, "grpo", "smoke-grpo", *many)),
             ("train_grpo", command(place, "grpo", "smoke-equal", *equal, "--smoke")),
             ("train_grpo", command(place, "grpo", "equal", *equal, "--max-steps", "3")),
+            ("train_distillation", command(place, "distillation", "smoke-long", *few, "--smoke", data="two-short")),
         ],
     )
-    assert [run["code"] for run in found[:4]] == [0, 0, 0, 1], found[-1]["stderr"]
+    assert [run["code"] for run in found[:5]] == [0, 0, 0, 1, 0], found[-1]["stderr"]
     assert "equals its start: nothing was learned" in found[-1]["stderr"]
     assert [run["result"]["steps"] for run in found[:3]] == [3, 3, 3]
     assert found[0]["result"]["rows"] == 16  # all of one label
