@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from hfagent.agent.dataset_records import DatasetReport
 from hfagent.agent.hardware import Gpu, gpus
-from hfagent.agent.memory import KV_BYTES, SAMPLING, WEIGHT_BYTES, checkpointed, depth_times_width
+from hfagent.agent.memory import KV_BYTES, WEIGHT_BYTES, checkpointed, depth_times_width
 from hfagent.agent.records import (
     BenchmarkRef,
     Plan,
@@ -16,6 +16,7 @@ from hfagent.agent.records import (
 )
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
+from hfagent.agent.train_config import SAMPLING
 
 
 class _Size(NamedTuple):

@@ -25,6 +25,8 @@ from hfagent.tools.toolbox import TOOLS, ToolSpec, answer, as_json, wrong_argume
 
 MAX_WAIT_S = 300
 REPORT_CHARS = 20_000
+FLAGS = ("model", "teacher", "dataset", "benchmark", "project", "quick")
+"""Of the command line, as arguments of `plan_night`."""
 INSTRUCTIONS = (
     "hfagent improves a small language model overnight and proves the gain. plan_night, start_night, then call what "
     "`due` of each answer names, or something better with a reason; wait while a job runs. Or hand_over, and the rules "
@@ -48,9 +50,6 @@ def _text(description: str, *, optional: bool = False) -> dict[str, Any]:
 
 def _number(description: str, kind: str = "number") -> dict[str, Any]:
     return {"type": kind, "description": description, "nullable": True}
-
-
-FLAGS = ("model", "teacher", "dataset", "benchmark", "project", "quick")
 
 
 def _plan_night(session: Session, a: dict[str, Any]) -> dict[str, Any]:

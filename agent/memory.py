@@ -10,6 +10,7 @@ import math
 from hfagent.agent import thresholds
 from hfagent.agent.hardware import Need
 from hfagent.agent.records import EvalConfig, Method, TrainConfig
+from hfagent.agent.train_config import SAMPLING
 
 GB = 1e9
 VOCABULARY = 152_064
@@ -39,8 +40,6 @@ LOGIT_BYTES = 14
 logits and other heads fall back to the whole."""
 REFERENCE_LOGIT_BYTES = 6
 """The reference model's or the teacher's, without gradients, while the trained model's are held."""
-SAMPLING: tuple[Method, ...] = ("grpo", "distillation")
-"""Methods that write completions while they train."""
 SECOND_MODEL: tuple[Method, ...] = ("dpo", "kto", "distillation")
 """Methods by which two models read each row."""
 REFERENCE_BYTES = 4

@@ -145,8 +145,10 @@ def _teacher(name: str, settings: Settings, *, hub: bool) -> ModelRef:
     from hfagent.tools.sources import require_model
 
     require_model(ModelRef(id=name), hub=hub)
+    if not (hub or Path(name).expanduser().is_dir()):
+        return ModelRef(id=name)
     token = _token(settings)
-    revision = hub_hardware.commit(name, token) if hub else None
+    revision = hub_hardware.commit(name, token)
     return ModelRef(id=name, revision=revision, parameters=hub_hardware.parameters(name, revision, token))
 
 

@@ -8,6 +8,9 @@ from hfagent.agent.record import Record
 
 Method = Literal["sft", "dpo", "grpo", "kto", "reward", "distillation"]
 METHODS: tuple[Method, ...] = get_args(Method)
+SAMPLING: tuple[Method, ...] = ("grpo", "distillation")
+"""Methods that write completions while they train: each step's are fresh, so nothing is learnt by heart, and those to
+held-out prompts, which are drawn anew each time, tell no more than the training's own."""
 
 FIELDS_OF_METHODS: dict[str, tuple[Method, ...]] = {
     "beta": ("dpo", "kto", "grpo", "distillation"),

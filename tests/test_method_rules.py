@@ -75,7 +75,9 @@ def test_rewards_alone_show_whether_more_grpo_pays() -> None:
 def test_the_distance_to_the_teacher_shows_whether_more_distillation_pays() -> None:
     extended = decided("distillation", loss=falling)
     assert (extended.action, "the distance to the teacher still falls" in extended.reason) == ("extend", True)
-    kept = decided("distillation", loss=flat)
+    for held_out in (flat, rising):  # its answers are drawn anew each time
+        assert decided("distillation", loss=falling, held_out=held_out).action == "extend"
+    kept = decided("distillation", loss=flat, held_out=falling)
     assert (kept.action, "the distance to the teacher is not clearly falling" in kept.reason) == ("keep", True)
     few = decided("distillation", held_out=flat)
     assert (few.action, "fewer than 6 distances to the teacher" in few.reason) == ("keep", True)
@@ -86,15 +88,15 @@ def test_a_distance_to_the_teacher_that_grows_is_a_divergence() -> None:
     assert [flag.name for flag in flags(Watched(points=grows, method="distillation"))] == ["diverged"]
 
 
-def test_an_evaluation_loss_of_grpo_is_no_overfitting() -> None:
+def test_an_evaluation_loss_of_answers_drawn_anew_is_no_overfitting() -> None:
     grows = tuple(
         MetricPoint(step=s, values={"train/loss": 1 - s / 40, "eval/loss": 0.1 * s, "train/reward": 0.4})
         for s in range(1, 21)
     )
     found = {flag.name for flag in flags(Watched(points=grows, method="dpo"))}
     assert "overfit" in found
-    assert "overfit" not in {flag.name for flag in flags(Watched(points=grows, method="grpo"))}
-    assert "plateau" not in {flag.name for flag in flags(Watched(points=grows, method="grpo"))}
+    for method in ("grpo", "distillation"):
+        assert not {"overfit", "plateau"} & {flag.name for flag in flags(Watched(points=grows, method=method))}
 
 
 def test_dead_rewards_are_known_by_the_names_that_the_trainer_logs() -> None:

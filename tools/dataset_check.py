@@ -9,10 +9,10 @@ from math import ceil
 from typing import Any, get_args
 
 from hfagent.agent.dataset_records import DatasetReport, MethodCheck
-from hfagent.agent.memory import SAMPLING
 from hfagent.agent.records import (
     Method,
 )
+from hfagent.agent.train_config import SAMPLING
 from hfagent.tools.dataset_columns import Candidate, candidates, holds_template_marks
 from hfagent.tools.dataset_mapping import TEXT_OR_MESSAGES, flaw, map_row, shared
 from hfagent.tools.dataset_table import Table, read_table
