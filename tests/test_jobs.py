@@ -79,6 +79,22 @@ def test_the_teacher_reaches_the_training_script_as_it_was_prepared(state: State
     assert found == [("org/big", "abc", train), ("/models/big", "abc", train)]
 
 
+def test_a_night_of_distillation_prepares_its_teacher_and_says_what_it_hopes_for(tmp_path: Path) -> None:
+    path, skill = tmp_path / "n.jsonl", {"baseline": 0.1, "distillation-01": 0.4, "distillation-01-x1": 0.6}
+    train = TrainConfig(method="distillation", max_rows=160, eval_fraction=0)
+    world = World(skill)
+    night(path, world, method="distillation", teacher=ModelRef(id="org/big"), train=train)
+    found = fold(read(path))
+    assert found is not None
+    assert (found.teacher_path, found.ended and found.ended.state, found.kept) == (
+        "org/big", "finished", "distillation-01-x1",
+    )  # fmt: skip
+    spec = found.runs["distillation-01"].last.job
+    assert spec.template == "train_distillation.py"
+    assert spec.args[spec.args.index("--teacher") + 1] == "org/big"
+    assert "closer to its teacher" in str(found.runs["distillation-01-x1"].spec.hypothesis)
+
+
 def test_keys_are_fit_for_labels_and_new_for_each_attempt(state: State) -> None:
     run = proposals.evaluate_run(state, None, "search", "x")
     assert jobs.job_spec(state, run, state.updated_at).key == "night-baseline-a2"
