@@ -12,6 +12,16 @@ import typer
 from typer.core import TyperGroup
 
 from hfagent import __version__
+from hfagent.agent.cli_options import (
+    AsJson,
+    BackendOption,
+    Head,
+    PlannerOption,
+    Project,
+    ReportsDir,
+    StateDir,
+    TeacherOption,
+)
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS = (
@@ -44,20 +54,6 @@ app = typer.Typer(
     help='Post-training that runs overnight: hfagent "improve code solving with SFT"',
 )
 
-Project = Annotated[str | None, typer.Argument(help="Project; the newest one when left out.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Head = Annotated[str | None, typer.Option(help="A hash that a report or an earlier verify told: a line must have it.")]
-ReportsDir = Annotated[Path | None, typer.Option(help="Folder of ledgers and reports.")]
-PlannerOption = Annotated[
-    str | None,
-    typer.Option("--planner", help="Who plans: rules, openai:<model>, hf:<model>, or an OpenAI-compatible base url."),
-]
-BackendOption = Annotated[
-    str | None,
-    typer.Option("--backend", help="Where jobs run: local, hf for Hugging Face Jobs, slurm or ray for a cluster."),
-]
-StateDir = Annotated[Path | None, typer.Option(help="Folder of jobs and data.")]
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -78,6 +74,7 @@ def root(
 def run(
     goal: Annotated[str, typer.Argument(help="What to achieve, in a sentence.")],
     model: Annotated[str | None, typer.Option(help="Base model: Hub id or folder.")] = None,
+    teacher: TeacherOption = None,
     dataset: Annotated[
         str | None, typer.Option(help="Training data: Hub id, file or folder; one for each stage with commas.")
     ] = None,
@@ -85,7 +82,7 @@ def run(
     split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="Training method: sft, dpo, grpo or kto; several with commas run one after the other."),
+        typer.Option(help="sft, dpo, grpo, kto or distillation; several with commas run one after the other."),
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark of the confirm set, e.g. openai_humaneval.")] = None,
     guard: Annotated[list[str] | None, typer.Option(help="Benchmark that must not get worse; may be repeated.")] = None,
@@ -121,7 +118,7 @@ def run(
         unsafe_exec=unsafe_exec or None, reports_dir=reports_dir, state_dir=state_dir,
     )  # fmt: skip
     flags = Flags(
-        model=model, dataset=dataset, config=config, split=split, method=method, benchmark=benchmark,
+        model=model, teacher=teacher, dataset=dataset, config=config, split=split, method=method, benchmark=benchmark,
         guards=tuple(guard or ()),
         project=project, quick=quick, push=push, gguf=gguf, public=public, publish_anyway=publish_anyway,
     )  # fmt: skip
@@ -132,6 +129,7 @@ def run(
 def estimate(
     goal: Annotated[str, typer.Argument(help="What to achieve, in a sentence.")],
     model: Annotated[str | None, typer.Option(help="Base model: Hub id or folder.")] = None,
+    teacher: TeacherOption = None,
     dataset: Annotated[str | None, typer.Option(help="Training data: Hub id, file or folder.")] = None,
     backend: BackendOption = None,
     flavor: Annotated[str | None, typer.Option(help="Hardware of a job on hf, e.g. l4x1.")] = None,
@@ -148,7 +146,7 @@ def estimate(
     settings = _settings(
         backend=backend, flavor=flavor, budget_usd=budget_usd, max_trials=max_trials, max_jobs=max_jobs
     )
-    flags = Flags(model=model, dataset=dataset, quick=quick)
+    flags = Flags(model=model, teacher=teacher, dataset=dataset, quick=quick)
     _exit(questions.estimate_goal(goal, flags, settings, as_json=as_json))
 
 
@@ -235,7 +233,7 @@ def cancel(project: Project = None, reports_dir: ReportsDir = None, state_dir: S
 @app.command()
 def check(
     dataset: Annotated[str, typer.Argument(help="Hub id, file or folder.")],
-    method: Annotated[str | None, typer.Option(help="One of sft, dpo, grpo, kto; all when left out.")] = None,
+    method: Annotated[str | None, typer.Option(help="sft, dpo, grpo, kto or distillation; all when left out.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of the dataset.")] = None,
     split: Annotated[str, typer.Option(help="Split of the dataset.")] = "train",
     model: Annotated[str | None, typer.Option(help="Model whose tokenizer measures lengths: Hub id or folder.")] = None,

@@ -204,6 +204,7 @@ def plan_text(plan: Plan, dataset: DatasetReport | None, *, data: estimate.DataS
     rows = [
         ("goal", plan.goal.splitlines()[0]),
         ("model", plan.model.id),
+        *([] if plan.teacher is None else [("teacher", plan.teacher.id)]),
         ("dataset", _dataset_text(plan, dataset)),
         (
             "method",

@@ -11,6 +11,7 @@ from hfagent.agent import thresholds, trend
 from hfagent.agent.records import Action, Decision, Method, MetricPoint, Record
 from hfagent.agent.remaining import Remaining
 from hfagent.agent.rungs import promote
+from hfagent.agent.train_config import SAMPLING
 from hfagent.agent.verdict import Verdict
 
 EQUAL = 1e-9
@@ -83,6 +84,11 @@ MEASURES: dict[Method, _Measure] = {
     "dpo": _HELD_OUT,
     "kto": _HELD_OUT,
     "reward": _HELD_OUT,
+    "distillation": _Measure(
+        "distance to the teacher",
+        f"fewer than {trend.MIN_POINTS} distances to the teacher at the full learning rate, too few for a trend",
+        "the distance to the teacher is not clearly falling",
+    ),
     "grpo": _Measure(
         "shortfall of the reward",
         f"fewer than {trend.MIN_POINTS} rewards below the most that they can be, too few for a trend",
@@ -153,7 +159,7 @@ def decide(evidence: Evidence) -> Decision:
 def _outlook(evidence: Evidence) -> trend.Outlook | None:
     """What more training promises, by what the method lowers: SFT its losses; DPO and KTO the loss held out, since they
     can lower the other one by making both answers less likely; GRPO what its reward falls short of, since its loss has
-    no level."""
+    no level; distillation its distance to the teacher, the training loss, taken of fresh answers at each step."""
     if isinstance(evidence.extension, str):
         return None
     total_steps, points = evidence.extension.total_steps, evidence.points
@@ -161,10 +167,10 @@ def _outlook(evidence: Evidence) -> trend.Outlook | None:
         most = evidence.most_reward
         return None if most is None else trend.outlook(trend.shortfalls(points, most), total_steps=total_steps)
     held_out = trend.held_out_outlook(points, total_steps=total_steps)
-    if evidence.method != "sft":
+    if evidence.method not in ("sft", "distillation"):
         return held_out
     training = trend.outlook(trend.stable_losses(points), total_steps=total_steps)
-    if training is not None and training.slope_high < 0:
+    if evidence.method in SAMPLING or (training is not None and training.slope_high < 0):
         return training
     return held_out if held_out is not None and held_out.slope_high < 0 else training
 
@@ -195,14 +201,14 @@ def _blocked_by_losses(evidence: Evidence, outlook: trend.Outlook | None) -> str
     words = MEASURES[evidence.method]
     if outlook is None:
         return words.too_few
-    # GRPO's evaluation loss has as little a level as its training loss.
-    gap = None if evidence.method == "grpo" else trend.generalization_loss(evidence.points)
+    drawn_anew = evidence.method in SAMPLING
+    gap = None if drawn_anew else trend.generalization_loss(evidence.points)
     if gap is not None and gap > thresholds.MAX_GENERALIZATION_LOSS:
         return f"overfit, the evaluation loss is {gap:.1f} % above its lowest"
     if outlook.slope_high >= 0:
         slope = f"slope of ln {words.name} over ln step up to {outlook.slope_high:+.3f}"
         return f"{words.flat} ({slope})"
-    eval_slope = None if evidence.method == "grpo" else trend.eval_slope(evidence.points)
+    eval_slope = None if drawn_anew else trend.eval_slope(evidence.points)
     if eval_slope is not None and eval_slope >= 0:
         return f"the evaluation loss is not falling (slope {eval_slope:+.3f} per ln step)"
     if outlook.gain < thresholds.MIN_GAIN:

@@ -80,7 +80,8 @@ class Desk(JobDesk):
         if self.state.model_path is None:
             # What an earlier stage left is where its jobs put it, which may be no place of this machine.
             model = tokenizer if plan.model.id == base.id else plan.model.id
-            self.append(ModelPrepared(path=model, vocab_size=_vocab_size(Path(tokenizer))))
+            teacher = None if plan.teacher is None else str(self.ports.models.prepare(plan.teacher))
+            self.append(ModelPrepared(path=model, vocab_size=_vocab_size(Path(tokenizer)), teacher=teacher))
         if self.state.data_path is None:
             path = self.ports.datasets.prepare(plan.dataset, rows=plan.train.max_rows, seed=plan.train.seed)
             self.append(DataPrepared(path=str(path)))

@@ -16,6 +16,7 @@ from hfagent.agent.records import (
 )
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
+from hfagent.agent.train_config import SAMPLING
 
 
 class _Size(NamedTuple):
@@ -39,7 +40,8 @@ TRAIN_PEAK_SHARE = 0.3
 TOKEN_FLOP, TWICE_TOKEN_FLOP = 6, 8
 """Operations of a weight and token of training (Kaplan et al. 2020); with activations computed twice."""
 REFERENCE_FLOP = 2
-"""The same of a reference model, which computes forward alone: DPO and KTO have one, GRPO where it has a beta."""
+"""The same of a reference model, which computes forward alone: DPO and KTO have one, GRPO where it has a beta; and of
+the teacher of a distillation."""
 ROW_TEXTS = {"dpo": 2, "kto": 2}
 """Texts of a row, one elsewhere: a pair; KTO scores each prompt with another completion, too."""
 GROUP = 8
@@ -103,12 +105,14 @@ def total_steps(train: TrainConfig, rows: int) -> int:
 
 
 def training_s(plan: Plan, train: TrainConfig, data: DataSize) -> float:
-    """Seconds of a training job, by its tokens and weights; of GRPO with the time in which it writes its answers."""
+    """Seconds of a training job, by its tokens and weights, the teacher's too; with the time in which it writes its
+    answers where it samples them."""
     steps = _steps(train, data)
-    training = (
-        steps * _step_tokens(train, data) * _token_flop(plan, train) * _parameters(plan) / _train_flop_per_s(plan)
-    )
-    if train.method != "grpo":
+    flop = _token_flop(plan, train) * _parameters(plan)
+    if plan.teacher is not None:
+        flop += REFERENCE_FLOP * (plan.teacher.parameters or DEFAULT_PARAMETERS)
+    training = steps * _step_tokens(train, data) * flop / _train_flop_per_s(plan)
+    if train.method not in SAMPLING:
         return start_s(plan) + training
     answer = train.max_completion_length or OTHER_BENCHMARK.answer_tokens
     return start_s(plan) + training + steps * _generation_s(plan, train.batch, answer, batch=train.batch)
@@ -264,7 +268,7 @@ def _steps(train: TrainConfig, data: DataSize) -> int:
 
 def _step_tokens(train: TrainConfig, data: DataSize) -> float:
     mean = data.mean_tokens or train.max_length * MEAN_LENGTH_SHARE
-    if train.method == "grpo":  # the dataset has the prompts alone
+    if train.method in SAMPLING:  # the dataset has the prompts alone
         mean = PROMPT_TOKENS + (train.max_completion_length or OTHER_BENCHMARK.answer_tokens)
     return train.batch * ROW_TEXTS.get(train.method, 1) * min(mean, train.max_length)
 

@@ -43,9 +43,13 @@ def price(plan: Plan, data: DataSize, table: Table | None, *, vocab_size: int | 
     choice: Choice | None = None
     terms: dict[str, float] = {}
     others: tuple[Elsewhere, ...] = ()
-    if table is not None and count is not None:
-        need = needed(count, plan.method, train=plan.train, evaluation=plan.evaluation, vocab_size=vocab_size)
-        terms = memory.terms(count, plan.method, lora=True, train=plan.train, vocab_size=vocab_size)
+    teacher = plan.teacher
+    if table is not None and count is not None and (teacher is None or teacher.parameters is not None):
+        need = needed(
+            count, plan.method, train=plan.train, evaluation=plan.evaluation, vocab_size=vocab_size, teacher=teacher
+        )
+        weights = None if teacher is None else teacher.parameters
+        terms = memory.terms(count, plan.method, lora=True, train=plan.train, vocab_size=vocab_size, teacher=weights)
         chosen = choose(table, need)
         named = choose(table, need, among=tuple(f for f in table.flavors if f.name == plan.flavor))
         found = chosen if isinstance(chosen, Choice) and chosen.flavor.name == plan.flavor else named
@@ -138,7 +142,11 @@ def _elsewhere(other: Elsewhere) -> tuple[str, ...]:
 def _heading(found: Estimate) -> list[str]:
     plan, size = found.plan, found.plan.model.parameters
     known = "an unknown number of weights" if size is None else f"{size:,} weights"
-    lines = [f"model     {plan.model.id}, {known}", f"data      {plan.dataset.id}, {_rows(found)}"]
+    lines = [f"model     {plan.model.id}, {known}"]
+    if plan.teacher is not None:
+        weights = plan.teacher.parameters
+        lines.append(f"teacher   {plan.teacher.id}" + ("" if weights is None else f", {weights:,} weights"))
+    lines.append(f"data      {plan.dataset.id}, {_rows(found)}")
     lines.append(f"flavor    {plan.flavor}{'' if found.choice is None else f': {found.choice.why}'}")
     if found.choice is not None:
         lines += [f"          not {short}" for short in found.choice.passed_over]

@@ -64,6 +64,8 @@ class ModelPrepared(Record):
     """What `from_pretrained` takes."""
     vocab_size: int | None = None
     """Tokens that it chooses from; None while its configuration is not on this machine."""
+    teacher: str | None = None
+    """What `from_pretrained` takes for the plan's teacher; None without one."""
 
 
 class DataPrepared(Record):

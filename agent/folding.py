@@ -107,8 +107,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
     match event.fact:
         case PlanConfirmed():
             return changed(state, confirmed=True)
-        case ModelPrepared(path=path, vocab_size=vocab_size):
-            return changed(state, model_path=path, vocab_size=vocab_size)
+        case ModelPrepared(path=path, vocab_size=vocab_size, teacher=teacher):
+            return changed(state, model_path=path, vocab_size=vocab_size, teacher_path=teacher)
         case DataPrepared(path=path, made=True):
             # What was found is about the prompts: the data that was made of them is checked anew.
             return changed(state, data_path=path, data_made=True, source=state.dataset, dataset=None)

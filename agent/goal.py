@@ -37,6 +37,8 @@ class GoalHints(Record):
     task_area: TaskArea | None = None
     model: str | None = None
     """`org/name`, a path, or `embedded:<name>`."""
+    teacher: str | None = None
+    """Of a distillation; as a model is written."""
     dataset: str | None = None
     """`org/name`, a path, or `embedded:<name>`."""
     benchmark: str | None = None
@@ -80,6 +82,7 @@ def parse_goal(text: str) -> GoalHints:
         excluded=excluded,
         task_area=_area(rest, benchmark=benchmark, dataset=dataset),
         model=model,
+        teacher=one("teacher", named("teacher")),
         dataset=dataset,
         benchmark=benchmark,
         flavor=one("flavor", _flavors(rest)),

@@ -7,7 +7,7 @@ from typing import Literal
 
 from hfagent.agent.goal_words import DATASET_NAMES, FAMILIES, PLAIN_PAIRS
 
-Role = Literal["model", "dataset", "benchmark", "place"]
+Role = Literal["model", "teacher", "dataset", "benchmark", "place"]
 """A place is where something is written or pushed to: neither model nor data."""
 
 
@@ -47,9 +47,19 @@ _JUDGED_BY = re.compile(
 _AS_BENCHMARK = re.compile(rf"{_QUOTE}\s+(?:as\s+)?(?:(?:the|a|my|our)\s+)?benchmark", re.IGNORECASE)
 _OTHER_FILES = re.compile(r"\.(?:md|txt|py|html|png|log|toml|ya?ml)$", re.IGNORECASE)
 
+_DISTILLED = r"\bdistil(?:l(?:s|ing|ation)?|ation)?\b"
+_FROM_TEACHER = re.compile(
+    rf"(?:{_DISTILLED}(?:\s+(?:it|them|knowledge|from|with|using|by|the|model|teacher|is))*:?|\bteacher:?(?:\s+is)?)"
+    r"\s+[\"'`*]*$",
+    re.IGNORECASE,
+)
+"""What stands before the model that is learnt from."""
+_AS_TEACHER = re.compile(rf"{_QUOTE}\s+(?:(?:as|is)\s+(?:(?:the|a|its)\s+)?)?teacher\b", re.IGNORECASE)
+_INTO = re.compile(r"\binto\s+(?:the\s+)?(?:student\s+|model\s+)*[\"'`*]*$", re.IGNORECASE)
+
 _NOUNS: dict[Role, str] = {
     "dataset": r"datasets?|data|corpus",
-    "model": r"models?|checkpoint|base",
+    "model": r"models?|checkpoint|base|students?",
     "benchmark": r"benchmarks?",
 }
 _OTHER_CUES: dict[Role, str] = {
@@ -64,6 +74,8 @@ def names(text: str) -> Iterator[Name]:
     for match in _TOKEN.finditer(text):
         if known := _read(match):
             name, role = known
+            if role in (None, "model"):
+                role = _in_distillation(text, match.start(), match.end()) or role
             yield Name(name, role or _role(text, match.start(), match.end(), name), match.start(), match.end())
 
 
@@ -91,6 +103,18 @@ def _read(match: re.Match[str]) -> tuple[str, Role | None] | None:
         return token, None
     judged = _JUDGED_BY.search(match.string[: match.start()]) or _AS_BENCHMARK.match(match.string[match.end() :])
     return token, "benchmark" if judged else "dataset"
+
+
+def _in_distillation(text: str, start: int, end: int) -> Role | None:
+    """Teacher or student, where the words around a name say so: "distill X into Y", "distillation from X"."""
+    before = re.split(r"[\n;]|\.\s", text[:start])[-1]
+    if _FROM_TEACHER.search(before) or _AS_TEACHER.match(text[end:]):
+        return "teacher"
+    if not re.search(_DISTILLED, before, re.IGNORECASE):
+        return None
+    if re.match(rf"{_QUOTE}\s+into\b", text[end:], re.IGNORECASE):
+        return "teacher"
+    return "model" if _INTO.search(before) else None
 
 
 def _role(text: str, start: int, end: int, name: str) -> Role:

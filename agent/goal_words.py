@@ -10,8 +10,9 @@ METHOD_WORDS: dict[Method, str] = {
     "dpo": r"dpo|(?:direct )?preference optimi[sz]ation",
     "grpo": r"grpo|reinforcement learning",
     "kto": r"kto",
+    "distillation": r"(?<![\w-])distil(?:l(?:ing|ation)?|ation)?(?![\w-])",
 }
-UNKNOWN_METHODS = r"ppo|orpo|rloo|rlhf|cpo|simpo|gspo|reward model(?:l?ing)?|distillation"
+UNKNOWN_METHODS = r"ppo|orpo|rloo|rlhf|cpo|simpo|gspo|gkd|reward model(?:l?ing)?|self-distillation"
 """Methods that people ask for and that must not quietly become another one."""
 
 DENIAL = (

@@ -47,8 +47,9 @@ The cheapest flavor of Hugging Face Jobs with one GPU whose memory holds a train
 has, beside room on the host and on the disk; from {BF16_FROM / 1e9:g}B weights on not a T4, which has no bf16.
 {TRAIN.per_device_train_batch_size} row of {TRAIN.max_length} tokens at a
 time, {TRAIN.gradient_accumulation_steps} for a step; LoRA at rank {TRAIN.lora_r} on all linear layers. Each cell is
-flavor and GB needed, by LoRA / in full. hfagent trains by LoRA and SFT now: the rest is what it would take. Full means
-weights, gradients and both moments in float32.
+flavor and GB needed, by LoRA / in full. hfagent trains by LoRA: the rest is what it would take. Full means
+weights, gradients and both moments in float32. Distillation is without its teacher, which takes 2 GB more for each
+billion of its weights.
 
 How memory is counted, term by term and with sources, is in `agent/memory.py`. It was checked by counting what torch
 keeps for the backward pass, and not on a GPU yet.

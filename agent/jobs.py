@@ -52,6 +52,9 @@ def train_args(state: State, run: RunSpec, attempt: int) -> tuple[str, ...]:
     args = ["--model", _model_path(state)]
     if plan.model.revision:
         args += ["--revision", plan.model.revision]
+    if plan.teacher is not None:
+        args += ["--teacher", state.teacher_path or plan.teacher.id]
+        args += ["--teacher-revision", plan.teacher.revision] if plan.teacher.revision else []
     args += ["--dataset", *_data_args(state, plan.method)]
     if train.method == "grpo":
         if train.reward_funcs is None and state.dataset is not None and (reward := data_rules.judges(state.dataset)):

@@ -25,6 +25,8 @@ from hfagent.tools.toolbox import TOOLS, ToolSpec, answer, as_json, wrong_argume
 
 MAX_WAIT_S = 300
 REPORT_CHARS = 20_000
+FLAGS = ("model", "teacher", "dataset", "benchmark", "project", "quick")
+"""Of the command line, as arguments of `plan_night`."""
 INSTRUCTIONS = (
     "hfagent improves a small language model overnight and proves the gain. plan_night, start_night, then call what "
     "`due` of each answer names, or something better with a reason; wait while a job runs. Or hand_over, and the rules "
@@ -51,7 +53,7 @@ def _number(description: str, kind: str = "number") -> dict[str, Any]:
 
 
 def _plan_night(session: Session, a: dict[str, Any]) -> dict[str, Any]:
-    flags = Flags(**{name: a[name] for name in ("model", "dataset", "benchmark", "project", "quick") if name in a})
+    flags = Flags(**{name: a[name] for name in FLAGS if name in a})
     limits = {name: a.get(name) for name in ("budget_usd", "max_hours", "max_gpu_hours", "max_trials", "max_jobs")}
     return session.plan(a["goal"], flags, **limits)
 
@@ -114,7 +116,7 @@ DOORS: dict[str, Door] = {
         reads=True,
     ),
     "check_data": Door(
-        "Judge any dataset for sft, dpo, grpo and kto, with the mapping that it needs.",
+        "Judge any dataset for sft, dpo, grpo, kto and distillation, with the mapping that it needs.",
         {
             "dataset": _text("Hub id, file or folder."),
             "method": _text("One of them; all when left out.", optional=True),
@@ -137,6 +139,7 @@ DOORS: dict[str, Door] = {
         {
             "goal": _text("What to achieve, in a sentence, e.g. 'improve code solving with SFT'."),
             "model": _text("Base model: Hub id or folder.", optional=True),
+            "teacher": _text("Model to learn from by distillation: Hub id or folder.", optional=True),
             "dataset": _text("Training data: Hub id, file or folder.", optional=True),
             "benchmark": _text("Benchmark of the confirm set, or a .jsonl file of problems.", optional=True),
             "project": _text("Name of the project.", optional=True),

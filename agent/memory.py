@@ -10,6 +10,7 @@ import math
 from hfagent.agent import thresholds
 from hfagent.agent.hardware import Need
 from hfagent.agent.records import EvalConfig, Method, TrainConfig
+from hfagent.agent.train_config import SAMPLING
 
 GB = 1e9
 VOCABULARY = 152_064
@@ -38,7 +39,9 @@ LOGIT_BYTES = 14
 4 each. TRL 1.16's fused head works in tiles and keeps none; counted all the same, since label smoothing, metrics of
 logits and other heads fall back to the whole."""
 REFERENCE_LOGIT_BYTES = 6
-"""The reference model's, without gradients, while the trained model's are held."""
+"""The reference model's or the teacher's, without gradients, while the trained model's are held."""
+SECOND_MODEL: tuple[Method, ...] = ("dpo", "kto", "distillation")
+"""Methods by which two models read each row."""
 REFERENCE_BYTES = 4
 """A reference model of its own beside one that is trained in full; with LoRA it is the base with the adapter off."""
 KV_BYTES = 4
@@ -77,7 +80,13 @@ def adapter_weights(parameters: int, rank: int) -> float:
 
 
 def terms(
-    parameters: int, method: Method, *, lora: bool, train: TrainConfig, vocab_size: int | None = None
+    parameters: int,
+    method: Method,
+    *,
+    lora: bool,
+    train: TrainConfig,
+    vocab_size: int | None = None,
+    teacher: int | None = None,
 ) -> dict[str, float]:
     """What is held at the peak of a training step, in GB; GRPO's cache is not held at the same time.
 
@@ -87,10 +96,11 @@ def terms(
         lora: an adapter, or all weights.
         train: batch, length and rank; `max_length` is prompt and completion together.
         vocab_size: of the tokenizer; None takes `VOCABULARY`.
+        teacher: number of its weights, of a distillation; None without one.
     """
     depth_width, vocabulary = depth_times_width(parameters), vocab_size or VOCABULARY
     # A pair is two rows, and KTO scores each prompt with another completion to see how far the model moved.
-    rows = train.per_device_train_batch_size * (1 if method in ("sft", "grpo") else 2)
+    rows = train.per_device_train_batch_size * (1 if method in ("sft", *SAMPLING) else 2)
     tokens = rows * train.max_length
     adapter = adapter_weights(parameters, train.lora_r)
     whole = ACTIVATION_BYTES[lora] * tokens * depth_width
@@ -99,24 +109,31 @@ def terms(
         "weights": parameters * (WEIGHT_BYTES if lora else FULL_BYTES),
         "adapter": adapter * ADAPTER_BYTES if lora else 0.0,
         "reference": parameters * REFERENCE_BYTES if method in ("dpo", "kto") and not lora else 0.0,
+        "teacher": (teacher or 0) * float(WEIGHT_BYTES),
         "activations": activations if checkpointed(parameters, method) else whole,
         "logits": 0.0 if method == "reward" else float(LOGIT_BYTES * tokens * vocabulary),
-        "reference logits": float(REFERENCE_LOGIT_BYTES * tokens * vocabulary) if method in ("dpo", "kto") else 0.0,
+        "reference logits": float(REFERENCE_LOGIT_BYTES * tokens * vocabulary) if method in SECOND_MODEL else 0.0,
     }
     return {name: value / GB for name, value in found.items()}
 
 
 def memory_gb(
-    parameters: int, method: Method, *, lora: bool, train: TrainConfig, vocab_size: int | None = None
+    parameters: int,
+    method: Method,
+    *,
+    lora: bool,
+    train: TrainConfig,
+    vocab_size: int | None = None,
+    teacher: int | None = None,
 ) -> float:
-    """GPU memory of a training job: the peak of a step; for GRPO that of the generation where it is higher."""
-    held = terms(parameters, method, lora=lora, train=train, vocab_size=vocab_size)
-    if method != "grpo":
+    """GPU memory of a training job: the peak of a step; where it samples, that of the generation if it is higher."""
+    held = terms(parameters, method, lora=lora, train=train, vocab_size=vocab_size, teacher=teacher)
+    if method not in SAMPLING:
         return sum(held.values())
     # TRL generates for all micro-batches of a step at once.
     rows = train.per_device_train_batch_size * train.gradient_accumulation_steps
     generating = generation_gb(parameters, rows=rows, tokens=train.max_length, vocab_size=vocab_size)
-    resting = held["weights"] + held["adapter"]
+    resting = held["weights"] + held["adapter"] + held["teacher"]
     return max(sum(held.values()), resting + generating)
 
 
@@ -141,11 +158,12 @@ def need(
     train: TrainConfig,
     evaluation: EvalConfig | None = None,
     vocab_size: int | None = None,
+    teacher: int | None = None,
 ) -> Need:
     """What all jobs of a plan need: GPU memory, memory of the host, disk."""
     weights = parameters / GB
     adapter = adapter_weights(parameters, train.lora_r) / GB
-    vram = memory_gb(parameters, method, lora=lora, train=train, vocab_size=vocab_size)
+    vram = memory_gb(parameters, method, lora=lora, train=train, vocab_size=vocab_size, teacher=teacher)
     if evaluation is not None:
         vram = max(vram, evaluation_gb(parameters, evaluation, vocab_size))
     # Loaded and merged in the host's memory: 16 bits, or float32 where all weights are trained.
@@ -153,10 +171,11 @@ def need(
     # A checkpoint holds float32 weights of what is trained, and two moments of each.
     checkpoint = 12 * (adapter if lora else weights)
     disk = DISK_BASE_GB + 2 * WEIGHT_BYTES * weights + CHECKPOINTS * checkpoint
+    learnt_from = (teacher or 0) * WEIGHT_BYTES / GB
     return Need(
         vram_gb=vram,
-        ram_gb=RAM_BASE_GB + loaded,
-        disk_gb=disk,
+        ram_gb=RAM_BASE_GB + loaded + learnt_from,
+        disk_gb=disk + learnt_from,
         parameters=parameters,
         bf16=parameters >= BF16_FROM,
     )

@@ -9,7 +9,7 @@ from hfagent.agent.claim import claim
 from hfagent.agent.records import Claim, Export, RunSpec
 from hfagent.agent.release import file_check
 from hfagent.agent.report_release import files_table
-from hfagent.agent.report_words import EMBEDDED_MODEL_WORDS, hub_dataset, hub_model
+from hfagent.agent.report_words import EMBEDDED_MODEL_WORDS, hub_dataset, hub_model, hub_teacher
 from hfagent.agent.runs import Run
 from hfagent.agent.state import State
 from hfagent.agent.trackio_links import run_link
@@ -101,16 +101,23 @@ def _what(state: State) -> str:
     plan = state.plan
     model, dataset = hub_model(state) or _name(plan.model.id), hub_dataset(state) or _name(plan.dataset.id)
     goal = plan.goal.replace(plan.model.id, model).replace(plan.dataset.id, dataset)
+    taught = ""
+    if plan.teacher is not None:
+        teacher = hub_teacher(state) or _name(plan.teacher.id)
+        goal, taught = goal.replace(plan.teacher.id, teacher), f" from the teacher `{teacher}`"
     base = plan.model if plan.stage is None else plan.stage.base
     copied = f" ({EMBEDDED_MODEL_WORDS})" if base.id.startswith("embedded:") else ""
     if plan.stage is not None:
         story = "".join(f"\n- {line}" for line in plan.stage.before)
         return (
             f"`{model}`{copied}, trained in {plan.stage.of} stages for the goal: *{goal}*. The last that was kept is "
-            f"stage {plan.stage.number}, {plan.method.upper()} (LoRA, merged) on `{dataset}`: its results and "
+            f"stage {plan.stage.number}, {plan.method.upper()} (LoRA, merged){taught} on `{dataset}`: its results and "
             f"parameters are below, against the model that it began with.{chr(10) if story else ''}{story}"
         )
-    return f"`{model}`{copied}, trained with {plan.method.upper()} (LoRA, merged) on `{dataset}` for the goal: *{goal}*"
+    return (
+        f"`{model}`{copied}, trained with {plan.method.upper()} (LoRA, merged){taught} on `{dataset}` for the "
+        f"goal: *{goal}*"
+    )
 
 
 def _name(path: str) -> str:
@@ -176,6 +183,8 @@ def _provenance(state: State, run: Run, version: str) -> str:
     lines.append(f"- Made by hfagent {version}, project `{plan.label}`, run `{run.spec.name}`.")
     if plan.model.revision:
         lines.append(f"- Base model at revision `{plan.model.revision}`.")
+    if plan.teacher is not None and plan.teacher.revision:
+        lines.append(f"- Teacher at revision `{plan.teacher.revision}`.")
     if confirm is not None and confirm.score is not None:
         lines.append(f"- Evaluated by the harness `{confirm.score.harness}` in the sandbox {confirm.score.sandbox}.")
     if plan.trackio_space is not None:  # the address of a server of one's own is nobody else's business

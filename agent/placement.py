@@ -3,7 +3,7 @@
 from hfagent.agent import memory
 from hfagent.agent.errors import PlanRejected
 from hfagent.agent.hardware import VRAM_SHARE, Choice, Flavor, Need, Table, choose
-from hfagent.agent.records import EvalConfig, Method, Record, Refusal, TrainConfig
+from hfagent.agent.records import EvalConfig, Method, ModelRef, Record, Refusal, TrainConfig
 
 MIN_EVALUATION_BATCH = 4
 """Answers generated together, at least: an evaluation with fewer takes hours where it should take minutes."""
@@ -30,6 +30,7 @@ def place(
     evaluation: EvalConfig,
     named: str | None = None,
     vocab_size: int | None = None,
+    teacher: ModelRef | None = None,
 ) -> Placement:
     """The cheapest flavor for a plan, or the one that a person named.
 
@@ -43,6 +44,7 @@ def place(
         evaluation: as asked for.
         named: a flavor, or a model of GPU.
         vocab_size: of the model.
+        teacher: of a distillation.
 
     Raises:
         PlanRejected: no such flavor, or none is large enough; it says what would fit.
@@ -51,11 +53,11 @@ def place(
     if isinstance(among, Refusal):
         raise PlanRejected(among.why)
     notes: tuple[str, ...] = () if table.note is None else (table.note,)
-    if parameters is None:
+    if parameters is None or (teacher is not None and teacher.parameters is None):
         return _unmeasured(among, train, evaluation, notes)
 
     def need_of(config: TrainConfig) -> Need:
-        return needed(parameters, method, train=config, evaluation=evaluation, vocab_size=vocab_size)
+        return needed(parameters, method, train=config, evaluation=evaluation, vocab_size=vocab_size, teacher=teacher)
 
     best: tuple[TrainConfig, Choice] | None = None
     for config in _micro_batches(train):
@@ -84,11 +86,20 @@ def place(
 
 
 def needed(
-    parameters: int, method: Method, *, train: TrainConfig, evaluation: EvalConfig, vocab_size: int | None = None
+    parameters: int,
+    method: Method,
+    *,
+    train: TrainConfig,
+    evaluation: EvalConfig,
+    vocab_size: int | None = None,
+    teacher: ModelRef | None = None,
 ) -> Need:
     """What decides about the flavor. An evaluation's batch is cut to what is there: only a small one has a say."""
     least = evaluation.model_copy(update={"batch_size": min(evaluation.batch_size, MIN_EVALUATION_BATCH)})
-    return memory.need(parameters, method, lora=True, train=train, evaluation=least, vocab_size=vocab_size)
+    weights = None if teacher is None else teacher.parameters
+    return memory.need(
+        parameters, method, lora=True, train=train, evaluation=least, vocab_size=vocab_size, teacher=weights
+    )
 
 
 def _unmeasured(
@@ -102,8 +113,8 @@ def _unmeasured(
     if among is None or len(among) > 1:
         known = "" if among is None else f", one of {', '.join(flavor.name for flavor in among)}"
         raise PlanRejected(
-            "nobody knows how many weights the model has: the Hub counts them for repositories with safetensors files "
-            f"alone; name its hardware with --flavor{known}"
+            "nobody knows how many weights the model, or its teacher, has: the Hub counts them for repositories with "
+            f"safetensors files alone; name its hardware with --flavor{known}"
         )
     note = f"the number of weights is unknown, so nobody checked whether they fit on {among[0].name}"
     return Placement(flavor=among[0], train=train, evaluation=evaluation, need=None, choice=None, notes=(*notes, note))

@@ -13,12 +13,13 @@ from hfagent.agent.hardware import Table, fallback
 from hfagent.agent.method_defaults import generation
 from hfagent.agent.placement import Placement, place
 from hfagent.agent.plan_benchmarks import choose_benchmarks, choose_guards
+from hfagent.agent.plan_teacher import choose_teacher
 from hfagent.agent.plan_training import training
 from hfagent.agent.recipes import Recipe
 from hfagent.agent.records import BenchmarkRef, DatasetRef, Method, ModelRef, Plan, Record, Refusal
 from hfagent.agent.settings import Backend, Settings
 
-BUILT: tuple[Method, ...] = ("sft", "dpo", "grpo", "kto")
+BUILT: tuple[Method, ...] = ("sft", "dpo", "grpo", "kto", "distillation")
 """Methods that make a model to be evaluated, and have a job template."""
 DEFAULT_TRIALS = 8
 """Sets of hyperparameters that fit a night on one GPU."""
@@ -42,6 +43,7 @@ class Flags(Record):
     """What the command line says about the plan; None where it is silent."""
 
     model: str | None = None
+    teacher: str | None = None
     dataset: str | None = None
     config: str | None = None
     split: str | None = None
@@ -73,6 +75,8 @@ class Surroundings(Record):
     parameters: int | None = None
     """Weights of the model that is wanted, as its files count them; None while unknown."""
     vocab_size: int | None = None
+    teacher: ModelRef | None = None
+    """The teacher that is wanted, at one commit, with its weights counted; None where there is none."""
 
 
 def backend(goal: str, settings: Settings) -> Backend:
@@ -137,6 +141,7 @@ def make_plan(
     dataset = _dataset(flags, wanted_dataset, base.dataset, recipe.dataset, method)
     if rented is not None:
         model = model.model_copy(update={"parameters": here.parameters or model.parameters})
+    teacher = choose_teacher(model, here.teacher) if method == "distillation" else None
     train = training(
         recipe, method, model, dataset, hints.numbers,
         embedded=embedded, seed=settings.seed, quick=flags.quick,
@@ -145,7 +150,7 @@ def make_plan(
     placed: Placement | None = None
     if rented is not None:
         placed = place(
-            rented, model.parameters, method,
+            rented, model.parameters, method, teacher=teacher,
             train=train, evaluation=evaluation, named=settings.flavor, vocab_size=here.vocab_size,
         )  # fmt: skip
         train, evaluation = placed.train, placed.evaluation
@@ -167,6 +172,7 @@ def make_plan(
         task_area=recipe.area,
         method=method,
         model=model,
+        teacher=teacher,
         dataset=dataset,
         search=search,
         confirm=confirm,

@@ -14,6 +14,7 @@ from hfagent.agent.jobs import TEMPLATES
 from hfagent.agent.ledger import is_confirmed
 from hfagent.agent.pipeline_facts import Pipeline
 from hfagent.agent.plan import Flags, Surroundings, backend, make_plan, model_id
+from hfagent.agent.plan_teacher import wanted_teacher
 from hfagent.agent.recipes import Recipe
 from hfagent.agent.records import (
     BenchmarkRef,
@@ -97,7 +98,7 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
     from hfagent.agent.goal import parse_goal
     from hfagent.agent.recipes import load
     from hfagent.tools.benchmarks import names
-    from hfagent.tools.sources import require_dataset, require_model
+    from hfagent.tools.sources import require_dataset, require_model, require_teacher
 
     hints = parse_goal(goal)
     ledgers = settings.reports_dir.glob("*.jsonl") if settings.reports_dir.is_dir() else ()
@@ -107,6 +108,8 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
     if here.hub and backend(goal, settings) == "hf":
         here = here.model_copy(update=_rented(settings, hints, flags, recipe))
     methods = asked_methods(flags, hints)
+    if (teacher := wanted_teacher(flags.teacher, hints.teacher, methods)) is not None:
+        here = here.model_copy(update={"teacher": _teacher(teacher, settings, hub=here.hub)})
     single = len(methods) == 1
     plans = [
         _pinned(
@@ -119,6 +122,9 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
         for method, said in zip(methods, [flags] if single else stage_flags(flags, methods), strict=True)
     ]
     require_model(plans[0].model, hub=here.hub)
+    for plan in plans:
+        if plan.teacher is not None:
+            require_teacher(plan.teacher, plan.model, _token(settings))
     for dataset in dict.fromkeys(plan.dataset for plan in plans):
         require_dataset(dataset, hub=here.hub)
     own = {"token": secrets.token_hex(2)} | owner(plans[0], settings)
@@ -127,6 +133,23 @@ def _planned(goal: str, flags: Flags, settings: Settings, *, capped: bool) -> Pl
     if planned.export is not None:
         require_export(planned.export, plans[0], settings)
     return planned
+
+
+def _teacher(name: str, settings: Settings, *, hub: bool) -> ModelRef:
+    """The teacher at its newest commit, where it is on the Hub, with its weights counted.
+
+    Raises:
+        PlanRejected: no such model.
+    """
+    from hfagent.tools import hub_hardware
+    from hfagent.tools.sources import require_model
+
+    require_model(ModelRef(id=name), hub=hub)
+    if not (hub or Path(name).expanduser().is_dir()):
+        return ModelRef(id=name)
+    token = _token(settings)
+    revision = hub_hardware.commit(name, token)
+    return ModelRef(id=name, revision=revision, parameters=hub_hardware.parameters(name, revision, token))
 
 
 def require_export(export: Export, plan: Plan, settings: Settings) -> None:

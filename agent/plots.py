@@ -36,7 +36,12 @@ MARKED_POINTS = 60
 # Okabe & Ito's palette: told apart by all common kinds of colour vision; grey is the base model's.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-_LABELS = {"sft": "loss (nats a token)", "dpo": "loss (nats a pair)", "grpo": "reward"}
+_LABELS = {
+    "sft": "loss (nats a token)",
+    "dpo": "loss (nats a pair)",
+    "grpo": "reward",
+    "distillation": "distance to the teacher (nats a token)",
+}
 _BASE_COLOUR = "#555555"
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "hfagent",

@@ -120,6 +120,8 @@ class Plan(Record):
     task_area: TaskArea
     method: Method
     model: ModelRef
+    teacher: ModelRef | None = None
+    """Whose next words the model learns to choose, by distillation; None elsewhere."""
     dataset: DatasetRef
     search: BenchmarkRef
     confirm: BenchmarkRef

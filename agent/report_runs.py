@@ -17,6 +17,7 @@ from hfagent.agent.report_words import (
     model_of,
     problems,
     score,
+    teacher,
 )
 from hfagent.agent.runs import Attempt, Run
 from hfagent.agent.state import State
@@ -87,6 +88,7 @@ def _parameters(state: State, run: Run) -> list[list[str]]:
     rows = [
         ["Method", f"{asked.method.upper()} with LoRA"],
         ["Model", base_model(state)],
+        *([] if plan.teacher is None else [["Teacher", str(teacher(state))]]),
         ["Dataset (split)", dataset(state)],
         ["Rows", _rows(run, asked)],
         ["Max Length", f"{value(train['max_length'])} tokens"],

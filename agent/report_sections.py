@@ -49,6 +49,7 @@ from hfagent.agent.report_words import (
     points,
     problems,
     score,
+    teacher,
 )
 from hfagent.agent.runs import Comparison, Run, Taken
 from hfagent.agent.state import State, root_name
@@ -74,6 +75,7 @@ def used(state: State) -> list[str]:
     beside = f", up to {plan.max_jobs} at a time while sets of hyperparameters are tried" if plan.max_jobs > 1 else ""
     items = [
         f"Base model: {base_model(state)}{about_model and f': {about_model}'}",
+        *([] if plan.teacher is None else [f"Teacher: {teacher(state)}"]),
         f"Dataset: {dataset(state)}{about_data and f': {about_data}'}",
         f"Search set: {problems(plan.search)}; used freely, to choose",
         f"Confirm set: {problems(plan.confirm)}; for the kept run alone, to claim",

@@ -46,6 +46,12 @@ def hub_model(state: State) -> str | None:
     return original or (model if _on_hub(model, state.model_path) else None)
 
 
+def hub_teacher(state: State) -> str | None:
+    """The teacher's id on the Hub; None where it is a folder, embedded, or there is none."""
+    found = state.plan.teacher
+    return found.id if found is not None and _on_hub(found.id, state.teacher_path) else None
+
+
 def hub_dataset(state: State) -> str | None:
     """The dataset's id on the Hub; None where it is embedded, a file or a folder."""
     data = state.plan.dataset.id
@@ -58,6 +64,12 @@ def base_model(state: State) -> str:
     if stage is not None and model.id != stage.base.id:
         return f"{code(model.id)}, made of {model_words(stage.base)} by earlier stages"
     return model_words(model, prepared=state.model_path)
+
+
+def teacher(state: State) -> str | None:
+    """The model that is learnt from, linked where it is on the Hub; None without one."""
+    found = state.plan.teacher
+    return None if found is None else model_words(found, prepared=state.teacher_path)
 
 
 def model_words(model: ModelRef, *, prepared: str | None = None) -> str:

@@ -223,7 +223,9 @@ def _after_decision(state: State, name: str, now: datetime) -> Move | None:
     if decision is None or (decision.action == "extend" and policy.blocked_extension(state, name, now)):
         return Move(tool="decide", args={"run": name})
     if decision.action == "extend":
-        aim = "raise the reward" if state.plan.method == "grpo" else "lower the loss"
+        aim = {"grpo": "raise the reward", "distillation": "bring the model closer to its teacher"}.get(
+            state.plan.method, "lower the loss"
+        )
         hypothesis = f"more steps {aim}, and the score follows"
         return Move(tool="extend", args={"run": name, "hypothesis": hypothesis, "why": decision.reason})
     return None

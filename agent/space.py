@@ -64,7 +64,7 @@ def space(plan: Plan) -> Space:
         levers.append(_chosen("num_train_epochs", thresholds.EPOCHS, train.num_train_epochs))
     levers.append(_chosen("lora_r", thresholds.RANKS, train.lora_r))
     # GRPO's batch holds whole groups of completions, KTO estimates a divergence within it: no free choice there.
-    if plan.method in ("sft", "dpo"):
+    if plan.method in ("sft", "dpo", "distillation"):
         batch = value(train, EFFECTIVE_BATCH)
         sizes = [int(batch * factor) for factor in thresholds.BATCH_FACTORS]
         levers.append(_chosen(EFFECTIVE_BATCH, [size for size in sizes if size], batch))
@@ -75,7 +75,8 @@ def space(plan: Plan) -> Space:
     ]
     if train.beta is not None and plan.method in ("dpo", "kto"):
         levers.append(Lever(name="beta", low=min(0.01, train.beta), high=max(0.5, train.beta)))
-    if train.temperature is not None:
+    # The temperature of distillation is one of its loss, too: runs at two of them would measure two distances.
+    if train.temperature is not None and plan.method == "grpo":
         levers.append(Lever(name="temperature", low=min(0.6, train.temperature), high=max(1.2, train.temperature)))
     return Space(plan=train, levers=tuple(levers))
 

@@ -33,6 +33,7 @@ class State:
     confirmed: bool = False
     model_path: str | None = None
     vocab_size: int | None = None
+    teacher_path: str | None = None
     data_path: str | None = None
     data_cleaned: bool = False
     """Whether the path is a copy without the rows that hold benchmark problems."""

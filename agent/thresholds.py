@@ -92,8 +92,9 @@ HEADROOM_SCORE = 0.98
 
 # --- searching (search, space) ---------------------------------------------------------------------------------------
 
-FULL_LEARNING_RATE = {"sft": 5e-5, "dpo": 5e-7, "kto": 1e-6, "grpo": 1e-6, "reward": 1e-5}
-"""Learning rates of full fine-tuning: tinker-cookbook's base rate (SFT), those of TRL's examples and defaults."""
+FULL_LEARNING_RATE = {"sft": 5e-5, "dpo": 5e-7, "kto": 1e-6, "grpo": 1e-6, "reward": 1e-5, "distillation": 1e-5}
+"""Learning rates of full fine-tuning: tinker-cookbook's base rate (SFT), those of TRL's examples and defaults;
+for distillation a tenth of what tinker-cookbook's recipe takes with LoRA, 1e-4 (it says 5e-5 for full fine-tuning)."""
 LORA_RATE_FACTOR = 10.0
 """LoRA's best learning rate over that of full fine-tuning (Schulman et al. 2025, "LoRA Without Regret")."""
 RATE_HIDDEN_SIZE = 2000

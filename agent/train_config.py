@@ -6,16 +6,19 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from hfagent.agent.record import Record
 
-Method = Literal["sft", "dpo", "grpo", "kto", "reward"]
+Method = Literal["sft", "dpo", "grpo", "kto", "reward", "distillation"]
 METHODS: tuple[Method, ...] = get_args(Method)
+SAMPLING: tuple[Method, ...] = ("grpo", "distillation")
+"""Methods that write completions while they train: each step's are fresh, so nothing is learnt by heart, and those to
+held-out prompts, which are drawn anew each time, tell no more than the training's own."""
 
 FIELDS_OF_METHODS: dict[str, tuple[Method, ...]] = {
-    "beta": ("dpo", "kto", "grpo"),
+    "beta": ("dpo", "kto", "grpo", "distillation"),
     "desirable_weight": ("kto",),
     "undesirable_weight": ("kto",),
     "num_generations": ("grpo",),
-    "max_completion_length": ("grpo",),
-    "temperature": ("grpo",),
+    "max_completion_length": ("grpo", "distillation"),
+    "temperature": ("grpo", "distillation"),
     "reward_funcs": ("grpo",),
 }
 """Fields of `TrainConfig` that not every method has -> those that have them."""
@@ -32,7 +35,7 @@ class TrainConfig(Record):
     max_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps; None lets `num_train_epochs` decide."""
     per_device_train_batch_size: int = Field(default=8, ge=1)
-    """Rows, pairs (dpo, reward) or completions (grpo)."""
+    """Rows, pairs (dpo, reward) or completions (grpo, distillation)."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
     lr_scheduler_type: Literal["warmup_stable_decay", "constant_with_warmup"] = "warmup_stable_decay"
@@ -55,7 +58,8 @@ class TrainConfig(Record):
     load_in_4bit: bool | None = None
     """The base model quantized by bitsandbytes: a quarter of the memory, on CUDA GPUs only."""
     beta: float | None = Field(default=None, ge=0)
-    """How strongly the model is held to where it started; TRL: 0.1 for dpo and kto, 0 for grpo."""
+    """How strongly the model is held to where it started; TRL: 0.1 for dpo and kto, 0 for grpo. Of distillation another
+    number: what is made small, from 0 (forward KL) to 1 (reverse KL, TRL's)."""
     desirable_weight: float | None = Field(default=None, gt=0)
     undesirable_weight: float | None = Field(default=None, gt=0)
     """Of the losses of good and bad completions; where neither is given, the rarer kind gets the weight that balances
@@ -65,7 +69,7 @@ class TrainConfig(Record):
     max_completion_length: int | None = Field(default=None, ge=1)
     """Tokens of a completion; TRL: 512."""
     temperature: float | None = Field(default=None, gt=0)
-    """Of the sampling of completions; TRL: 1."""
+    """Of the sampling of completions, and of both distributions of distillation; TRL: 1."""
     reward_funcs: str | None = Field(default=None, min_length=1)
     """Names of `tools/rewards.py` or dotted paths `package.module:function`, each with its weight: `tests_pass:1,
     syntax:0.2`."""

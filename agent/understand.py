@@ -23,10 +23,11 @@ QUERY = {"type": "string", "description": "Words of the name."}
 OPTIONAL: dict[str, dict[str, Any]] = {
     "method": {
         "type": "string",
-        "description": "sft, dpo, grpo or kto; several with commas, in their order.",
+        "description": "sft, dpo, grpo, kto or distillation; several with commas, in their order.",
         "nullable": True,
     },
     "model": {"type": "string", "description": "Id of the base model.", "nullable": True},
+    "teacher": {"type": "string", "description": "Id of the model that distillation learns from.", "nullable": True},
     "dataset": {"type": "string", "description": "Id or path of the training data.", "nullable": True},
     "benchmark": {"type": "string", "description": "Name of the benchmark.", "nullable": True},
     "max_rows": {"type": "integer", "description": "Training examples, if said.", "nullable": True},
@@ -79,7 +80,7 @@ def understand(
     limits = {k: v for k, v in read_numbers(wish).model_dump().items() if k in LIMITS and v is not None}
 
     def plan(given: dict[str, Any]) -> dict[str, Any]:
-        said = {name: given[name] for name in ("model", "dataset", "benchmark", "method") if name in given}
+        said = {name: given[name] for name in ("model", "teacher", "dataset", "benchmark", "method") if name in given}
         own = {name: value for name, value in flags.model_dump().items() if value}
         sentence = _sentence({**given, **limits})
         plan = planned(sentence, Flags.model_validate({**said, **own}))

@@ -14,6 +14,7 @@ from hfagent.agent import thresholds as limits
 from hfagent.agent import trend
 from hfagent.agent.findings import Flag, FlagName
 from hfagent.agent.records import Method, MetricPoint, Record
+from hfagent.agent.train_config import SAMPLING
 
 MAD_TO_SD = 1.4826
 """Standard deviation over median absolute deviation, for normal noise."""
@@ -253,8 +254,8 @@ def _overfit(watched: Watched) -> Flag | None:
 
 
 def _held_out(watched: Watched) -> trend.Series:
-    """Evaluation losses; that of GRPO has no level, so it tells nothing."""
-    return [] if watched.method == "grpo" else trend.series(watched.points, "eval/loss")
+    """Evaluation losses; those of answers that were drawn anew each time tell nothing."""
+    return [] if watched.method in SAMPLING else trend.series(watched.points, "eval/loss")
 
 
 def _falls(losses: trend.Series) -> bool:

@@ -42,8 +42,8 @@ def scoring_model(args: Args, precision: Precision) -> Any:
     return _load(AutoModelForSequenceClassification, args, precision, num_labels=1)
 
 
-def tokenizer(args: Args) -> Any:
-    """The base model's tokenizer.
+def tokenizer(model: str, revision: str | None) -> Any:
+    """A model's tokenizer.
 
     Raises:
         ModelError: not there.
@@ -51,9 +51,9 @@ def tokenizer(args: Args) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(args.model, revision=args.revision, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load model {args.model!r}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"cannot load model {model!r}: {str(error).splitlines()[0]}") from error
 
 
 def quantization(args: Args, precision: Precision) -> dict[str, Any]:

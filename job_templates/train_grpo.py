@@ -18,12 +18,12 @@ Exit codes: 0 with a RESULT line; 1 failed, also by a loss that is no number; 2 
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 from hfagent.agent.errors import UsageError
-from hfagent.job_templates import trainer_run, training_args
+from hfagent.job_templates import prompt_rows, trainer_run, training_args
 from hfagent.job_templates.trainer_run import Rows, Technique
 from hfagent.job_templates.training_args import Args
 from hfagent.tools import rewards
@@ -45,11 +45,13 @@ def parse_args(argv: Sequence[str] | None = None) -> Args:
 
 
 def _trainer(args: Args, device: str) -> Callable[..., Any]:
-    from hfagent.job_templates.grpo_trainer import grpo_trainer
+    from hfagent.job_templates.sampling_trainers import grpo_trainer
 
     def make(model: Any, **given: Any) -> Any:
         for name in ("train_dataset", "eval_dataset"):
-            given[name] = given[name] and _fitting(given[name], given["processing_class"], given["args"], args)
+            given[name] = given[name] and prompt_rows.fitting(
+                given[name], given["processing_class"], given["args"], args
+            )
         if (left := len(given["train_dataset"])) < _prompts(args):
             raise UsageError(
                 f"--max-length {args.config.max_length} leaves {left} rows whose completions have room, fewer than the "
@@ -58,20 +60,6 @@ def _trainer(args: Args, device: str) -> Callable[..., Any]:
         return grpo_trainer(device)(model, reward_funcs=list(_rewards(args)), **given)
 
     return make
-
-
-def _fitting(data: Any, tokenizer: Any, settings: Any, args: Args) -> Any:
-    """The rows whose completions have room; TRL's GRPO would take all."""
-    room = args.config.max_length - settings.max_completion_length
-    return data.filter(lambda row: _prompt_tokens(tokenizer, row) <= room)
-
-
-def _prompt_tokens(tokenizer: Any, row: Mapping[str, Any]) -> int:
-    prompt = row["prompt"]
-    if isinstance(prompt, str):
-        return len(tokenizer(prompt)["input_ids"])
-    tokens = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
-    return len(tokens["input_ids"])
 
 
 def _rewards(args: Args) -> tuple[rewards.Reward, ...]:
@@ -128,7 +116,7 @@ TECHNIQUE = Technique(
     formats=FORMATS,
     trl_config="GRPOConfig",
     trainer=_trainer,
-    length=lambda trainer, row: _prompt_tokens(trainer.processing_class, row) + trainer.args.max_completion_length,
+    length=prompt_rows.whole_length,
     measures=MEASURES,
     settings=_settings,
     check=_check,

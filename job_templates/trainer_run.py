@@ -182,7 +182,7 @@ def build_trainer(technique: Technique, args: Args, precision: Precision, rows: 
 
     datasets.disable_progress_bars()
     transformers.logging.disable_progress_bar()
-    model, tokenizer = technique.model(args, precision), base_model.tokenizer(args)
+    model, tokenizer = technique.model(args, precision), base_model.tokenizer(args.model, args.revision)
     fingerprint = training.base_fingerprint(model)
     chats = not all(isinstance(rows.train[0].get(name), str | None) for name in training_args.CONTENT)
     if chats and not tokenizer.chat_template:
@@ -288,6 +288,7 @@ def result(
         "launched": launched(trainer, args.config),
         "trackio_project": args.project,
         "trackio_run": args.run_name,
+        **({} if args.teacher is None else {"teacher": args.teacher}),
     }
 
 

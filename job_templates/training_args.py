@@ -36,6 +36,8 @@ class Args:
     output_dir: Path
     resume_from_checkpoint: Path | None
     unsafe_exec: bool = False
+    teacher: str | None = None
+    teacher_revision: str | None = None
     smoke: bool = False
 
 
@@ -57,6 +59,9 @@ def parse_args(argv: Sequence[str] | None, *, method: Method, description: str |
     parser.add_argument("--smoke", action="store_true", help=f"3 steps, on {SMOKE_ROWS} rows or a batch")
     if method == "grpo":
         parser.add_argument("--unsafe-exec", action="store_true", help="run answers even where no sandbox works")
+    if method == "distillation":
+        parser.add_argument("--teacher", required=True, help="Hub id or folder of the model to learn from")
+        parser.add_argument("--teacher-revision", help="commit or branch of the teacher")
     add_hyperparameters(parser)
     args = parser.parse_args(argv)
     config = hyperparameters(parser, args, method=method)
@@ -77,6 +82,8 @@ def parse_args(argv: Sequence[str] | None, *, method: Method, description: str |
         output_dir=args.output_dir,
         resume_from_checkpoint=args.resume_from_checkpoint,
         unsafe_exec=getattr(args, "unsafe_exec", False),
+        teacher=getattr(args, "teacher", None),
+        teacher_revision=getattr(args, "teacher_revision", None),
         smoke=args.smoke,
     )
 

@@ -110,7 +110,8 @@ class Night:
         self.add(PlanMade(plan=self.plan, versions={"hfagent": "0.1.0", "trl": "1.16.0", "transformers": "5.23.0"}))
         self.add(PlanConfirmed(by="--yes"))
         self.wait(9)
-        self.add(ModelPrepared(path="models/SmolLM2-135M-Instruct"))
+        teacher = None if self.plan.teacher is None else self.plan.teacher.id
+        self.add(ModelPrepared(path="models/SmolLM2-135M-Instruct", teacher=teacher))
         self.add(DataPrepared(path="data/procedural-python.jsonl"))
         self.wait(2)
         self.add(DatasetChecked(report=DATASET))

@@ -25,6 +25,7 @@ from hfagent.agent.records import (
     RunSpec,
 )
 from hfagent.agent.state import State
+from hfagent.agent.train_config import METHODS
 from hfagent.agent.wiring import Paths
 from hfagent.tools.embedded_model import FILES
 from hfagent.tools.local_jobs import LocalJobRunner
@@ -282,7 +283,7 @@ def test_check_judges_a_file_for_every_method(shell: Shell, tmp_path: Path) -> N
     code, out, _ = shell("check", "data.jsonl", "--json")
     shown = json.loads(out)
     assert (code, shown["dataset"], shown["rows"]) == (0, "data.jsonl", 5)
-    assert set(shown["methods"]) == {"sft", "dpo", "grpo", "kto", "reward"}
+    assert set(shown["methods"]) == set(METHODS)
     assert shown["methods"]["sft"]["verdict"] == "NEEDS_MAPPING"
     assert set(shown["methods"]["sft"]) == {"verdict", "reason", "mapping", "warnings"}
     only = json.loads(shell("check", "data.jsonl", "--json", "--method", "SFT")[1])

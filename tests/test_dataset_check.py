@@ -50,6 +50,8 @@ def judge_for(method: Method, rows: Sequence[dict[str, Any]] | dict[str, Any], *
         ("kto", {"prompt": "a", "chosen": "b", "rejected": "c"}),
         ("grpo", {"prompt": "a", "answer": "b"}),
         ("grpo", {"prompt": [USER]}),
+        ("distillation", {"prompt": [USER], "completion": [GOOD]}),
+        ("distillation", {"messages": [USER, GOOD], "tools": "[]"}),
     ],
 )
 def test_ready(method: Method, row: dict[str, Any]) -> None:
@@ -123,6 +125,19 @@ def test_sharegpt_roles_and_keys_are_rewritten() -> None:
         turn_keys={"from": "role", "value": "content"},
     )
     assert map_rows(rows, check.mapping) == [{"messages": [USER, GOOD]}] * 2
+
+
+def test_distillation_needs_the_prompt_alone_or_a_chat_under_its_name() -> None:
+    found = judge_for("distillation", {"question": "w1", "answer": "w2"}, chat_template=True)
+    assert found.mapping == ColumnMapping(columns={"prompt": ("question",)}, turns={"prompt": "user"})
+    turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
+    found = judge_for("distillation", {"conversations": turns})
+    assert found.mapping is not None
+    assert map_rows([{"conversations": turns}], found.mapping) == [{"messages": [USER, GOOD]}]
+    known = [{"from": "user", "value": "hi"}, {"from": "assistant", "value": "hello"}]
+    assert judge_for("distillation", {"conversations": known}).verdict == "NEEDS_MAPPING"
+    refused = judge_for("distillation", {"chosen": "a", "rejected": "b"})
+    assert (refused.verdict, "needs a prompt, or messages" in refused.reason) == ("INCOMPATIBLE", True)
 
 
 def test_messages_as_json_text_are_parsed_and_broken_ones_dropped() -> None:

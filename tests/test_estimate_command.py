@@ -29,6 +29,12 @@ FLAVORS = [
      "unitCostMicroUSD": 100000, "unitCostUSD": 0.1, "unitLabel": "minute"},
 ]  # fmt: skip
 
+TEACHER = {
+    "id": "Qwen/Qwen3-4B",
+    "sha": "1cfa9a7208912126459214e8b04321603b3df60c",
+    "safetensors": {"parameters": {"BF16": 4022468096}, "total": 4022468096},
+}
+
 
 class Hub(BaseHTTPRequestHandler):
     asked: list[str]
@@ -41,6 +47,8 @@ class Hub(BaseHTTPRequestHandler):
                 "id": "Qwen/Qwen3-0.6B",
                 "safetensors": {"parameters": {"BF16": 596049920}, "total": 596049920},
             },
+            "/api/models/Qwen/Qwen3-4B": TEACHER,
+            f"/api/models/Qwen/Qwen3-4B/revision/{TEACHER['sha']}": TEACHER,
             "/api/models/org/unknown-7B": {"id": "org/unknown-7B"},
         }
         answer = answers.get(self.path.partition("?")[0])
@@ -107,9 +115,22 @@ def test_a_person_reads_flavor_memory_jobs_and_totals(shell: Any) -> None:
     assert "10,000 are assumed" in done.stdout
 
 
+def test_the_teacher_is_taken_at_its_commit_and_counted(shell: Any) -> None:
+    goal = "distill Qwen/Qwen3-4B into Qwen/Qwen3-0.6B for code on HF Jobs"
+    done = shell("estimate", goal, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    pinned = {"id": "Qwen/Qwen3-4B", "revision": TEACHER["sha"], "parameters": 4_022_468_096}
+    assert found["plan"]["teacher"] == pinned
+    assert found["terms"]["teacher"] == pytest.approx(8.04, abs=0.01)
+    shown = shell("estimate", "improve code with distillation on HF Jobs", "--teacher", "Qwen/Qwen3-4B").stdout
+    assert "teacher   Qwen/Qwen3-4B, 4,022,468,096 weights" in shown
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (("estimate", GOAL, "--teacher", "Qwen/Qwen3-4B"), "is for distillation, and the method is sft"),
         (("estimate", GOAL, "--flavor", "t4-smal"), "did you mean 't4-small'?"),
         (("estimate", GOAL, "--model", "org/unknown-7B"), "nobody knows how many weights"),
         ((GOAL, "--yes"), "jobs on hf cost money: name --budget-usd"),

@@ -44,6 +44,19 @@ def read(goal):
             },
         ),
         ("improve math with DPO", {"stages": ("dpo",), "task_area": "math"}),
+        (
+            "distill Qwen/Qwen3-4B into Qwen/Qwen3-0.6B for math",
+            {
+                "stages": ("distillation",),
+                "task_area": "math",
+                "model": "Qwen/Qwen3-0.6B",
+                "teacher": "Qwen/Qwen3-4B",
+            },
+        ),
+        (
+            "improve math with distillation from Qwen3-4B",
+            {"stages": ("distillation",), "task_area": "math", "teacher": "Qwen/Qwen3-4B"},
+        ),
         ("improve math using GRPO", {"stages": ("grpo",), "task_area": "math"}),
         ("raise the score on gsm8k", {"task_area": "math", "benchmark": "gsm8k"}),
         ("train on the gsm8k dataset", {"task_area": "math", "dataset": "openai/gsm8k"}),
@@ -86,6 +99,27 @@ def test_models_and_datasets_are_told_apart(goal, model, dataset):
 
 
 @pytest.mark.parametrize(
+    ("goal", "teacher", "model", "dataset"),
+    [
+        ("code: distill org/big into org/small", "org/big", "org/small", None),
+        ("code: distillation of org/big into the student org/small on org/bar", "org/big", "org/small", "org/bar"),
+        ("improve code with distillation from ./nights/merged", "./nights/merged", None, None),
+        ("code: distillation from ./big into ./small with ./rows.jsonl", "./big", "./small", "./rows.jsonl"),
+        ("math: Qwen3-0.6B with Qwen3-4B as the teacher, by distillation", "Qwen/Qwen3-4B", "Qwen/Qwen3-0.6B", None),
+        ("math by distillation with the Qwen3-4B teacher on org/bar", "Qwen/Qwen3-4B", None, "org/bar"),
+        ("math by distillation; teacher: `org/big`, model org/small", "org/big", "org/small", None),
+        ("SFT on the distilled data org/bar for math", None, None, "org/bar"),
+        ("SFT deepseek-ai/R1-Distill-Qwen-1.5B for math", None, "deepseek-ai/R1-Distill-Qwen-1.5B", None),
+    ],
+)
+def test_teacher_and_student_are_told_apart(
+    goal: str, teacher: str | None, model: str | None, dataset: str | None
+) -> None:
+    hints = parse_goal(goal)
+    assert (hints.teacher, hints.model, hints.dataset) == (teacher, model, dataset)
+
+
+@pytest.mark.parametrize(
     ("goal", "stages"),
     [
         ("SFT then DPO for code", ("sft", "dpo")),
@@ -94,6 +128,8 @@ def test_models_and_datasets_are_told_apart(goal, model, dataset):
         ("DPO after SFT for code", ("sft", "dpo")),
         ("supervised fine-tuning (SFT) for code", ("sft",)),
         ("train on trl-lib/math-dpo", ()),
+        ("SFT then distillation from org/big for code", ("sft", "distillation")),
+        ("fine-tune org/R1-Distill on org/math-distill", ()),
     ],
 )
 def test_stages_keep_their_order(goal, stages):

@@ -220,6 +220,18 @@ def test_a_card_tells_nothing_of_this_machines_folders_and_servers() -> None:
     assert not [secret for secret in ("/home/ada", "work/", "10.0.0.7") if secret in text]
 
 
+def test_a_card_names_the_teacher_by_its_id_or_by_the_last_part_of_its_folder() -> None:
+    goal = "distill /home/ada/private/big for code"
+    card, text = card_of(method="distillation", teacher=ModelRef(id="/home/ada/private/big"), goal=goal)
+    assert "DISTILLATION (LoRA, merged) from the teacher `big` on" in text
+    assert "*distill big for code*" in text
+    assert "/home/ada" not in text
+    assert "distillation" in card.data.tags
+    night = card_of(method="distillation", teacher=ModelRef(id="org/big", revision="abc"))[1]
+    assert "from the teacher `org/big` on" in night
+    assert "- Teacher at revision `abc`." in night
+
+
 def test_a_folder_whose_name_looks_like_a_repo_is_none() -> None:
     card, _ = card_of(model=ModelRef(id="models/tiny"), dataset=DatasetRef(id="work/rows"))
     assert (card.data.base_model, card.data.datasets) == (None, None)

@@ -119,6 +119,14 @@ def test_grpo_counts_what_generation_holds_where_that_is_more() -> None:
     )
 
 
+def test_a_teacher_needs_room_beside_the_model_on_the_gpu_the_host_and_the_disk() -> None:
+    alone, taught = (
+        memory.need(600_000_000, "distillation", lora=True, train=ONE, teacher=weights) for weights in (None, 4 * 10**9)
+    )
+    assert taught.vram_gb == pytest.approx(alone.vram_gb + 8)
+    assert (taught.ram_gb, taught.disk_gb) == (pytest.approx(alone.ram_gb + 8), pytest.approx(alone.disk_gb + 8))
+
+
 BLOG = (
     (0, 1_000_000_000, ("t4-small",), "t4-small"),
     (1_000_000_000, 3_000_000_000, ("t4-medium", "a10g-small"), "a10g-small"),

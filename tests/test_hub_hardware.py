@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import JobHardwareInfo
 
 from hfagent.agent.hardware import Flavor, fallback
-from hfagent.tools.hub_hardware import gigabytes, hardware, local_parameters, parameters, parse, vocabulary
+from hfagent.tools.hub_hardware import commit, gigabytes, hardware, local_parameters, parameters, parse, vocabulary
 
 T4 = {"type": "gpu", "model": "T4", "quantity": "1", "vram": "16 GB", "manufacturer": "Nvidia"}
 SMALL = {
@@ -111,6 +111,14 @@ def test_weights_come_from_the_hub_then_from_the_headers_and_never_from_the_name
     assert parameters("org/model-7B", api=Api(info=silent, metadata=counted)) == 10
     assert parameters("org/model-7B", api=Api(info=silent, metadata=ValueError("no safetensors"))) is None
     assert parameters("org/model-7B", api=Api(info=OSError("gone"))) is None
+
+
+def test_a_model_on_the_hub_has_a_commit_and_a_folder_has_none(tmp_path: Path) -> None:
+    told = Api(info=SimpleNamespace(sha="abc123"))
+    assert commit("org/model", api=told) == "abc123"
+    assert commit(str(tmp_path), api=told) is None
+    assert commit("embedded:SmolLM2-135M-Instruct", api=told) is None
+    assert commit("org/model", api=Api(info=OSError("gone"))) is None
 
 
 def weights(path: Path, **shapes: list[int]) -> None:

@@ -1,5 +1,6 @@
 """What a plan asks for is what the template's own parser reads."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from hfagent.agent.fakes import FakeChecker
 from hfagent.agent.folding import fold
 from hfagent.agent.ledger import read
 from hfagent.agent.records import (
+    ModelRef,
     RunSpec,
     TrainConfig,
 )
 from hfagent.agent.state import State
-from hfagent.job_templates import evaluate, train_sft
+from hfagent.job_templates import evaluate, train_distillation, train_sft
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,39 @@ def test_an_evaluation_names_problems_decoding_and_adapter(state: State, tmp_pat
     assert (args.benchmark, args.set, args.n) == (plan.search.name, "search", plan.search.n)
     assert (args.benchmark_seed, args.num_samples, args.temperature) == (plan.search.seed, 1, 0.0)
     assert Path(args.adapter) == Path("/models/sft-01")
+
+
+def test_the_teacher_reaches_the_training_script_as_it_was_prepared(state: State, tmp_path: Path) -> None:
+    train = TrainConfig(method="distillation", max_completion_length=64)
+    teacher = ModelRef(id="org/big", revision="abc")
+    plan = state.plan.model_copy(update={"method": "distillation", "teacher": teacher, "train": train})
+    dataset = state.dataset and state.dataset.model_copy(
+        update={"methods": {"distillation": MethodCheck(verdict="READY", reason="")}}
+    )
+    run = RunSpec(name="distillation-01", kind="train", why="x", train=train)
+    found = []
+    for path in (None, "/models/big"):
+        spec = jobs.job_spec(replace(state, plan=plan, dataset=dataset, teacher_path=path), run, state.updated_at)
+        assert spec.template == "train_distillation.py"
+        job = parsed(train_distillation, spec, tmp_path)
+        found.append((job.teacher, job.teacher_revision, job.config))
+    assert found == [("org/big", "abc", train), ("/models/big", "abc", train)]
+
+
+def test_a_night_of_distillation_prepares_its_teacher_and_says_what_it_hopes_for(tmp_path: Path) -> None:
+    path, skill = tmp_path / "n.jsonl", {"baseline": 0.1, "distillation-01": 0.4, "distillation-01-x1": 0.6}
+    train = TrainConfig(method="distillation", max_rows=160, eval_fraction=0)
+    world = World(skill)
+    night(path, world, method="distillation", teacher=ModelRef(id="org/big"), train=train)
+    found = fold(read(path))
+    assert found is not None
+    assert (found.teacher_path, found.ended and found.ended.state, found.kept) == (
+        "org/big", "finished", "distillation-01-x1",
+    )  # fmt: skip
+    spec = found.runs["distillation-01"].last.job
+    assert spec.template == "train_distillation.py"
+    assert spec.args[spec.args.index("--teacher") + 1] == "org/big"
+    assert "closer to its teacher" in str(found.runs["distillation-01-x1"].spec.hypothesis)
 
 
 def test_keys_are_fit_for_labels_and_new_for_each_attempt(state: State) -> None:

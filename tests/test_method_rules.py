@@ -11,7 +11,7 @@ from hfagent.agent import estimate
 from hfagent.agent.decide import Evidence, decide
 from hfagent.agent.estimate import DataSize
 from hfagent.agent.night_jobs import night_jobs
-from hfagent.agent.records import DatasetRef, Decision, Generation, Method, MetricPoint, Plan, TrainConfig
+from hfagent.agent.records import DatasetRef, Decision, Generation, Method, MetricPoint, ModelRef, Plan, TrainConfig
 from hfagent.agent.space import space
 from hfagent.agent.watch import Watched, flags
 
@@ -72,15 +72,31 @@ def test_rewards_alone_show_whether_more_grpo_pays() -> None:
     assert (unknown.action, "too few for a trend" in unknown.reason) == ("keep", True)
 
 
-def test_an_evaluation_loss_of_grpo_is_no_overfitting() -> None:
+def test_the_distance_to_the_teacher_shows_whether_more_distillation_pays() -> None:
+    extended = decided("distillation", loss=falling)
+    assert (extended.action, "the distance to the teacher still falls" in extended.reason) == ("extend", True)
+    for held_out in (flat, rising):  # its answers are drawn anew each time
+        assert decided("distillation", loss=falling, held_out=held_out).action == "extend"
+    kept = decided("distillation", loss=flat, held_out=falling)
+    assert (kept.action, "the distance to the teacher is not clearly falling" in kept.reason) == ("keep", True)
+    few = decided("distillation", held_out=flat)
+    assert (few.action, "fewer than 6 distances to the teacher" in few.reason) == ("keep", True)
+
+
+def test_a_distance_to_the_teacher_that_grows_is_a_divergence() -> None:
+    grows = tuple(MetricPoint(step=s, values={"train/loss": 0.4 if s < 20 else 3.0}) for s in range(1, 25))
+    assert [flag.name for flag in flags(Watched(points=grows, method="distillation"))] == ["diverged"]
+
+
+def test_an_evaluation_loss_of_answers_drawn_anew_is_no_overfitting() -> None:
     grows = tuple(
         MetricPoint(step=s, values={"train/loss": 1 - s / 40, "eval/loss": 0.1 * s, "train/reward": 0.4})
         for s in range(1, 21)
     )
     found = {flag.name for flag in flags(Watched(points=grows, method="dpo"))}
     assert "overfit" in found
-    assert "overfit" not in {flag.name for flag in flags(Watched(points=grows, method="grpo"))}
-    assert "plateau" not in {flag.name for flag in flags(Watched(points=grows, method="grpo"))}
+    for method in ("grpo", "distillation"):
+        assert not {"overfit", "plateau"} & {flag.name for flag in flags(Watched(points=grows, method=method))}
 
 
 def test_dead_rewards_are_known_by_the_names_that_the_trainer_logs() -> None:
@@ -106,6 +122,19 @@ def test_a_pair_takes_longer_than_a_row_and_rewards_take_the_time_of_their_answe
     assert estimate.training_s(short, short.train, data) < grpo
 
 
+def test_the_teacher_takes_time_and_so_do_the_answers() -> None:
+    data = DataSize(rows=160, mean_tokens=200)
+    plan = trained("distillation", max_completion_length=64)
+    times = []
+    for teacher in (None, ModelRef(id="t", parameters=10**8), ModelRef(id="t", parameters=10**10)):
+        taught = plan.model_copy(update={"teacher": teacher})
+        times.append(estimate.training_s(taught, taught.train, data))
+    assert times == sorted(set(times))
+    longer = trained("distillation", max_completion_length=512)
+    assert estimate.training_s(longer, longer.train, data) > times[0]
+    assert estimate.total_steps(plan.train, 160) == 160 // plan.train.batch
+
+
 def test_an_epoch_of_grpo_has_its_completions() -> None:
     config = TrainConfig(
         method="grpo", num_generations=8, per_device_train_batch_size=16, gradient_accumulation_steps=2, eval_fraction=0
@@ -129,9 +158,12 @@ def test_a_search_moves_what_the_method_has() -> None:
             "sft": trained("sft"),
             "dpo": trained("dpo", beta=0.1),
             "grpo": trained("grpo", beta=0.0, temperature=1.0),
+            "distillation": trained("distillation", beta=1.0, temperature=1.0),
         }.items()
     }
     assert "beta" not in names["sft"]
     assert {"beta", "effective_batch_size"} <= names["dpo"]
     assert "temperature" in names["grpo"]
     assert not {"beta", "effective_batch_size"} & names["grpo"]
+    assert "effective_batch_size" in names["distillation"]
+    assert not {"beta", "temperature"} & names["distillation"]  # another one would be another loss

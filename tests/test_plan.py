@@ -7,8 +7,9 @@ from hfagent.agent.errors import PlanRejected
 from hfagent.agent.goal import parse_goal
 from hfagent.agent.hardware import fallback
 from hfagent.agent.plan import OVERNIGHT_HOURS, Flags, Surroundings, make_plan
+from hfagent.agent.plan_teacher import wanted_teacher
 from hfagent.agent.recipes import load as load_recipe
-from hfagent.agent.records import BenchmarkRef, DatasetRef, Plan
+from hfagent.agent.records import BenchmarkRef, DatasetRef, ModelRef, Plan
 from hfagent.agent.settings import load
 from hfagent.agent.stages import asked_methods
 
@@ -61,6 +62,48 @@ def test_a_hub_without_a_gpu_still_takes_the_embedded_parts() -> None:
     made = plan(here=GPU_BOX.model_copy(update={"gpu": False}))
     assert made.model.id.startswith("embedded:")
     assert "no GPU" in made.notes[0]
+
+
+def taught(here: Surroundings, teacher: ModelRef | None, **flags: Any) -> Plan:
+    return plan("improve code solving with distillation", here=here.model_copy(update={"teacher": teacher}), **flags)
+
+
+def test_distillation_has_its_teacher_in_the_plan_and_the_tasks_as_prompts() -> None:
+    teacher = ModelRef(id="/nights/merged", parameters=134_515_008)
+    made = taught(OFFLINE, teacher)
+    assert (made.method, made.teacher, made.dataset.config) == ("distillation", teacher, "grpo")
+    assert made.train.max_completion_length == 64
+    assert plan().teacher is None
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (None, "distillation needs a teacher"),
+        (ModelRef(id="/nights/merged/"), "the teacher is the model itself, '/nights/merged'"),
+    ],
+)
+def test_a_teacher_that_teaches_nothing_is_refused(teacher: ModelRef | None, message: str) -> None:
+    with pytest.raises(PlanRejected, match=message):
+        taught(OFFLINE, teacher, model="/nights/merged")
+
+
+def test_a_teacher_is_named_by_the_flag_before_the_sentence_and_for_distillation_alone() -> None:
+    assert wanted_teacher("org/flag", "org/said", ("sft", "distillation")) == "org/flag"
+    assert wanted_teacher(None, "org/said", ("distillation",)) == "org/said"
+    assert wanted_teacher(None, None, ("sft",)) is None
+    with pytest.raises(PlanRejected, match="the teacher 'org/big' is for distillation, and the method is sft"):
+        wanted_teacher("org/big", None, ("sft",))
+
+
+def test_rented_hardware_holds_the_teacher_too() -> None:
+    small, large = (
+        taught(ON_HF, ModelRef(id="org/big", parameters=size), settings=PAID | {"flavor": None}, model="org/small")
+        for size in (600_000_000, 14_000_000_000)
+    )
+    assert small.price_micro_usd_per_hour < large.price_micro_usd_per_hour
+    with pytest.raises(PlanRejected, match="nobody knows how many weights the model, or its teacher, has"):
+        taught(ON_HF, ModelRef(id="org/big"), settings=PAID, model="org/small")
 
 
 def test_flags_win_over_the_sentence_and_the_sentence_over_the_recipe() -> None:

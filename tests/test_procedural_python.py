@@ -39,4 +39,5 @@ def test_training_rows_are_chats_with_the_solution_in_a_block() -> None:
     [row] = train_rows(1, 5)
     [task] = tasks("train", 1, 5)
     assert row["prompt"] == [{"role": "user", "content": task.prompt}]
+    assert train_rows(1, 5, "distillation") == [{"prompt": row["prompt"]}]
     assert row["completion"] == [{"role": "assistant", "content": f"```python\n{task.solution}```"}]

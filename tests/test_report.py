@@ -110,6 +110,18 @@ def test_the_report_is_whole_after_every_event(count: int) -> None:
     assert_whole(rendered(finished_night()[:count]))
 
 
+def test_the_teacher_is_named_where_the_model_is() -> None:
+    teacher = ModelRef(id="org/big", revision="abc")
+    night = Night(PLAN.model_copy(update={"method": "distillation", "teacher": teacher}))
+    night.prepare()
+    night.train(FIRST, first_step=1, last_step=4, seconds=5, eval_loss=1.0)
+    text = rendered(night.events)
+    linked = "[`org/big`](https://huggingface.co/org/big/tree/abc)"
+    assert f"- Teacher: {linked}" in text
+    assert row(text, "Teacher")[1] == linked
+    assert "Teacher" not in rendered(finished_night())
+
+
 def test_right_after_the_plan_the_baseline_is_still_to_come() -> None:
     text = rendered(finished_night()[:1])
 

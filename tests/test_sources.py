@@ -10,7 +10,14 @@ from hfagent.agent.cli import main
 from hfagent.agent.errors import UsageError
 from hfagent.agent.records import DatasetRef, ModelRef
 from hfagent.tools.dataset_store import EMBEDDED
-from hfagent.tools.sources import BYTES_PER_TOKEN, context_length, require_dataset, require_model, rough_size
+from hfagent.tools.sources import (
+    BYTES_PER_TOKEN,
+    context_length,
+    require_dataset,
+    require_model,
+    require_teacher,
+    rough_size,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +80,28 @@ def test_what_is_here_or_in_the_cache_or_may_be_on_the_hub_passes(cache: Path, t
         dataset(name)
     model("nobody/model", hub=True)
     dataset("nobody/data", hub=True)
+
+
+def tiny(folder: Path, words: dict[str, int], vocab_size: int = 9) -> ModelRef:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"vocab_size": vocab_size}))
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": words}, "added_tokens": []}))
+    return ModelRef(id=str(folder))
+
+
+def test_a_teacher_must_choose_from_the_models_own_tokens(tmp_path: Path) -> None:
+    words = {"a": 0, "b": 1}
+    student = tiny(tmp_path / "student", words)
+    for teacher, says in (
+        (tiny(tmp_path / "wide", words, vocab_size=10), "chooses from 10 tokens, and the model '.*student' from 9"),
+        (tiny(tmp_path / "swapped", {"a": 1, "b": 0}), "has another tokenizer than '.*student'"),
+        (ModelRef(id=f"{tmp_path}/wide/../student"), "is the model itself"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            require_teacher(teacher, student, None)
+    require_teacher(tiny(tmp_path / "good", words | {"c": 2}), student, None)
+    (tmp_path / "good" / "tokenizer.json").unlink()
+    require_teacher(ModelRef(id=str(tmp_path / "good")), student, None)  # the job looks again
 
 
 @pytest.mark.parametrize("end", ["", "\n"])

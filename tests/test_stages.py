@@ -11,7 +11,7 @@ from hfagent.agent.goal import parse_goal
 from hfagent.agent.pipeline_facts import Pipeline
 from hfagent.agent.plan import Flags, Surroundings, make_plan
 from hfagent.agent.recipes import load as load_recipe
-from hfagent.agent.records import Export
+from hfagent.agent.records import Export, ModelRef
 from hfagent.agent.settings import load
 from hfagent.agent.stages import asked_methods, make_pipeline, stage_flags
 
@@ -50,7 +50,7 @@ def test_methods_come_from_the_flag_before_the_sentence(goal: str, method: str |
 @pytest.mark.parametrize(
     ("goal", "given", "message"),
     [
-        ("improve code", {"method": "sft,ppo"}, "'ppo' is not available yet; there is sft, dpo, grpo, kto"),
+        ("improve code", {"method": "sft,ppo"}, "'ppo' is not available yet; there is sft, dpo, grpo, kto, di"),
         ("improve code", {"method": "reward"}, "'reward' is not available yet"),
         ("improve code", {"method": "sft,dpo,sft"}, "name a method twice"),
         ("improve code, but do not use SFT", {}, "rules out 'sft'"),
@@ -107,6 +107,12 @@ def test_a_method_has_its_own_hyperparameters_over_the_recipe() -> None:
     assert large[1].train.max_length > (large[1].train.max_completion_length or 0)
     assert large[0].train.learning_rate != large[1].train.learning_rate or large[0].train.beta == 0.1
     assert large[1].generation is not None
+
+
+def test_the_teacher_belongs_to_the_stage_of_distillation() -> None:
+    here = OFFLINE.model_copy(update={"teacher": ModelRef(id="/nights/merged")})
+    stages = planned("improve code with SFT then distillation", here=here).stages
+    assert [plan.teacher for plan in stages] == [None, here.teacher]
 
 
 def test_a_batch_of_grpo_holds_whole_groups() -> None:

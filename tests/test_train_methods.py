@@ -1,6 +1,7 @@
-"""DPO, KTO, GRPO and reward models: one contract for all, held by real trainings of a tiny model."""
+"""DPO, KTO, GRPO, reward models and distillation: one contract for all, held by real trainings of a tiny model."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,21 +16,36 @@ from tiny_runs import ROOT, environment, losses, run_all, write_jsonl
 from hfagent.agent.errors import UsageError
 from hfagent.agent.jobs import hyperparameter_args
 from hfagent.agent.records import TrainConfig
-from hfagent.job_templates import train_dpo, train_grpo, train_kto, train_reward
+from hfagent.job_templates import train_distillation, train_dpo, train_grpo, train_kto, train_reward
 from hfagent.job_templates.trainer_run import Rows
 from hfagent.job_templates.training import read_checkpoint
 from hfagent.tools.script_command import header
 
-SCRIPTS = {"dpo": train_dpo, "kto": train_kto, "grpo": train_grpo, "reward": train_reward}
+SCRIPTS = {
+    "dpo": train_dpo,
+    "kto": train_kto,
+    "grpo": train_grpo,
+    "reward": train_reward,
+    "distillation": train_distillation,
+}
 METHODS = tuple(SCRIPTS)
 OWN = {
     "dpo": {"beta": 0.3},
     "kto": {"beta": 0.2, "desirable_weight": 2.0},
     "grpo": {"num_generations": 4, "max_completion_length": 5, "temperature": 0.7, "reward_funcs": "format:0.5"},
     "reward": {"load_in_4bit": True},
+    "distillation": {"beta": 0.5, "max_completion_length": 5, "temperature": 0.7},
 }
-FIRST_MEASURE = {"dpo": "rewards/accuracies", "kto": "rewards/margins", "grpo": "reward", "reward": "accuracy"}
+FIRST_MEASURE = {
+    "dpo": "rewards/accuracies",
+    "kto": "rewards/margins",
+    "grpo": "reward",
+    "reward": "accuracy",
+    "distillation": "entropy",
+}
 GRPO = ["--num-generations", "4", "--max-completion-length", "5", "--reward-funcs", "tests.tiny_rewards:holds_w1"]
+FURTHER = {"distillation": ["--teacher", "t"]}
+"""Arguments that a script does not do without, beside those of all."""
 
 
 def user(text: str) -> list[dict[str, str]]:
@@ -56,13 +72,21 @@ def rows(method: str, count: int = 60) -> list[dict[str, Any]]:
 def command(place: Path, method: str, run: str, *flags: str, data: str | None = None) -> list[str]:
     argv = ["--model", str(place / "model"), "--dataset", str(place / f"{data or method}.jsonl"), "--project", "tiny"]
     argv += ["--output-dir", str(place / run), "--per-device-train-batch-size", "8", "--learning-rate", "0.01"]
-    return [*argv, *(GRPO if method == "grpo" else []), *flags]
+    own = {"grpo": GRPO, "distillation": ["--teacher", str(place / "teacher"), "--max-completion-length", "5"]}
+    return [*argv, *own.get(method, []), *flags]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("methods")
     write_tiny_model(folder / "model")
+    write_tiny_model(folder / "teacher", sharp=4.0, seed=1)
+    for name, file, change in (
+        ("wider", "config.json", lambda text: text.replace('"vocab_size": 45', '"vocab_size": 46')),
+        ("other-words", "tokenizer.json", lambda text: text.replace('"w39"', '"w40"')),
+    ):
+        shutil.copytree(folder / "teacher", folder / name)
+        (folder / name / file).write_text(change((folder / name / file).read_text()))
     for method in METHODS:
         write_jsonl(folder / f"{method}.jsonl", rows(method))
     pair = {"prompt": user("w1"), "chosen": assistant("w2"), "rejected": assistant("w2")}
@@ -71,7 +95,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rare = [row | {"label": index != 1} for index, row in enumerate(rows("kto"))]
     write_jsonl(folder / "rare-label.jsonl", rare)
     long = [{"prompt": user("w1 " * 90), "answer": "1"}] * 7
+    write_jsonl(folder / "two-short.jsonl", [*long, *long, *rows("grpo", 2)])
     write_jsonl(folder / "long.jsonl", [*long, *rows("grpo", 1)])
+    write_jsonl(folder / "long-prompts.jsonl", [{"prompt": user("w1 " * 90)}] * 9)
+    chats = [{"messages": [*user("w1"), *assistant("w2"), *user(f"w{i}"), *assistant("w3")]} for i in range(9)]
+    write_jsonl(folder / "chats.jsonl", [*chats, {"messages": assistant("w3")}])
     write_jsonl(folder / "no-prompt.jsonl", [*rows("grpo", 8), {"prompt": user(" "), "answer": "1"}])
     return folder
 
@@ -95,6 +123,7 @@ def runs(place: Path) -> dict[str, list[dict[str, Any]]]:
 def test_every_hyperparameter_comes_back_from_its_flag(method: str) -> None:
     config = TrainConfig.model_validate({"method": method, "max_steps": 7, "seed": 4, **OWN[method]})
     argv = ["--model", "m", "--dataset", "d.jsonl", "--output-dir", "out", *hyperparameter_args(config)]
+    argv += FURTHER.get(method, [])
     assert SCRIPTS[method].parse_args(argv).config == config
 
 
@@ -154,7 +183,7 @@ def test_the_rarer_label_of_kto_gets_the_weight_that_balances(runs: dict[str, li
 def test_all_methods_but_one_with_a_fresh_head_see_the_same_base(runs: dict[str, list[dict[str, Any]]]) -> None:
     prints = {method: {run["result"]["base_fingerprint"] for run in found} for method, found in runs.items()}
     assert all(len(found) == 1 for found in prints.values())
-    assert prints["dpo"] == prints["kto"] == prints["grpo"]
+    assert prints["dpo"] == prints["kto"] == prints["grpo"] == prints["distillation"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -181,6 +210,8 @@ def test_each_method_moves_its_own_measure(place: Path) -> None:
     assert by_method["kto"]["rewards/margins"] > 0.1
     assert by_method["grpo"]["reward"] > 0.7  # an untrained model writes the word in one answer of five
     assert by_method["reward"]["accuracy"] > 0.9
+    distances = [loss for loss, _ in losses(found[METHODS.index("distillation")]).values()]
+    assert sum(distances[-3:]) < 0.8 * sum(distances[:3])
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +231,13 @@ def refused(place: Path) -> dict[str, Any]:
         "columns": ("train_grpo", command(place, "grpo", "e10", "--reward-funcs", "tests_pass")),
         "few rows": ("train_grpo", command(place, "grpo", "e11", "--max-rows", "1")),
         "no room": ("train_grpo", command(place, "grpo", "e13", *no_room, data="long")),
+        "no teacher": ("train_distillation", command(place, "distillation", "t1", "--teacher", str(place / "none"))),
+        "own weights": ("train_distillation", command(place, "distillation", "t2", "--teacher", str(place / "model"))),
+        "vocabulary": ("train_distillation", command(place, "distillation", "t3", "--teacher", str(place / "wider"))),
+        "words": ("train_distillation", command(place, "distillation", "t4", "--teacher", str(place / "other-words"))),
+        "few prompts": ("train_distillation", command(place, "distillation", "t5", "--max-rows", "7")),
+        "long prompts": ("train_distillation", command(place, "distillation", "t6", *no_room, data="long-prompts")),
+        "divergence": ("train_distillation", command(place, "distillation", "t8", "--beta", "1.5")),
         "4 bit": ("train_dpo", command(place, "dpo", "e12", "--load-in-4bit", "true")),
     }
     found = run_all(place, list(commands.values()))
@@ -207,12 +245,13 @@ def refused(place: Path) -> dict[str, Any]:
     return {"codes": codes, "stderr": found[-1]["stderr"]}
 
 
-def test_what_cannot_be_trained_on_ends_with_2_and_the_reason(refused: dict[str, Any]) -> None:
+def test_what_cannot_be_trained_on_ends_with_2_and_the_reason(refused: dict[str, Any], place: Path) -> None:
     import torch
 
     codes = dict(refused["codes"])
     if torch.cuda.is_available():
         del codes["4 bit"]
+    assert codes.pop("no teacher") == (1, None)
     assert set(codes.values()) == {(2, None)}
     for said in (
         "1 of 9 rows cannot be trained on, the first is row 8: chosen and rejected are the same",
@@ -225,6 +264,14 @@ def test_what_cannot_be_trained_on_ends_with_2_and_the_reason(refused: dict[str,
         "the reward 'tests.tiny_rewards:short' gave 0 numbers for 1 completions",
         "the reward 'tests_pass' needs the columns tests, entry_point; the rows have 'prompt', 'answer'",
         "1 rows are fewer than the 2 prompts of a step",
+        f"cannot load model '{place / 'none'}'",
+        f"the teacher '{place / 'model'}' has the weights of the model itself",
+        f"the teacher '{place / 'wider'}' chooses from 46 tokens, the model '{place / 'model'}' from 45",
+        f"the teacher '{place / 'other-words'}' has another tokenizer than the model",
+        "e.g. for 'w39'",
+        "6 rows are fewer than the 8 of a step",
+        "--max-length 60 leaves 0 rows whose completions have room, fewer than the 8 of a step",
+        "beta must be in [0.0, 1.0], got 1.5",
         "--max-length 60 leaves 1 rows whose completions have room, fewer than the 2 prompts of a step",
     ):
         assert said in refused["stderr"]
@@ -232,6 +279,7 @@ def test_what_cannot_be_trained_on_ends_with_2_and_the_reason(refused: dict[str,
 
 def test_a_smoke_run_passes_where_the_training_would(place: Path) -> None:
     equal = ["--reward-funcs", "format"]  # few steps of a weak model may have no answer that is worth more
+    few = ["--max-length", "60"]  # two of the rows that it sees have room for an answer
     many = ["--num-generations", "2", "--per-device-train-batch-size", "40", "--smoke"]
     found = run_all(
         place,
@@ -240,9 +288,10 @@ def test_a_smoke_run_passes_where_the_training_would(place: Path) -> None:
             ("train_grpo", command(place, "grpo", "smoke-grpo", *many)),
             ("train_grpo", command(place, "grpo", "smoke-equal", *equal, "--smoke")),
             ("train_grpo", command(place, "grpo", "equal", *equal, "--max-steps", "3")),
+            ("train_distillation", command(place, "distillation", "smoke-long", *few, "--smoke", data="two-short")),
         ],
     )
-    assert [run["code"] for run in found[:4]] == [0, 0, 0, 1], found[-1]["stderr"]
+    assert [run["code"] for run in found[:5]] == [0, 0, 0, 1, 0], found[-1]["stderr"]
     assert "equals its start: nothing was learned" in found[-1]["stderr"]
     assert [run["result"]["steps"] for run in found[:3]] == [3, 3, 3]
     assert found[0]["result"]["rows"] == 16  # all of one label
@@ -263,6 +312,28 @@ def test_kto_takes_pairs_as_good_and_bad_answers_in_turn(implicit: bool, tmp_pat
     good = [row["completion"][0]["content"] for row in found.train if row["label"]]
     assert sorted(good) == sorted(row["chosen"][-1]["content"] for row in pairs)
     assert all(row["prompt"][0]["role"] == "user" for row in found.train)
+
+
+def test_the_prompt_of_a_chat_is_all_before_its_last_answer(place: Path) -> None:
+    found = run_all(place, [("train_distillation", command(place, "distillation", "chats", "--smoke", data="chats"))])
+    assert (found[0]["code"], found[0]["result"]["rows"]) == (0, 9)
+    assert "1 of 10 chats left out, since they begin with their only answer" in found[0]["lines"]
+    chat = [*user("a"), *assistant("b"), *user("c"), *assistant("d")]
+    args = train_distillation.parse_args(command(place, "distillation", "c", "--per-device-train-batch-size", "1"))
+    checked = train_distillation.TECHNIQUE.check(args, Rows([{"messages": chat}], []))
+    assert checked.train == [{"prompt": chat[:3]}]
+
+
+def test_a_result_names_the_teacher(runs: dict[str, list[dict[str, Any]]], place: Path) -> None:
+    assert runs["distillation"][0]["result"]["teacher"] == str(place / "teacher")
+    assert "teacher" not in runs["dpo"][0]["result"]
+
+
+def test_distillation_without_a_teacher_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        train_distillation.parse_args(["--model", "m", "--dataset", "d", "--output-dir", "o"])
+    assert ended.value.code == 2
+    assert "the following arguments are required: --teacher" in capsys.readouterr().err
 
 
 def test_grpo_without_a_reward_names_those_there_are(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hfagent.agent.dataset_records import DatasetReport, MethodCheck
 from hfagent.agent.records import (
     Method,
 )
+from hfagent.agent.train_config import SAMPLING
 from hfagent.tools.dataset_columns import Candidate, candidates, holds_template_marks
 from hfagent.tools.dataset_mapping import TEXT_OR_MESSAGES, flaw, map_row, shared
 from hfagent.tools.dataset_table import Table, read_table
@@ -24,6 +25,7 @@ NEEDS: dict[Method, str] = {
     "kto": "prompt, completion and a label of true or false, or chosen and rejected",
     "grpo": "a prompt",
     "reward": "chosen and rejected",
+    "distillation": "a prompt, or messages",
 }
 CHAT_ROLES = frozenset({"system", "user", "assistant", "tool", "developer"})
 """Roles that chat templates know; for any other the template decides whether it fails or writes the name out."""
@@ -168,7 +170,7 @@ def _obstacle(
     if sample.chat_template is False and any(isinstance(row.get(name), list) for row in sound for name in _CONTENT):
         return "messages need a chat template, and the model's tokenizer has none"
     limit = sample.max_length
-    if limit and method != "grpo" and lengths and all(prompt >= limit for prompt, _ in lengths):
+    if limit and method not in SAMPLING and lengths and all(prompt >= limit for prompt, _ in lengths):
         shortest = min(prompt for prompt, _ in lengths)
         return (
             f"every prompt has at least {shortest} tokens and max_length is {limit}: "
@@ -199,7 +201,7 @@ def _percentiles(lengths: Sequence[int]) -> dict[str, int]:
 
 def _length_warnings(sample: _Sample, method: Method, lengths: Sequence[tuple[int, int]]) -> Iterator[str]:
     limit = sample.max_length
-    if limit is None or method == "grpo":
+    if limit is None or method in SAMPLING:
         return
     if method == "reward":
         if long := sum(total > limit for _, total in lengths):

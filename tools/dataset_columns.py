@@ -1,7 +1,7 @@
 """Reads a dataset's columns: what they hold, which of them TRL would read, and the mapping that each method needs."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -28,6 +28,7 @@ READ_BY_TRL: dict[Method, frozenset[str]] = {
     "dpo": _ALWAYS_READ,
     "kto": _ALWAYS_READ | {"label"},
     "grpo": frozenset({"prompt", "prompts", "completions", "image", "images"}),
+    "distillation": frozenset({"prompt", "image", "images"}),
     "reward": _ALWAYS_READ | {"margin", "chosen_ids", "rejected_ids", "chosen_input_ids", "rejected_input_ids"},
 }
 """Columns that change what TRL 1.16 does, wanted or not. A `prompt` beside `messages` is a KeyError, a `text` beside
@@ -83,14 +84,19 @@ def candidates(table: Table, method: Method, *, chat_template: bool | None = Non
     Texts become turns of a chat where the model has a template for them; where that is unknown, only those whose
     columns are renamed anyway.
     """
-    found = {"sft": _sft, "dpo": _dpo, "kto": _kto, "grpo": _grpo, "reward": _dpo}[method](table)
+    formats_of: dict[Method, Callable[[Table], Iterator[Columns] | Columns | None]] = {
+        "sft": _sft, "dpo": _dpo, "kto": _kto, "grpo": _grpo, "reward": _dpo, "distillation": _distillation,
+    }  # fmt: skip
+    found = formats_of[method](table)
     formats = found if isinstance(found, Iterator) else iter([found] if found else [])
     for columns in formats:
         yield _candidate(table, method, columns, chat_template=chat_template)
 
 
 def _candidate(table: Table, method: Method, columns: Columns, *, chat_template: bool | None) -> Candidate:
-    extras = _others(table, columns) if method == "grpo" else {name: (name,) for name in _usable_extras(table)}
+    extras: Columns = {}
+    if method != "distillation":
+        extras = _others(table, columns) if method == "grpo" else {name: (name,) for name in _usable_extras(table)}
     chats = [name for sources in columns.values() for name in sources if table.kinds[name] in ("messages", "json")]
     turns = [turn for chat in chats for turn in table.turns(chat)]
     roles = {str(turn.get(turn_key(turn, ROLE_KEYS) or "")) for turn in turns}
@@ -150,6 +156,12 @@ def _grpo(table: Table) -> Columns | None:
     if prompt is None:
         return None
     return {"prompt": ("prompt",) if prompt == "prompt" else _prompt_sources(table, prompt)}
+
+
+def _distillation(table: Table) -> Columns | None:
+    """A prompt, or a chat, of which all before its last answer is one."""
+    chat = table.find(("messages",), "messages", "json") or table.find(CHATS, "messages", "json")
+    return _grpo(table) or ({"messages": (chat,)} if chat else None)
 
 
 def _other_chat(table: Table) -> str | None:
@@ -264,8 +276,8 @@ def _changes(table: Table, method: Method, mapping: ColumnMapping) -> tuple[str,
         stray.discard("text")  # TRL prefers messages
     renames = {target: sources for target, sources in mapping.columns.items() if sources != (target,)}
     own = renames == {"messages": ("conversations",)} and mapping.turn_keys == {"from": "role", "value": "content"}
-    if own and not (stray or mapping.roles or mapping.parse_json):
-        return ()  # the one rename that TRL makes by itself
+    if method == "sft" and own and not (stray or mapping.roles or mapping.parse_json):
+        return ()  # the one rename that TRL's SFT makes by itself
     changes = [f"{' + '.join(sources)} -> {target}" for target, sources in renames.items()]
     changes += [f"JSON text of {name} is parsed" for name in mapping.parse_json]
     if mapping.turn_keys or mapping.roles:

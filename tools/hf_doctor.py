@@ -39,6 +39,7 @@ class Wanted(NamedTuple):
     flavor: str | None
     model: ModelRef | None
     dataset: DatasetRef | None
+    teacher: ModelRef | None = None
 
 
 def examine(
@@ -68,7 +69,7 @@ def require(settings: Settings, plan: Plan, *, client: Any = None) -> None:
         AccountRefused: the account may not, or cannot pay.
         BackendAway: the Hub does not answer.
     """
-    for check, error in findings(settings, Wanted(plan.flavor, plan.model, plan.dataset), client=client):
+    for check, error in findings(settings, Wanted(plan.flavor, plan.model, plan.dataset, plan.teacher), client=client):
         if check.status == "broken":
             mend = f"; {check.mend}" if check.mend else ""
             raise error(f"jobs on hf cannot run: {check.name}: {check.detail}{mend}; {ALL}")
@@ -101,6 +102,8 @@ def findings(settings: Settings, wanted: Wanted, *, client: Any = None) -> Itera
     yield _hardware(client, wanted.flavor)
     if wanted.model is not None:
         yield _source(client, "model", wanted.model)
+    if wanted.teacher is not None:
+        yield _source(client, "model", wanted.teacher)
     if wanted.dataset is not None:
         yield _source(client, "dataset", wanted.dataset)
     space = metrics_space(settings, namespace)

@@ -118,6 +118,17 @@ def parameters(
     return sum(counts.values()) or None
 
 
+def commit(model: str, token: str | None = None, *, api: Hub | None = None) -> str | None:
+    """The newest commit of a model on the Hub; None for a folder, an embedded model, or where it cannot be had."""
+    if model.startswith("embedded:") or Path(model).expanduser().is_dir():
+        return None
+    try:
+        sha = (api or hub(token)).model_info(model).sha
+    except Exception:  # noqa: BLE001 - the job says it where the model is not there
+        return None
+    return None if sha is None else str(sha)
+
+
 def local_parameters(folder: Path) -> int | None:
     """Weights in a folder's safetensors files by their headers alone; None without such files or with a broken one."""
     sharded = folder / "model.safetensors.index.json"

@@ -53,6 +53,8 @@ def chat_rows(solved: Sequence[tuple[str, str, str]], method: Method) -> list[di
     turns = [([{"role": "user", "content": prompt}], solution, answer) for prompt, solution, answer in solved]
     if method == "sft":
         return [{"prompt": turn, "completion": [{"role": "assistant", "content": text}]} for turn, text, _ in turns]
+    if method == "distillation":
+        return [{"prompt": turn} for turn, _, _ in turns]
     if method == "grpo":
         return [{"prompt": turn, "answer": answer, "solution": text} for turn, text, answer in turns]
     raise DatasetError(

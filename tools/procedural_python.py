@@ -188,6 +188,8 @@ def _row(task: Task, method: Method, number: int) -> dict[str, Any]:
         case "dpo" | "reward":
             rejected = _answer_turn(wrong_solution(task))
             return {**prompt, "chosen": _answer_turn(task.solution), "rejected": rejected}
+        case "distillation":
+            return dict(prompt)
         case "grpo":
             hidden = {"tests": task.tests, "entry_point": task.entry_point, "prefix": task.prefix}
             return {**prompt, **hidden, "solution": fenced(task.solution)}

@@ -10,9 +10,9 @@ from hfagent.agent.records import DatasetRef, ModelRef
 from hfagent.tools.dataset_files import split_files
 from hfagent.tools.dataset_read import looks_local
 from hfagent.tools.dataset_store import DEFAULT_ROWS, EMBEDDED, LocalDatasetStore
-from hfagent.tools.embedded_model import PREFIX, SOURCES, EmbeddedModelStore
+from hfagent.tools.embedded_model import PREFIX, SOURCES, EmbeddedModelStore, default_cache, model_folder
 from hfagent.tools.gguf_architectures import require_convertible
-from hfagent.tools.hub_hardware import configuration
+from hfagent.tools.hub_hardware import configuration, vocabulary
 
 BYTES_PER_TOKEN = 4
 """Of English and code, the names of columns counted in: a rough figure, until a tokenizer has measured."""
@@ -45,6 +45,44 @@ def require_model(model: ModelRef, *, hub: bool) -> None:
             f"the model {found!r} is neither a folder here nor in the cache, and the Hub does not answer: "
             "name a local folder, or one that was fetched before"
         )
+
+
+def require_teacher(teacher: ModelRef, model: ModelRef, token: str | None) -> None:
+    """Look whether a teacher chooses from the model's own tokens, as far as that is known before anything is loaded.
+
+    Raises:
+        PlanRejected: it has another vocabulary or tokenizer, or is the same folder.
+    """
+    own, other = (_made_before(found) for found in (model, teacher))
+    if Path(own).is_dir() and Path(other).is_dir() and Path(own).samefile(other):
+        raise PlanRejected(f"the teacher {teacher.id!r} is the model itself: name a better model of the same family")
+    sizes = [vocabulary(name, found.revision, token) for name, found in ((own, model), (other, teacher))]
+    if None not in sizes and sizes[0] != sizes[1]:
+        raise PlanRejected(
+            f"the teacher {teacher.id!r} chooses from {sizes[1]} tokens, and the model {model.id!r} from {sizes[0]}: "
+            "name a teacher of the model's own family"
+        )
+    tokens, theirs = _tokens(Path(own)), _tokens(Path(other))
+    if tokens is not None and theirs is not None and not tokens.items() <= theirs.items():
+        raise PlanRejected(
+            f"the teacher {teacher.id!r} has another tokenizer than {model.id!r}: name one of its own family"
+        )
+
+
+def _made_before(model: ModelRef) -> str:
+    """Where a model's files are: of an embedded one the folder that an earlier night made, or will."""
+    if model.id.startswith(PREFIX):
+        return str(model_folder(default_cache(), model.id.removeprefix(PREFIX)))
+    return str(Path(model.id).expanduser()) if Path(model.id).expanduser().is_dir() else model.id
+
+
+def _tokens(folder: Path) -> dict[str, int] | None:
+    """Token -> its number, by a folder's `tokenizer.json`; None where that is not there, or of another form."""
+    try:
+        found = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        return dict(found["model"]["vocab"]) | {token["content"]: token["id"] for token in found["added_tokens"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def require_dataset(dataset: DatasetRef, *, hub: bool) -> None:

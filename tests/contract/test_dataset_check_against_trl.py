@@ -33,6 +33,8 @@ READY: list[tuple[Method, dict[str, Any]]] = [
     ("kto", {"prompt": "w1 ", "completion": "w2", "label": True}),
     ("kto", {"chosen": [USER, GOOD], "rejected": [USER, BAD]}),
     ("grpo", {"prompt": "w1", "answer": "w2"}),
+    ("distillation", {"prompt": "w1", "answer": "w2"}),
+    ("distillation", {"prompt": [USER], "completion": [GOOD]}),
     ("reward", {"prompt": "w1 ", "chosen": "w2", "rejected": "w3"}),
     ("reward", {"chosen": [USER, GOOD], "rejected": [USER, BAD]}),
 ]
@@ -51,6 +53,7 @@ NEEDS_MAPPING: list[tuple[Method, dict[str, Any]]] = [
     ("dpo", {"prompt": "w1 w2", "chosen": [USER, GOOD], "rejected": [USER, BAD]}),
     ("kto", {"prompt": "w1", "response": "w2", "label": True}),
     ("grpo", {"question": "w1", "completions": "w2"}),
+    ("distillation", {"question": "w1", "completions": "w2"}),
     ("reward", {"question": "w1", "good_response": "w2", "bad_response": "w3"}),
     ("reward", {"prompt": "w1 ", "chosen": "w2", "rejected": "w3", "margin": "wide"}),
 ]
@@ -66,6 +69,7 @@ INCOMPATIBLE: list[tuple[Method, dict[str, Any]]] = [
     ("dpo", {"prompt": "w1 " * MAX_LENGTH, "chosen": "w2", "rejected": "w3"}),
     ("kto", {"prompt": "w1", "completion": "w2", "label": "good"}),
     ("grpo", {"messages": [USER, GOOD]}),
+    ("distillation", {"chosen": [USER, GOOD], "rejected": [USER, BAD]}),
     ("reward", {"prompt": "w1", "completion": "w2"}),
 ]
 
@@ -105,6 +109,9 @@ def train(method: Method, rows: list[dict[str, Any]], folder: Path) -> Any:
         trainer: Any = trl.GRPOTrainer(
             model(), reward_funcs=lambda completions, **columns: [1.0] * len(completions), args=args, **data
         )
+    elif method == "distillation":
+        args = trl.DistillationConfig(max_completion_length=4, **common)
+        trainer = trl.DistillationTrainer(model(), teacher_model=model(), args=args, **data)
     elif method == "sft":
         trainer = trl.SFTTrainer(model(), args=trl.SFTConfig(max_length=MAX_LENGTH, **common), **data)
     elif method == "dpo":
