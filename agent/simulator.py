@@ -97,10 +97,8 @@ class World:
         machine = self.scenario.machine
         rows = min(config.max_rows or machine.rows, machine.rows)
         held_out = round(rows * config.eval_fraction)
-        schedule = plan_schedule(
-            config, rows=rows - held_out, batch=config.per_device_train_batch_size, evaluate=held_out > 0
-        )
-        per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps / (rows - held_out)
+        schedule = plan_schedule(config, rows=rows - held_out, batch=config.batch, evaluate=held_out > 0)
+        per_step = config.batch / (rows - held_out)
         end = min(schedule.total, max_steps or schedule.total)
         fate, broken_at = self._fate(name, config, schedule, first_step, end)
         last = broken_at if broken_at is not None and fate in ("nan", "out_of_memory") else end

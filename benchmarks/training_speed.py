@@ -28,7 +28,7 @@ from hfagent.tools.embedded_model import EmbeddedModelStore
 from hfagent.tools.procedural_python import tasks
 
 HERE = Path(__file__).parent
-STEPS, MIXED_STEPS, BATCH = 6, 2, 8
+STEPS, MIXED_STEPS, BATCH = 6, 4, 8
 SHARED = {
     "learning_rate": 1e-3, "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0, "warmup_steps": 0, "seed": 0,
     "logging_steps": 1, "max_length": 2048,

@@ -1,28 +1,52 @@
-"""TRL's SFT trainer with our schedule, and off CUDA with a loss that costs a small model half as much."""
+"""TRL's SFT trainer with our schedule and micro-batches, and off CUDA a loss that costs a small model half as much."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from hfagent.job_templates.micro_batches import divide
 from hfagent.job_templates.training import Scheduled
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
     from trl import SFTTrainer
 
+PASS_TOKENS = {"cpu": 100, "cuda": 4000, "mps": 1000}
+"""What a pass forward and back costs besides its tokens, in tokens."""
 
-def sft_trainer(device: str) -> type["SFTTrainer"]:
-    """The trainer class for a device.
+
+def sft_trainer(device: str, *, most_tokens: int) -> type["SFTTrainer"]:
+    """The trainer class for a device; it is given all rows of a step as one batch.
+
+    A step is passed through the model in micro-batches of rows of about the same length. The gradient is that of any
+    other division, since the loss is a sum over tokens divided by those of the whole step.
 
     TRL's loss projects only positions with a label to the vocabulary on CUDA; elsewhere it projects all of them, in
     several passes: 45 % of the processor time of a step of SmolLM2-135M.
+
+    Args:
+        device: as torch calls it.
+        most_tokens: of a micro-batch, padding included.
     """
-    from torch import Tensor, as_tensor
-    from torch.nn.functional import cross_entropy
+    from peft.helpers import disable_input_dtype_casting
+    from torch import Tensor, as_tensor, ones_like
     from trl import SFTTrainer
 
-    class ScheduledSFTTrainer(Scheduled, SFTTrainer):  # type: ignore[misc]
-        pass
+    from hfagent.job_templates.token_loss import SummedCrossEntropy
 
-    class LabelledLossTrainer(ScheduledSFTTrainer):
+    class DividingSFTTrainer(Scheduled, SFTTrainer):  # type: ignore[misc]
+        def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+            lengths: list[int] = inputs["attention_mask"].sum(1).tolist()
+            # Padding comes last, and no token sees a later one: without a mask a causal kernel takes half the time.
+            inputs = inputs | {"attention_mask": ones_like(inputs["attention_mask"])}
+            losses = []
+            # peft makes a float32 copy of what goes into each adapter, of which autocast makes 16 bits again.
+            with disable_input_dtype_casting(model, active=self.args.bf16 or self.args.fp16):
+                for rows in divide(lengths, most_tokens=most_tokens, pass_tokens=PASS_TOKENS[device]):
+                    part = {name: values[rows, : lengths[rows[0]]] for name, values in inputs.items()}
+                    losses.append(super().training_step(model, part, num_items_in_batch=num_items_in_batch))
+            return cast("Tensor", sum(losses))
+
+    class LabelledLossTrainer(DividingSFTTrainer):
         def compute_loss(
             self,
             model: "PeftModel",
@@ -40,7 +64,7 @@ def sft_trainer(device: str) -> type["SFTTrainer"]:
             )
             labels = labels[:, places].flatten()
             items = (labels != -100).sum() if num_items_in_batch is None else as_tensor(num_items_in_batch)
-            summed = cross_entropy(outputs.logits.flatten(0, 1).float(), labels, reduction="sum")
+            summed: Tensor = SummedCrossEntropy.apply(outputs.logits.flatten(0, 1), labels)
             return summed / items.clamp(min=1)
 
-    return ScheduledSFTTrainer if device == "cuda" else LabelledLossTrainer
+    return DividingSFTTrainer if device == "cuda" else LabelledLossTrainer

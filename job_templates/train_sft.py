@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hfagent.job_templates import trainer_run, training_args
-from hfagent.job_templates.trainer_run import Technique
+from hfagent.job_templates.trainer_run import Rows, Technique
 from hfagent.job_templates.training_args import Args
 
 FORMATS = (("prompt", "completion"), ("messages",), ("conversations",), ("text",))
@@ -37,7 +37,12 @@ def parse_args(argv: Sequence[str] | None = None) -> Args:
 def _trainer(args: Args, device: str) -> Callable[..., Any]:
     from hfagent.job_templates.sft_trainer import sft_trainer
 
-    return sft_trainer(device)
+    return sft_trainer(device, most_tokens=args.config.per_device_train_batch_size * args.config.max_length)
+
+
+def _settings(args: Args, rows: Rows) -> dict[str, Any]:
+    """The trainer is given all rows of a step at once, and divides them itself."""
+    return {"per_device_train_batch_size": args.config.batch, "gradient_accumulation_steps": 1}
 
 
 TECHNIQUE = Technique(
@@ -46,6 +51,7 @@ TECHNIQUE = Technique(
     trl_config="SFTConfig",
     trainer=_trainer,
     length=lambda trainer, row: len(row["input_ids"]),
+    settings=_settings,
 )
 
 

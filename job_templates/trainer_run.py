@@ -98,7 +98,7 @@ def train(technique: Technique, args: Args, stop: Stop) -> dict[str, Any]:
     say(f"{precision.hardware}: computing in {precision.dtype}")
     trainer = build_trainer(technique, args, precision, rows)
     describe_rows(technique, trainer, args)
-    batch = trainer.args.train_batch_size * trainer.args.world_size
+    batch = trainer.args.train_batch_size * trainer.args.world_size * trainer.args.gradient_accumulation_steps
     schedule = training.plan_schedule(
         args.config, rows=technique.epoch(trainer), batch=batch, evaluate=bool(trainer.eval_dataset)
     )

@@ -101,11 +101,11 @@ class Scheduled:
 
 
 def plan_schedule(config: TrainConfig, *, rows: int, batch: int, evaluate: bool = True) -> Schedule:
-    """Steps for `rows` rows taken `batch` at a time by all devices together, before gradient accumulation.
+    """Optimizer steps for `rows` rows, of which each step takes `batch`, over all devices and micro-batches.
 
     Without rows held out there is nothing to `evaluate`.
     """
-    per_epoch = math.ceil(math.ceil(rows / batch) / config.gradient_accumulation_steps)
+    per_epoch = math.ceil(rows / batch)
     total = config.max_steps or math.ceil(config.num_train_epochs * per_epoch)
     decays = config.lr_scheduler_type == "warmup_stable_decay"
     decay = round(config.decay_fraction * total) if decays else 0

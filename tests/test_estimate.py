@@ -29,7 +29,7 @@ from hfagent.tools.hub_benchmarks import HUB_BENCHMARKS
 def test_the_steps_announced_are_those_that_the_script_takes(config: TrainConfig) -> None:
     rows = 144
     kept = rows - round(rows * config.eval_fraction)
-    taken = plan_schedule(config, rows=kept, batch=config.per_device_train_batch_size).total
+    taken = plan_schedule(config, rows=kept, batch=config.batch).total
     assert estimate.total_steps(config, rows) == taken
 
 

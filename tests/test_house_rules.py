@@ -22,7 +22,7 @@ PURE = (
     "plan_training",
 )  # fmt: skip
 IMPURE_MODULES = {"time", "random", "os", "subprocess", "socket", "threading", "requests", "tempfile", "shutil"}
-INNER = {"lighteval_tasks.py", "roomy_cache.py", "sft_trainer.py"}
+INNER = {"lighteval_tasks.py", "roomy_cache.py", "sft_trainer.py", "token_loss.py"}
 """Classes over a heavy library: the scripts import these modules once their arguments are parsed."""
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "trackio", "lighteval", "pandas", "matplotlib", "scipy"}
 

@@ -116,10 +116,9 @@ def test_nothing_is_held_out_when_nothing_would_be_left_to_train_on() -> None:
     assert hold_out(rows, 0.05) == (rows, [])
 
 
-def test_steps_follow_epochs_batches_and_accumulation() -> None:
-    config = TrainConfig(num_train_epochs=1.5, gradient_accumulation_steps=2, decay_fraction=0.25)
-    schedule = plan_schedule(config, rows=101, batch=8)
-    assert (schedule.total, schedule.decay, schedule.stable) == (11, 3, 8)  # 13 batches, 7 steps an epoch
+def test_steps_follow_epochs_and_rows_of_a_step() -> None:
+    schedule = plan_schedule(TrainConfig(num_train_epochs=1.5, decay_fraction=0.25), rows=101, batch=16)
+    assert (schedule.total, schedule.decay, schedule.stable) == (11, 3, 8)  # 7 steps an epoch
     assert schedule.total in schedule.evaluations
 
 
