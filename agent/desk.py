@@ -70,6 +70,14 @@ class Desk(JobDesk):
             if share >= envelope.NEAR and limit not in self.state.warned:
                 self.append(LimitNear(limit=limit, share=share))
 
+    def end_search(self) -> None:
+        """End the training jobs beside a model that is good enough. What is trained already is scored: it may be better
+        still, and an evaluation is short."""
+        why = policy.enough(self.state)
+        for attempt in self.state.open_attempts if why is not None else ():
+            if attempt.job.kind == "train" and attempt.cancel_why is None:
+                self.cancel(attempt, f"not needed any more: {why}")
+
     def check_dataset(self) -> DatasetReport | Refusal:
         """Make model and data loadable, then judge the data for every method."""
         plan = self.state.plan

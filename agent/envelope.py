@@ -47,15 +47,19 @@ def used(state: State, now: datetime) -> dict[Limit, float]:
 
 
 def gpu_seconds_left(state: State) -> float | None:
-    """What jobs may still run, times their GPUs; None without a limit. An open job counts with its time limit."""
+    """What jobs may still run, times their GPUs; None without a limit."""
     hours = state.plan.max_gpu_hours
-    if hours is None:
-        return None
-    jobs = [*state.billed, *state.open_attempts]
+    return None if hours is None else 3600 * hours - charged_gpu_s(state)
+
+
+def charged_gpu_s(state: State) -> float:
+    """What counts as run, times the GPUs of a job: one that is open, or nobody knows how long it ran, counts with its
+    time limit."""
+    jobs = [*state.billed, *state.open_attempts, *(stray for stray in state.strays.values() if stray.open)]
     ran_s = [
         float(job.job.timeout_s) if isinstance(job, Stray) or job.running_s is None else job.running_s for job in jobs
     ]
-    return 3600 * hours - state.plan.gpus * sum(ran_s)
+    return state.plan.gpus * sum(ran_s)
 
 
 def money_left_micro_usd(state: State) -> int | None:

@@ -50,7 +50,7 @@ from hfagent.agent.planner_facts import PlannerCalled, PlannerSwitched, PlannerW
 from hfagent.agent.records import JobSpec, MetricPoint, ProblemSet
 from hfagent.agent.runs import Attempt, Comparison, Run, Stray, Taken
 from hfagent.agent.state import State
-from hfagent.agent.upkeep_facts import ClockJumped, LimitNear, OrphanFound
+from hfagent.agent.upkeep_facts import Allotted, ClockJumped, LimitNear, OrphanFound
 from hfagent.agent.wishes import Wish
 
 
@@ -157,6 +157,8 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return changed(state, stand_in=why if planner == "rules" else None)
         case Resumed():
             return changed(state, crash=None)
+        case Allotted() as fact:
+            return changed(state, plan=state.plan.model_copy(update=fact.model_dump(exclude={"kind"})))
         case LimitNear(limit=limit):
             return changed(state, warned=state.warned | {limit})
         case OrphanFound(job=JobSpec() as job, job_id=job_id, url=url):

@@ -73,6 +73,7 @@ def look(desk: Desk, mailbox: Mailbox) -> None:
         desk.observe()
         for request in mailbox.take():
             desk.heed(request)
+        desk.end_search()
         desk.ask_approval()
         desk.warn()
         why = _out_of_time(desk)

@@ -23,6 +23,7 @@ from hfagent.agent.report_pace import ReportFile
 from hfagent.agent.settings import Settings
 from hfagent.agent.shipping import newest
 from hfagent.agent.state import State
+from hfagent.agent.upkeep_facts import Allotted
 from hfagent.agent.wiring import Paths, mailbox_of, versions
 
 Ask = Callable[[State], Plan | bool]
@@ -98,7 +99,14 @@ def resume(paths: Paths, ports: Ports, settings: Settings, *, console: Console) 
 
 
 def export(
-    paths: Paths, ports: Ports, settings: Settings, what: Export, *, console: Console, since: datetime | None = None
+    paths: Paths,
+    ports: Ports,
+    settings: Settings,
+    what: Export,
+    *,
+    console: Console,
+    since: datetime | None = None,
+    allotted: Allotted | None = None,
 ) -> State:
     """Export the kept model of a project that has ended: merged, converted, each file judged, pushed.
 
@@ -109,6 +117,7 @@ def export(
         what: is made of the model.
         console: for progress.
         since: when it was asked for, where an earlier process may have begun it; None is now.
+        allotted: what a stage of a pipeline may use in all; None is what its plan says.
 
     Returns:
         The state after the last of its jobs; one that failed is the last run.
@@ -124,6 +133,9 @@ def export(
         if desk.state.ended is None:
             raise UsageError(f"the project {paths.project!r} has not ended: `hfagent resume {paths.project}`")
         since = since or desk.now
+        known = (desk.state.plan.budget_micro_usd, desk.state.plan.max_gpu_hours)
+        if allotted is not None and (allotted.budget_micro_usd, allotted.max_gpu_hours) != known:
+            desk.append(allotted)
         desk.reconcile()
         desk.observe()  # e.g. a file was judged, and hfagent killed before its score was on record
         while True:

@@ -109,13 +109,15 @@ def export(paths: Paths, ports: Ports, settings: Settings, what: Export, *, cons
         raise UsageError(f"the project {paths.project!r} has not ended: `hfagent resume {paths.project}`")
     if not state.carried:
         raise UsageError(f"no stage of {paths.project!r} was kept: there is no model to export")
-    first, stage = (Paths(paths.reports, state.carried[place][0].plan.project) for place in (0, -1))
+    last, _ = state.carried[-1]
+    first, stage = (Paths(paths.reports, place.plan.project) for place in (state.carried[0][0], last))
     began = fold_stage(read(first.ledger))
     assert began is not None
     asked = pipeline_rules.allowed(what, state.claim, card_text(state), began)
     if isinstance(asked, str):
         raise UsageError(asked)
-    return night.export(stage, ports, settings, asked, console=console)
+    allotted = pipeline_rules.allotted(state, last)
+    return night.export(stage, ports, settings, asked, console=console, allotted=allotted)
 
 
 @contextmanager

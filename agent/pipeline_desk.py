@@ -242,7 +242,13 @@ class PipelineDesk:
                 raise UsageError(asked)
             # Nothing was exported before the claim.
             state = night.export(
-                paths, self._ports, self._settings, asked, console=self._console, since=self.state.claimed_at
+                paths,
+                self._ports,
+                self._settings,
+                asked,
+                console=self._console,
+                since=self.state.claimed_at,
+                allotted=pipeline_rules.allotted(self.state, stage),
             )
         except UsageError as error:
             self.append(ModelExported(number=stage.number, run=None, done=False, message=str(error)))

@@ -23,6 +23,10 @@ class Pipeline(Record):
     """Cap over all stages; None means no cap."""
     max_hours: float | None = Field(default=None, gt=0)
     """For all stages together."""
+    max_gpu_hours: float | None = Field(default=None, gt=0)
+    """Of the jobs of all stages together; None is no limit."""
+    max_planner_tokens: int | None = Field(default=None, ge=0)
+    """Over all stages; None is no limit."""
     export: Export | None = None
     """What becomes of the last good model, once; None leaves it merged where jobs run."""
     notes: tuple[str, ...] = ()
@@ -79,7 +83,11 @@ class StageEnded(Record):
     spent_micro_usd: int | None
     """None where the cost of a job is unknown."""
     charged_micro_usd: int = Field(ge=0)
-    """What counts against the budget: where a cost is unknown, what was reserved for it."""
+    """What counts against the budget: where a cost is unknown, or a job outlived the stage, what was reserved."""
+    charged_gpu_s: float | None = Field(default=None, ge=0)
+    """What counts against the GPU hours; None in ledgers from before they were counted."""
+    planner_tokens: int | None = Field(default=None, ge=0)
+    """None when no planner reported any."""
 
 
 class ModelExported(Record):

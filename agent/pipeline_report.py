@@ -119,6 +119,9 @@ def _facts(state: PipelineState) -> list[list[str]]:
     rows += [[f"Guard {code(guard)}", prose(guard_words(found))] for guard, found in state.guarded.items()]
     taken = ((state.ended_at or state.updated_at) - state.started_at).total_seconds()
     hours = "no limit" if pipeline.max_hours is None else f"limit {value(pipeline.max_hours)} h"
+    hours += "" if pipeline.max_gpu_hours is None else f", {value(pipeline.max_gpu_hours)} GPU hours"
+    tokens = state.planner_tokens
+    most = "" if pipeline.max_planner_tokens is None else f", limit {pipeline.max_planner_tokens} for all"
     cap = "no cap" if pipeline.budget_micro_usd is None else f"cap {dollars(pipeline.budget_micro_usd)}"
     return [
         *rows,
@@ -126,6 +129,7 @@ def _facts(state: PipelineState) -> list[list[str]]:
         ["Ended", utc(state.ended_at)],
         ["Duration", f"{duration(taken)}{'' if state.ended_at else ' so far'}, {hours} for all stages"],
         ["Cost", f"{dollars(state.spent_micro_usd)} by ended stages, {cap} for all"],
+        *([] if tokens is None else [["Planner", f"{tokens} tokens by ended stages{most}"]]),
     ]
 
 

@@ -14,6 +14,7 @@ from hfagent.agent.records import Claim, Export, Plan, Score, StageOf
 from hfagent.agent.shipping import newest
 from hfagent.agent.state import State
 from hfagent.agent.summary import headline, published
+from hfagent.agent.upkeep_facts import Allotted
 from hfagent.agent.verdict import Verdict
 
 
@@ -80,13 +81,17 @@ def stage_plan(state: PipelineState, now: datetime) -> Plan:
     number = len(state.begun) + 1
     rest = state.pipeline.stages[number - 1 :]
     weights = [estimate.night_s(plan, DataSize()) for plan in rest]
+    gpu_weights = [plan.gpus * weight for plan, weight in zip(rest, weights, strict=True)]
     money, seconds = state.money_left_micro_usd, state.time_left_s(now)
+    gpu_s, tokens = state.gpu_s_left, state.planner_tokens_left
     planned, model = rest[0], state.model
     return planned.model_copy(
         update={
             "model": model.model_copy(update={"parameters": state.base.parameters}),
             "budget_micro_usd": None if money is None else int(share(max(money, 0), weights)),
             "max_hours": None if seconds is None else share(seconds, weights) / 3600,
+            "max_gpu_hours": None if gpu_s is None else share(gpu_s, gpu_weights) / 3600,
+            "max_planner_tokens": None if tokens is None else int(share(max(tokens, 0), weights)),
             "stage": StageOf(
                 pipeline=state.pipeline.project,
                 number=number,
@@ -96,6 +101,16 @@ def stage_plan(state: PipelineState, now: datetime) -> Plan:
                 export=state.pipeline.export,
             ),
         }
+    )
+
+
+def allotted(state: PipelineState, stage: Stage) -> Allotted:
+    """What an ended stage may use in all, once its model is exported: what the other stages have left."""
+    own, money, gpu_s = stage.ended, state.money_left_micro_usd, state.gpu_s_left
+    assert own is not None
+    return Allotted(
+        budget_micro_usd=None if money is None else max(money, 0) + own.charged_micro_usd,
+        max_gpu_hours=None if gpu_s is None else (max(gpu_s, 0) + (own.charged_gpu_s or 0)) / 3600,
     )
 
 
@@ -161,7 +176,9 @@ def outcome(number: int, state: State) -> StageEnded:
         claim=state.claim,
         seconds=max((state.ended_at - state.started_at).total_seconds(), 0.0),
         spent_micro_usd=state.spent_micro_usd,
-        charged_micro_usd=envelope.charged_micro_usd(state),
+        charged_micro_usd=envelope.charged_micro_usd(state) + state.held_micro_usd,
+        charged_gpu_s=envelope.charged_gpu_s(state),
+        planner_tokens=state.tokens,
     )
 
 
@@ -290,6 +307,8 @@ def _no_room(state: PipelineState, now: datetime) -> str | None:
     priced = any(plan.price_micro_usd_per_hour for plan in state.pipeline.stages)
     if money is not None and money <= 0 and priced:
         return f"the budget of ${(state.pipeline.budget_micro_usd or 0) / 1e6:.2f} is spent"
+    if state.gpu_s_left is not None and state.gpu_s_left <= 0:
+        return f"the limit of {state.pipeline.max_gpu_hours} GPU hours is reached"
     return None
 
 

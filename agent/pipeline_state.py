@@ -106,6 +106,24 @@ class PipelineState:
         cap = self.pipeline.budget_micro_usd
         return None if cap is None else cap - sum(ended.charged_micro_usd for _, ended in self.closed)
 
+    @property
+    def gpu_s_left(self) -> float | None:
+        """What jobs of the next stages may still run, times their GPUs; None without a limit."""
+        hours = self.pipeline.max_gpu_hours
+        return None if hours is None else 3600 * hours - sum(ended.charged_gpu_s or 0 for _, ended in self.closed)
+
+    @property
+    def planner_tokens(self) -> int | None:
+        """Of all ended stages; None when no planner reported any."""
+        told = [ended.planner_tokens for _, ended in self.closed if ended.planner_tokens is not None]
+        return sum(told) if told else None
+
+    @property
+    def planner_tokens_left(self) -> int | None:
+        """What the planner may still read and write in the next stages; None without a limit."""
+        limit = self.pipeline.max_planner_tokens
+        return None if limit is None else limit - (self.planner_tokens or 0)
+
     def time_left_s(self, now: datetime) -> float | None:
         """Seconds to the deadline of all stages; None without one."""
         hours = self.pipeline.max_hours

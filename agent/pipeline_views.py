@@ -38,6 +38,7 @@ def pipeline_text(pipeline: Pipeline, state: PipelineState | None) -> str:
         parts.append(f"{head}\n{plan_text(shown, report, data=estimate.data_size(report))}")
     cap = "no cap" if pipeline.budget_micro_usd is None else money_text(pipeline.budget_micro_usd)
     limit = "no limit" if pipeline.max_hours is None else f"{pipeline.max_hours:g} h"
+    limit += "" if pipeline.max_gpu_hours is None else f", {pipeline.max_gpu_hours:g} GPU hours"
     rows = [
         ("all stages", f"{pipeline.words}, each on the model of the last stage that was kept"),
         ("budget", f"{cap} for all, time {limit} for all: each stage gets its share of what is left"),

@@ -84,10 +84,25 @@ def check_compare(state: State, run: str, problems: ProblemSet) -> Refusal | Non
     return None
 
 
+def enough(state: State) -> str | None:
+    """Why nothing better is looked for: what is kept has reached the target, or leaves no headroom; None otherwise."""
+    comparison = state.comparison(state.kept, None, "search") if state.kept is not None else None
+    if comparison is None:
+        return None
+    target, found = state.plan.target_delta, comparison.fact.verdict
+    if target is not None and found.delta >= target:
+        return f"the target of {100 * target:+.1f} points is reached on the search set"
+    if found.candidate_score >= thresholds.HEADROOM_SCORE:
+        return f"a score of {found.candidate_score:.3f} on the search set leaves no headroom"
+    return None
+
+
 def blocked_extension(state: State, run: str, now: datetime) -> str | None:
     """Why an extension that was decided can never be launched, or came to nothing; None otherwise."""
     if (lost := lost_extension(state, run)) is not None:
         return f"its extension {lost} came to nothing"
+    if (why := enough(state)) is not None:
+        return why
     spec = extend_run(state, run, "extension")
     if spec.name in state.wishes.vetoed:
         return f"a person said no to {spec.name}: {state.wishes.vetoed[spec.name]}"
@@ -133,6 +148,7 @@ def _dead_end(state: State, name: str, now: datetime) -> Decision | None:
         return None
     vetoed = state.wishes.vetoed.get(due.name)
     failed = check_duplicate(state, due, now) if vetoed is None else f"a person said no: {vetoed}"
+    failed = failed or (enough(state) if due.kind == "train" else None)
     short = None if state.open_attempts else check_envelope(state, due, now)  # what other jobs hold comes free
     if failed is None and short is None:
         return None
@@ -271,7 +287,8 @@ def _check_train(state: State, spec: RunSpec) -> str | None:
             return f"the decision on {spec.parent} is not to extend"
         if not state.runs[spec.parent].result.get("stable_checkpoint"):
             return f"{spec.parent} left no checkpoint from before its decay"
-    return None if state.search_ended is None else f"the search has ended: {state.search_ended}"
+    over = state.search_ended or enough(state)
+    return None if over is None else f"the search has ended: {over}"
 
 
 def _check_evaluate(state: State, spec: RunSpec) -> str | None:

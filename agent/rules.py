@@ -78,18 +78,13 @@ def _confirmed_first(state: State, end: Move, now: datetime) -> Move:
 
 def search_over(state: State, now: datetime) -> str | None:
     """Why no further set of hyperparameters is tried; None while another one may be."""
-    plan, tried, kept = state.plan, len(state.trials), state.kept
+    plan, tried = state.plan, len(state.trials)
     if state.search_ended is not None:
         return state.search_ended
     if tried >= plan.max_trials:
         return f"{tried} of {plan.max_trials} sets of hyperparameters tried"
-    comparison = state.comparison(kept, None, "search") if kept is not None else None
-    if comparison is not None:
-        found = comparison.fact.verdict
-        if plan.target_delta is not None and found.delta >= plan.target_delta:
-            return f"the target of {100 * plan.target_delta:+.1f} points is reached on the search set"
-        if found.candidate_score >= thresholds.HEADROOM_SCORE:
-            return f"a score of {found.candidate_score:.3f} on the search set leaves no headroom"
+    if (why := policy.enough(state)) is not None:
+        return why
     failed = policy.failed_evaluations_in_a_row(state)
     if failed >= thresholds.MAX_FAILED_EVALUATIONS:
         return f"{failed} evaluations in a row failed"

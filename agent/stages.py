@@ -67,10 +67,6 @@ def make_pipeline(goal: str, plans: Sequence[Plan], flags: Flags, taken: Collect
         PlanRejected: its name cannot be used.
     """
     first = plans[0]
-    if first.max_gpu_hours is not None or first.max_planner_tokens is not None:
-        raise PlanRejected(
-            "limits on GPU hours and planner tokens are those of one night, not of stages: take max_hours or a budget"
-        )
     wanted = flags.project
     if wanted is None:
         model = re.sub(rf"-{first.method}(-\d+)?$", "", first.project)
@@ -95,6 +91,8 @@ def make_pipeline(goal: str, plans: Sequence[Plan], flags: Flags, taken: Collect
             stages=tuple(plan.model_copy(update={"evaluation": evaluation}) for plan in plans),
             budget_micro_usd=first.budget_micro_usd,
             max_hours=first.max_hours,
+            max_gpu_hours=first.max_gpu_hours,
+            max_planner_tokens=first.max_planner_tokens,
             export=first.export,
             notes=tuple(dict.fromkeys(notes)),
         )

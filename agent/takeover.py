@@ -89,6 +89,8 @@ class Takeover:
             due = next_move(self._desk.state, self._desk.now)
             if due is None:
                 return None
+            if (short := self._unaffordable()) is not None:
+                return short
             try:
                 self._model.wake(only=due)
             except (PlannerAway, StalledError):

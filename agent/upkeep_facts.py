@@ -44,4 +44,13 @@ class OrphanFound(Record):
     """As far as it can be told, for what it may cost; None in older ledgers, which counted no cost of it."""
 
 
-UpkeepFact = LineTorn | ClockJumped | LimitNear | OrphanFound
+class Allotted(Record):
+    """A stage that has ended is taken up again for an export, which may use what all stages left of their limits."""
+
+    kind: Literal["allotted"] = "allotted"
+    budget_micro_usd: int | None = Field(ge=0)
+    """In all, with what the stage has cost before; None means no cap."""
+    max_gpu_hours: float | None = Field(ge=0)
+
+
+UpkeepFact = LineTorn | ClockJumped | LimitNear | OrphanFound | Allotted

@@ -109,8 +109,10 @@ def train(technique: Technique, args: Args, stop: Stop) -> dict[str, Any]:
     adapter = args.output_dir / "adapter"
     trainer.model.save_pretrained(adapter)
     trainer.processing_class.save_pretrained(adapter)
-    spread = logged(trainer.state.log_history, "reward_std")  # GRPO's: equal rewards teach nothing
-    training.check_adapter(adapter, moved=not args.smoke or not spread or any(spread))
+    equal, why = equal_rewards(trainer.state.log_history), "nothing was learned"
+    if equal is not None:
+        why += f" in {trainer.state.global_step} steps, since all answers to a prompt had the same reward ({equal})"
+    training.check_adapter(adapter, moved=equal is None or not args.smoke, why=why)
     found = result(technique, trainer, args, schedule, checkpoint=checkpoint, seconds=seconds)
     hardware = {"device": precision.device, "dtype": precision.dtype, "hardware": precision.hardware}
     return {**found, **hardware, "step_s": None if step_s is None else round(step_s, 4)}
@@ -301,6 +303,20 @@ def mean_of_last(history: Sequence[Mapping[str, Any]], name: str) -> float | Non
     """The mean of a metric's last logs; None where it was never logged."""
     values = logged(history, name)
     return statistics.fmean(values[-LAST_LOGS:]) if values else None
+
+
+def equal_rewards(history: Sequence[Mapping[str, Any]]) -> str | None:
+    """GRPO's rewards with their values, where those of each group were equal, which teaches nothing; else None."""
+    shares = logged(history, "frac_reward_zero_std")
+    if not shares or min(shares) < 1:
+        return None
+    keys = dict.fromkeys(key for row in history for key in row if key.startswith("rewards/") and key.endswith("/mean"))
+    ranges = {key.removeprefix("rewards/").removesuffix("/mean"): logged(history, key) for key in keys}
+    return ", ".join(
+        f"{name} {min(values):.3g}" + (f" to {max(values):.3g}" if max(values) > min(values) else "")
+        for name, values in ranges.items()
+        if values
+    )
 
 
 def measured(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:

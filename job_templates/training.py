@@ -207,12 +207,12 @@ def keep_only(folder: Path, steps: Sequence[int]) -> None:
             shutil.rmtree(checkpoint)
 
 
-def check_adapter(folder: Path, *, moved: bool = True) -> None:
+def check_adapter(folder: Path, *, moved: bool = True, why: str = "nothing was learned") -> None:
     """Read a saved adapter back.
 
     Raises:
         ModelError: it is missing a part, holds NaN or infinity, or was never trained (all of B is still zero), which
-            is right where there was nothing to learn from (not `moved`).
+            is right where there was nothing to learn from (not `moved`); `why` is told then.
     """
     import torch
     from safetensors.torch import load_file
@@ -226,7 +226,7 @@ def check_adapter(folder: Path, *, moved: bool = True) -> None:
     if broken:
         raise ModelError(f"the adapter's {broken[0]!r} holds NaN or infinity: lower the learning rate")
     if moved and not any(bool(tensor.any()) for name, tensor in weights.items() if "lora_B" in name):
-        raise ModelError(f"the adapter in {str(folder)!r} equals its start: nothing was learned")
+        raise ModelError(f"{why}: the adapter in {str(folder)!r} equals its start")
 
 
 def base_fingerprint(model: Any) -> str:

@@ -41,6 +41,8 @@ def make_pipeline(*methods: Method, **changes: Any) -> Pipeline:
             stages=tuple(plans),
             budget_micro_usd=first.budget_micro_usd,
             max_hours=first.max_hours,
+            max_gpu_hours=first.max_gpu_hours,
+            max_planner_tokens=first.max_planner_tokens,
             **limits,
         )
     )

@@ -156,6 +156,86 @@ def test_a_line_that_takes_long_costs_no_other_its_confirmation(tmp_path: Path) 
     assert decided < state.runs["sft-02-eval"].last.finished_at  # type: ignore[operator]
 
 
+class Uneven(World):
+    """The trainings of these sets take an hour."""
+
+    def __init__(self, *slow: str, **skill: float):
+        super().__init__(Rising(skill))
+        self.slow = slow
+
+    def behave(self, spec: JobSpec) -> Ending:
+        ending = super().behave(spec)
+        return replace(ending, running_s=3600) if spec.kind == "train" and spec.run in self.slow else ending
+
+
+TARGET: dict[str, Any] = {
+    "max_trials": 4, "max_jobs": 3, "target_delta": 0.25, "price_micro_usd_per_hour": 3_600_000,
+    "budget_micro_usd": 40_000_000,
+}  # fmt: skip
+
+
+def test_trainings_beside_a_model_that_reached_the_target_are_ended_and_paid(tmp_path: Path) -> None:
+    path = tmp_path / "night.jsonl"
+    there = Uneven("sft-02", "sft-03", **{"sft-01": 0.6})
+    state = night(path, there, max_extensions=0, **TARGET)
+    assert (ended(state), claimed(state).label, claimed(state).run) == ("finished", "confirmed_better", "sft-01")
+    why = "the target of +25.0 points is reached on the search set"
+    assert state.search_ended == why
+    for name in ("sft-02", "sft-03"):
+        last, decision = state.runs[name].last, state.decision_on(name)
+        assert (last.stage, last.cancel_why) == ("CANCELED", f"not needed any more: {why}")
+        assert decision is not None
+        assert (decision.action, decision.reason) == ("discard", f"{name}: {why}")
+        assert last.running_s is not None
+        assert last.cost_micro_usd == 1000 * last.running_s
+    assert len(state.trials) == 3
+    assert taken_s(state) < 600
+    assert state.held_micro_usd == 0
+    assert f"not needed any more: {why}" in render(state)
+
+
+def test_what_is_trained_when_the_target_is_reached_is_scored_and_may_be_better_still(tmp_path: Path) -> None:
+    path = tmp_path / "night.jsonl"
+    there = Uneven("sft-03", **{"sft-01": 0.6, "sft-02": 0.8})
+    there.evaluation_s = lambda run: 200 if run == "sft-02-eval" else 30
+    state = night(path, there, max_extensions=0, **TARGET)
+    assert (claimed(state).label, claimed(state).run) == ("confirmed_better", "sft-02")
+    assert state.runs["sft-03"].last.stage == "CANCELED"
+
+
+def test_an_extension_that_the_target_ends_leaves_its_parent_to_be_judged(tmp_path: Path) -> None:
+    path = tmp_path / "night.jsonl"
+    there = Uneven("sft-02-x1", **{"sft-01": 0.6, "sft-01-x1": 0.7, "sft-02": 0.4})
+    there.evaluation_s = lambda run: 200 if run == "sft-01-eval" else 30
+    state = night(path, there, **(TARGET | {"max_jobs": 2}))
+    assert state.runs["sft-02-x1"].last.stage == "CANCELED"
+    decision = state.decision_on("sft-02")
+    assert decision is not None
+    assert (decision.action, decision.rule) == ("discard", "discard-not-best")
+    assert (claimed(state).label, claimed(state).run) == ("confirmed_better", "sft-01-x1")
+
+
+@pytest.mark.parametrize("survived", range(20, 60, 4))
+def test_a_night_killed_while_the_target_ends_its_search_resumes_to_the_same_end(tmp_path: Path, survived: int) -> None:
+    path, skill = tmp_path / "night.jsonl", {"sft-01": 0.6}
+    there = Uneven("sft-02", "sft-03", **skill)
+    killed(path, there, lambda event: event.seq == survived, max_extensions=0, **TARGET)
+    state = night(path, there)
+    assert (ended(state), claimed(state).run) == ("finished", "sft-01")
+    assert len(there.runner.submits) == len(set(there.runner.submits)) == len(state.runs)
+    assert taken_s(state) < 600
+
+
+def test_a_run_that_broke_is_not_begun_again_once_the_target_is_reached(tmp_path: Path) -> None:
+    path, there = tmp_path / "night.jsonl", Uneven("sft-03", **{"sft-01": 0.6})
+    there.endings = lambda spec: replace(DIVERGED, running_s=90) if spec.run == "sft-02" else None
+    state = night(path, there, max_extensions=0, **TARGET)
+    assert state.runs["sft-02"].last.cancel_why is None
+    assert all(run.spec.instead_of is None for run in state.trained)
+    assert state.given_up("sft-02")
+    assert claimed(state).run == "sft-01"
+
+
 def test_a_lost_job_is_begun_again_beside_the_others(tmp_path: Path) -> None:
     there, path = rising(), tmp_path / "night.jsonl"
     there.endings = lambda spec: LOST if spec.key.endswith("sft-02-a1") else None

@@ -16,6 +16,7 @@ from hfagent.agent.events import Event
 from hfagent.agent.fakes import Ending
 from hfagent.agent.folding import apply
 from hfagent.agent.models import MAX_INPUT_TOKENS, parse_planner
+from hfagent.agent.planner import MAX_CALLS
 from hfagent.agent.planner_facts import ApprovalAsked, PlannerCalled, PlannerSwitched
 from hfagent.agent.planners import planner_for, require_planner, require_price
 from hfagent.agent.report import render
@@ -82,6 +83,23 @@ def test_a_limit_on_tokens_has_the_rules_plan_before_it_is_passed(tmp_path: Path
     assert 0 < state.tokens <= most
     [switch] = events(path, PlannerSwitched)
     assert "the limit of 115,000 tokens" in switch.why
+
+
+def test_a_model_that_goes_in_circles_passes_no_limit_on_tokens(tmp_path: Path, server: ChatServer) -> None:
+    """It is asked once more with nothing to choose from, where that can be paid, too."""
+    path, most = tmp_path / "night.jsonl", MAX_CALLS * (MAX_INPUT_TOKENS + 1024)
+
+    def script(request: Request, number: int) -> Reply:
+        call = due(request) if number == 5 else ("note", {"text": f"thought {number}"})
+        usage = {"prompt_tokens": MAX_INPUT_TOKENS, "completion_tokens": 1024, "total_tokens": MAX_INPUT_TOKENS + 1024}
+        return Reply({**completion(call), "usage": usage})
+
+    server.script = script
+    state = planned(path, World(SKILL), settings(server), max_planner_tokens=most)
+    assert claimed(state).label == "confirmed_better"
+    assert state.tokens is not None
+    assert 0 < state.tokens <= most
+    assert f"the limit of {most:,} tokens" in events(path, PlannerSwitched)[0].why
 
 
 def test_500_wakes_have_prompts_of_constant_size(

@@ -90,6 +90,17 @@ def test_an_estimate_has_every_stage_and_their_sum(shell: Shell) -> None:
     assert shown["stages"][1]["jobs"][0]["name"] == "data"
 
 
+def test_gpu_hours_in_the_sentence_are_those_of_all_stages(shell: Shell) -> None:
+    goal = f"{GOAL}, at most 4 GPU hours"
+    code, out, _ = shell("--dry-run", goal)
+    assert code == 0
+    assert "no cap for all, time no limit, 4 GPU hours for all: each stage gets its share of what is left" in out
+    assert json.loads(shell("--dry-run", "--json", goal)[1])["pipeline"]["max_gpu_hours"] == 4
+    code, out, _ = shell("estimate", goal)
+    assert code == 0
+    assert "all stages: " in out
+
+
 def test_status_and_report_of_a_finished_pipeline(shell: Shell, tmp_path: Path) -> None:
     begin(tmp_path, World(SKILL), make_pipeline("sft", "dpo"))
     code, out, _ = shell("status")

@@ -64,8 +64,10 @@ def test_what_cannot_be_done_is_said(goal: str, given: dict[str, Any], message: 
 
 
 def test_the_stages_are_named_after_the_pipeline_and_share_what_there_is_to_spend() -> None:
-    made = planned("improve code with SFT then DPO", settings={"budget_usd": 5, "max_hours": 6}, project="mine")
+    limits = {"budget_usd": 5, "max_hours": 6, "max_gpu_hours": 4, "max_planner_tokens": 900_000}
+    made = planned("improve code with SFT then DPO", settings=limits, project="mine")
     assert [plan.project for plan in made.stages] == ["mine-1-sft", "mine-2-dpo"]
+    assert (made.max_gpu_hours, made.max_planner_tokens) == (4, 900_000)
     assert (made.budget_micro_usd, made.max_hours, made.words) == (5_000_000, 6, "sft then dpo")
     assert [plan.export for plan in made.stages] == [Export(), Export()]
     assert made.export is None

@@ -17,7 +17,7 @@ from hfagent.agent.errors import UsageError
 from hfagent.agent.jobs import hyperparameter_args
 from hfagent.agent.records import TrainConfig
 from hfagent.job_templates import train_distillation, train_dpo, train_grpo, train_kto, train_reward
-from hfagent.job_templates.trainer_run import Rows
+from hfagent.job_templates.trainer_run import Rows, equal_rewards
 from hfagent.job_templates.training import read_checkpoint
 from hfagent.tools.script_command import header
 
@@ -292,10 +292,24 @@ def test_a_smoke_run_passes_where_the_training_would(place: Path) -> None:
         ],
     )
     assert [run["code"] for run in found[:5]] == [0, 0, 0, 1, 0], found[-1]["stderr"]
-    assert "equals its start: nothing was learned" in found[-1]["stderr"]
+    told = "error: nothing was learned in 3 steps, since all answers to a prompt had the same reward (format 0): the ad"
+    assert told in found[-1]["stderr"]
     assert [run["result"]["steps"] for run in found[:3]] == [3, 3, 3]
     assert found[0]["result"]["rows"] == 16  # all of one label
     assert found[1]["result"]["rows"] >= 20  # the prompts of a step
+
+
+def test_rewards_that_never_differ_within_a_group_are_told_with_their_values() -> None:
+    def log(share: float, **means: float) -> dict[str, float]:
+        # Those of two groups may differ, which teaches nothing either.
+        logged = {f"rewards/{name}/mean": mean for name, mean in means.items()}
+        return {"reward_std": 0.2, "frac_reward_zero_std": share, "rewards/format/std": 0.2, **logged}
+
+    assert equal_rewards([log(1.0, format=0.5, tests_pass=0.0), log(1.0, format=0.25, tests_pass=0.0), {"a": 1}]) == (
+        "format 0.25 to 0.5, tests_pass 0"
+    )
+    assert equal_rewards([log(1.0, format=0.5), log(0.75, format=0.5)]) is None
+    assert equal_rewards([{"loss": 0.3}]) is None
 
 
 @pytest.mark.parametrize("implicit", [False, True], ids=["with a prompt", "with a shared beginning"])
