@@ -46,8 +46,9 @@ class Place:
         client = api(self.hub.endpoint, self.token)
         bucket = JobBucket(client, "ada/hfagent", mount=str(self.folder))
         return HfJobRunner(
-            client, "ada", bucket, environment={}, secrets={}, poll_s=poll_s, settle_s=settle_s, package=self.package
-        )
+            client, "ada", bucket, environment={}, secrets={}, copies=self.hub.hub.root.parent / "copies",
+            poll_s=poll_s, settle_s=settle_s, package=self.package,
+        )  # fmt: skip
 
 
 @pytest.fixture
