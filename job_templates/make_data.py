@@ -8,6 +8,9 @@
 #   "accelerate>=1.12",
 #   "datasets>=5.2,<6",
 # ]
+#
+# [tool.hfagent.with]
+# "embedded:reasoning-gym" = ["reasoning-gym>=0.1.25,<0.2"]
 # ///
 """Has a model answer prompts and makes training data of the answers: pairs, labelled ones, or those that pass.
 

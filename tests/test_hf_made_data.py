@@ -13,7 +13,7 @@ from world import KilledError, ended
 
 from hfagent.agent.dataset_records import DatasetReport, MethodCheck
 from hfagent.agent.errors import DatasetError
-from hfagent.agent.events import Crashed, DataPrepared, Event, JobEnded, JobIntended
+from hfagent.agent.events import ContaminationChecked, Crashed, DataPrepared, Event, JobEnded, JobIntended
 from hfagent.agent.fakes import FakeChecker
 from hfagent.agent.records import DatasetRef, Generation, Method, ModelRef, TrainConfig
 from hfagent.agent.report import render
@@ -171,12 +171,17 @@ def test_a_kill_between_the_making_and_the_use_makes_nothing_twice(
     assert_paid_as_billed(state, cloud)
 
 
+def rows_compared(event: Event) -> bool:
+    return isinstance(event.fact, ContaminationChecked)
+
+
+@pytest.mark.parametrize("at", [data_taken, rows_compared])
 @pytest.mark.parametrize("lost", [lambda path: path.unlink(), lambda path: path.write_text(ROWS[:500])])
 def test_rows_that_are_lost_here_after_a_kill_are_said_and_the_night_goes_on_once_they_are_back(
-    cloud: Cloud, tmp_path: Path, lost: Callable[[Path], Any]
+    cloud: Cloud, tmp_path: Path, lost: Callable[[Path], Any], at: Callable[[Event], bool]
 ) -> None:
     path = tmp_path / "n.jsonl"
-    killed(path, cloud, data_taken)
+    killed(path, cloud, at)
     (made,) = [fact for fact in facts(path, DataPrepared) if fact.made]
     rows = Path(made.path) / "train.jsonl"
     lost(rows)

@@ -126,8 +126,9 @@ class JobBucket:
             NoRoom: it cannot be written here.
         """
         inside = self.inside(job_path)
-        found = [] if inside == job_path else self._infos([inside]) or self._below(inside)
-        if not found or any(".." in PurePosixPath(info.path).parts for info in found):
+        outside = inside == job_path or ".." in PurePosixPath(inside).parts
+        found = [] if outside else self._infos([inside]) or self._below(inside)
+        if not found:
             raise JobError(f"there is no {job_path!r} in the bucket {self.bucket}")
         target = folder / inside
         new = target.with_name(f".{target.name}.{os.getpid()}")
