@@ -17,7 +17,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from hfagent.agent import data_rules, estimate, guards, lines
-from hfagent.agent.dataset_records import DatasetReport
+from hfagent.agent.dataset_records import FIRST_ONLY, DatasetReport
 from hfagent.agent.events import Event
 from hfagent.agent.live_screen import LiveScreen
 from hfagent.agent.loading import kept_adapter
@@ -248,7 +248,8 @@ def _dataset_text(plan: Plan, dataset: DatasetReport | None) -> str:
     applied = f" ({MAPPED})" if check.verdict == "NEEDS_MAPPING" else ""
     if data_rules.to_make(plan, dataset):
         applied = " (the model makes its own first, of its answers to the prompts)"
-    return f"{name}, {rows} rows, {check.verdict.replace('_', ' ')}: {check.reason}{applied}"
+    rows_read = f" ({dataset.sampled} read, {FIRST_ONLY})" if dataset.first_only else ""
+    return f"{name}, {rows} rows{rows_read}, {check.verdict.replace('_', ' ')}: {check.reason}{applied}"
 
 
 def _benchmark_text(benchmark: BenchmarkRef) -> str:
@@ -319,6 +320,8 @@ def dataset_view(found: DatasetReport) -> Group:
                 Text(f"{method} mapping: {check.mapping.model_dump_json(exclude_defaults=True)}", style="detail")
             )
         notes += [Text(f"{method} warning: {warning}") for warning in check.warnings]
+    if found.first_only:
+        notes.insert(0, Text(f"{found.sampled} rows were read, {FIRST_ONLY}"))
     if any(check.verdict == "NEEDS_MAPPING" for check in found.methods.values()):
         notes.append(Text(f"NEEDS MAPPING: {MAPPED}", style="detail"))
     return Group(head, table, *notes)

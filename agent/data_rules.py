@@ -24,8 +24,6 @@ def makeable(plan: Plan, report: DatasetReport) -> str | None:
         return f"the model cannot make its own of the prompts: to judge answers they need {NEEDED}"
     if plan.generation is None:
         return "the plan has none made"
-    if plan.backend == "hf":
-        return "the model makes its own of the prompts only where jobs run on this machine: --backend local"
     return None
 
 

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from hfagent.agent.records import Method, Record
 
+FIRST_ONLY = "the first ones only: the split has one file that cannot be read from its middle"
+"""Where a sample may not stand for all rows."""
+
 
 class ColumnMapping(Record):
     """How rows are rewritten for a method; executed by the train template, never only printed."""
@@ -44,6 +47,8 @@ class DatasetReport(Record):
     methods: dict[Method, MethodCheck]
     sampled: int | None = None
     """Rows that were read."""
+    first_only: bool = False
+    """They are the first rows of a split on the Hub: what comes after them may be of another kind."""
     duplicates: int | None = None
     """Exact repeats among the rows read."""
     token_lengths: dict[str, int] | None = None

@@ -37,6 +37,7 @@ from hfagent.agent.pace import Pace
 from hfagent.agent.planner_facts import ApprovalAsked, Approved, Noted, Paused, Unpaused, Vetoed
 from hfagent.agent.ports import Ports
 from hfagent.agent.records import (
+    DatasetRef,
     Decision,
     Export,
     JobSpec,
@@ -94,7 +95,7 @@ class Desk(JobDesk):
             path = self.ports.datasets.prepare(plan.dataset, rows=plan.train.max_rows, seed=plan.train.seed)
             self.append(DataPrepared(path=str(path)))
         report = self.ports.checker.check(
-            self.state.data,
+            self._data(),
             model=base.model_copy(update={"id": tokenizer}),
             max_length=plan.train.max_length,
         )
@@ -108,7 +109,7 @@ class Desk(JobDesk):
         refusal = data_rules.check_firewall(self.state)
         if refusal is not None:
             return self.refuse(refusal)
-        data = self.state.data
+        data = self._data()
         report = self.ports.firewall.check(
             data,
             name=plan.dataset.id,
@@ -134,6 +135,8 @@ class Desk(JobDesk):
                 return self.refuse(Refusal(what=f"launch {run.name}", why=f"the search is not over: {due.tool} is due"))
             over = rules.search_over(self.state, self.now)
             self.append(SearchEnded(reason=over or "what is kept is confirmed instead"))
+        if run.kind in ("train", "smoke"):
+            self._data()
         job = jobs.job_spec(self.state, run, self.now)
         self.start(run, job)
         return job
@@ -273,6 +276,17 @@ class Desk(JobDesk):
         self._end(ProjectEnded(state="stopped", reason=reason))
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _data(self) -> DatasetRef:
+        """What is trained on; where the model made it, it is still what its job wrote.
+
+        Raises:
+            DatasetError: it is not.
+        """
+        data, sha256 = self.state.data, self.state.data_sha256
+        if sha256 is not None:
+            self.ports.datasets.verify(data.id, sha256=sha256)
+        return data
 
     def _named(self, request: Request) -> Request:
         """The request with the run that it can only mean."""

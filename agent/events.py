@@ -78,6 +78,8 @@ class DataPrepared(Record):
     """Whether it is a copy without the rows that hold benchmark problems: one file, so without config and split."""
     made: bool = False
     """Whether the model that is trained has made it, from the prompts of the plan's dataset."""
+    sha256: str | None = None
+    """Of the rows that it made."""
 
 
 class DatasetChecked(Record):

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from hfagent.agent.dataset_records import DatasetReport, MethodCheck
@@ -141,6 +142,10 @@ class FakeJobRunner:
         ends = [(self._times(job)[1] - self._now(job)).total_seconds() for job in jobs]
         self._clock.advance(min([timeout_s, *ends]))
 
+    def fetch(self, path: str) -> Path:
+        """The path itself: nothing lies there."""
+        return Path(path)
+
     def _job(self, job_id: str) -> _FakeJob:
         try:
             return self._jobs[job_id.removeprefix("fake-")]
@@ -254,6 +259,9 @@ class FakeStore:
     def prepare(self, ref: ModelRef | DatasetRef, **options: Any) -> str:
         """The id itself."""
         return ref.id
+
+    def verify(self, made: str, *, sha256: str) -> None:
+        """It is what its job wrote."""
 
 
 def fake_outcomes(n: int, solved: float, *, salt: str = "") -> dict[str, float]:

@@ -109,12 +109,14 @@ def _apply_project(state: State, event: Event) -> State:  # noqa: C901 - one fla
             return changed(state, confirmed=True)
         case ModelPrepared(path=path, vocab_size=vocab_size, teacher=teacher):
             return changed(state, model_path=path, vocab_size=vocab_size, teacher_path=teacher)
-        case DataPrepared(path=path, made=True):
+        case DataPrepared(path=path, made=True, sha256=sha256):
             # What was found is about the prompts: the data that was made of them is checked anew.
-            return changed(state, data_path=path, data_made=True, source=state.dataset, dataset=None)
+            return changed(
+                state, data_path=path, data_made=True, data_sha256=sha256, source=state.dataset, dataset=None
+            )
         case DataPrepared(path=path, cleaned=cleaned):
             source = state.data_source if cleaned else path
-            return changed(state, data_path=path, data_cleaned=cleaned, data_source=source)
+            return changed(state, data_path=path, data_cleaned=cleaned, data_sha256=None, data_source=source)
         case ContaminationChecked(report=contamination):
             return changed(state, contamination=contamination)
         case DatasetChecked(report=report):

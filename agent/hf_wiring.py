@@ -53,6 +53,7 @@ def hf_runner(settings: Settings) -> "HfJobRunner":
         JobBucket(owner.api, f"{owner.namespace}/{BUCKET}", mount=settings.job_mount),
         environment=environment,
         secrets=secrets,
+        copies=settings.state_dir.resolve(),
         poll_s=settings.look_s,
         settle_s=settings.settle_s,
     )

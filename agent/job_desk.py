@@ -6,7 +6,7 @@ from hfagent.agent import guards, job_ends, jobs
 from hfagent.agent.backend_desk import BackendDesk
 from hfagent.agent.backend_facts import SubmitRetried
 from hfagent.agent.claim import noise
-from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NoRoom, NothingSent
+from hfagent.agent.errors import AccountRefused, BackendAway, DatasetError, JobError, NoRoom, NothingSent
 from hfagent.agent.events import (
     CancelRequested,
     DataPrepared,
@@ -68,7 +68,8 @@ class JobDesk(BackendDesk):
             if run.spec.kind in job_ends.SCORING and run.done and run.score is None:
                 self._record_score(run.spec, job_ends.score(run.result))
             if run.spec.kind == "generate" and run.done and not self.state.data_made:
-                self.append(DataPrepared(path=str(run.result["dataset"]), made=True))
+                path, sha256 = str(run.result["dataset"]), str(run.result["sha256"])
+                self.append(DataPrepared(path=path, made=True, sha256=sha256))
         self._measure_noise()
         for fact in guards.compared(self.state):
             self.append(fact)
@@ -207,7 +208,23 @@ class JobDesk(BackendDesk):
                 self._watch(run.spec.name)
             return
         log = self.ports.runner.logs(job.id, tail=job_ends.LOG_TAIL) if job.stage == "ERROR" else ()
+        if run.spec.kind == "generate" and job.stage == "COMPLETED":
+            job = self._with_data(job)
         self.append(job_ends.judged(self.state, run.spec, attempt.job, job, log))
+
+    def _with_data(self, job: Job) -> Job:
+        """A job that has made data, which are where this machine reads them; without them it is lost."""
+        told = job.result or {}
+        if job_ends.lacking(job) is not None:
+            return job
+        try:
+            path = str(self.ports.runner.fetch(str(told["dataset"])))
+            self.ports.datasets.verify(path, sha256=str(told["sha256"]))
+        except (BackendAway, AccountRefused, NoRoom):
+            raise
+        except (JobError, DatasetError) as error:
+            return job.model_copy(update={"stage": "ERROR", "exit_code": None, "message": str(error)})
+        return job.model_copy(update={"result": {**told, "dataset": path}})
 
     def _watch(self, name: str) -> None:
         """Record what is wrong with a training job for the first time; cancel it where that is the answer."""

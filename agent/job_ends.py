@@ -39,8 +39,8 @@ def judged(state: State, run: RunSpec, spec: JobSpec, job: Job, log: Sequence[st
         message = f"{message or 'failed'}: {cause}"
     if stage == "COMPLETED" and run.kind in SCORING and (flaw := _flaw(job)):
         stage, message = "ERROR", f"the evaluation's result is unusable: {flaw}"
-    if stage == "COMPLETED" and run.kind == "generate" and not (job.result or {}).get("dataset"):
-        stage, message = "ERROR", "the result names no dataset"
+    if stage == "COMPLETED" and run.kind == "generate" and (lacks := lacking(job)):
+        stage, message = "ERROR", f"the result names no {lacks}"
     if stage == "COMPLETED" and run.kind == "train" and (flaw := _mistrained(state, job)):
         stage, message = "ERROR", f"the trained model is unusable: {flaw}"
     return JobEnded(
@@ -97,6 +97,11 @@ def score(result: Mapping[str, Any]) -> Score:
         ValidationError: it is none.
     """
     return Score.model_validate({name: result[name] for name in Score.model_fields if name in result})
+
+
+def lacking(job: Job) -> str | None:
+    """What the result of a job that made data does not tell."""
+    return next((name for name in ("dataset", "sha256") if not (job.result or {}).get(name)), None)
 
 
 def last_error(lines: Sequence[str]) -> str | None:

@@ -83,6 +83,16 @@ class JobRunner(Protocol):
         """Return as soon as one of the jobs has ended, or after `timeout_s`."""
         ...
 
+    def fetch(self, path: str) -> Path:
+        """A file or folder that a result names, where this machine reads it: a copy where jobs run elsewhere.
+
+        Raises:
+            BackendAway: not now.
+            NoRoom: it cannot be written here.
+            JobError: there is none.
+        """
+        ...
+
 
 class Tracker(Protocol):
     """Where training runs log their metrics."""
@@ -170,6 +180,14 @@ class DatasetStore(Protocol):
 
         Raises:
             DatasetError: it cannot be had.
+        """
+        ...
+
+    def verify(self, made: str, *, sha256: str) -> None:
+        """Refuse data that a model made and that are not, or no longer, what its job wrote.
+
+        Raises:
+            DatasetError: they are cut, changed or gone.
         """
         ...
 

@@ -55,6 +55,7 @@ _MADE_RESULTS = (
     ("Prompts whose answers are worth the same", "equal"),
     ("Mean reward", "mean_reward"),
     ("Dataset", "dataset"),
+    ("SHA-256", "sha256"),
     ("Recipe", "recipe"),
 )
 """What a job reports that made training data."""

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from hfagent.agent import report_facts as facts
 from hfagent.agent.backend_facts import BackendFound, BackendLost, StrayFound, SubmitRetried
-from hfagent.agent.dataset_records import DatasetReport
+from hfagent.agent.dataset_records import FIRST_ONLY, DatasetReport
 from hfagent.agent.events import (
     Crashed,
     EpochOpened,
@@ -309,7 +309,7 @@ def _changes(state: State, config: TrainConfig) -> str:
 def _dataset_counts(report: DatasetReport) -> str:
     parts = [f"{'unknown number of' if report.rows is None else report.rows} rows"]
     if report.sampled is not None:
-        parts.append(f"{report.sampled} read")
+        parts.append(f"{report.sampled} read{f', {FIRST_ONLY}' if report.first_only else ''}")
     if report.duplicates is not None:
         parts.append(f"{report.duplicates} exact repeats")
     if report.token_lengths:

@@ -88,6 +88,9 @@ class SimulatedDatasets:
         """The id itself."""
         return dataset.id
 
+    def verify(self, made: str, *, sha256: str) -> None:
+        """It is what its job wrote."""
+
 
 class SimulatedFirewall(FakeFirewall):
     """Finds the rows that hold benchmark problems, where a scenario has any."""

@@ -41,6 +41,8 @@ class State:
     """The path before that: the Hub id of a dataset that is there."""
     data_made: bool = False
     """Whether the model has made the data itself."""
+    data_sha256: str | None = None
+    """Of the rows that it made, while they are what is trained on."""
     source: DatasetReport | None = None
     """What was found about the plan's dataset, where the data that is trained on was made of its prompts."""
     dataset: DatasetReport | None = None

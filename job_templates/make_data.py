@@ -8,6 +8,9 @@
 #   "accelerate>=1.12",
 #   "datasets>=5.2,<6",
 # ]
+#
+# [tool.hfagent.with]
+# "embedded:reasoning-gym" = ["reasoning-gym>=0.1.25,<0.2"]
 # ///
 """Has a model answer prompts and makes training data of the answers: pairs, labelled ones, or those that pass.
 
@@ -40,7 +43,7 @@ from hfagent.tools.code_answer import is_complete
 from hfagent.tools.dataset_files import write_text
 from hfagent.tools.dataset_mapping import flaw, map_rows
 from hfagent.tools.dataset_read import load_rows
-from hfagent.tools.dataset_store import EMBEDDED
+from hfagent.tools.dataset_store import EMBEDDED, MADE_FILE
 from hfagent.tools.merge import base_folder, check_fits
 from hfagent.tools.sampled_data import MAKERS, Asked, Made, Sample
 
@@ -268,7 +271,7 @@ def write(
     """
     text = "".join(f"{json.dumps(row)}\n" for row in made.rows)
     folder, recipe = args.output_dir.resolve() / "data", args.output_dir.resolve() / "recipe.json"
-    write_text(folder / "train.jsonl", text)
+    write_text(folder / MADE_FILE, text)
     said = {"method": args.method, **facts, "sha256": hashlib.sha256(text.encode()).hexdigest()}
     how = {name: value for name, value in vars(args).items() if name not in ("mapping", "output_dir")}
     how |= {"adapter": str(args.adapter) if args.adapter else None, "max_new_tokens": _max_new_tokens(args)}

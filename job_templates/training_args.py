@@ -128,7 +128,7 @@ def read_rows(args: Args, formats: Sequence[tuple[str, ...]], *, all_columns: bo
     from hfagent.tools.dataset_mapping import flaw, map_rows
     from hfagent.tools.dataset_read import load_rows
 
-    # A file may be sorted: a smoke run sees rows of all its parts.
+    # The rows may be sorted: a smoke run sees some of all their parts.
     rows = load_rows(args.dataset, limit=args.config.max_rows, spread=args.smoke).rows
     if args.mapping is not None:
         rows = map_rows(rows, args.mapping)

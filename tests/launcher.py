@@ -36,7 +36,9 @@ def runner_at(place: str, settle_s: float) -> JobRunner:
         return ClusterJobRunner(queue, Path(folder) / "jobs", templates=Path(folder) / "templates", poll_s=0.1)
     client = api(os.environ["HF_ENDPOINT"], os.environ["HF_TOKEN"])
     bucket = JobBucket(client, "ada/hfagent", mount=place)
-    return HfJobRunner(client, "ada", bucket, environment={}, secrets={}, poll_s=0.1, settle_s=settle_s)
+    return HfJobRunner(
+        client, "ada", bucket, environment={}, secrets={}, copies=Path("copies"), poll_s=0.1, settle_s=settle_s
+    )
 
 
 def main(path: Path, first: int, last: int, settle_s: float, place: str) -> None:

@@ -1,6 +1,7 @@
 """Jobs on hf as their runner sees them, where the service answers late, oddly or not at all."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ import pytest
 from tests.emulator.jobs import Behavior, Jobs
 from tests.emulator.server import Emulator
 
-from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NothingSent
+from hfagent.agent.errors import AccountRefused, BackendAway, JobError, NoRoom, NothingSent
 from hfagent.agent.records import Job, JobSpec
 from hfagent.job_templates.remote import ARGS
 from hfagent.tools.hf_jobs import HfJobRunner
@@ -42,12 +43,17 @@ class Place:
     def folder(self) -> Path:
         return self.hub.hub.bucket_folder("ada", "hfagent")
 
+    @property
+    def copies(self) -> Path:
+        return self.hub.hub.root.parent / "copies"
+
     def runner(self, *, settle_s: float = 0.0, poll_s: float = 0.05) -> HfJobRunner:
         client = api(self.hub.endpoint, self.token)
         bucket = JobBucket(client, "ada/hfagent", mount=str(self.folder))
         return HfJobRunner(
-            client, "ada", bucket, environment={}, secrets={}, poll_s=poll_s, settle_s=settle_s, package=self.package
-        )
+            client, "ada", bucket, environment={}, secrets={}, copies=self.copies,
+            poll_s=poll_s, settle_s=settle_s, package=self.package,
+        )  # fmt: skip
 
 
 @pytest.fixture
@@ -135,6 +141,21 @@ def test_two_jobs_of_a_key_leave_their_files_apart(place: Place) -> None:
     until(lambda: len(runner.jobs("night", ended=True)) == 2)
     assert second.result == {"number": 1}
     assert sorted(job.result["number"] for job in runner.jobs("night", ended=True) if job.result) == [0, 1]
+
+
+def test_what_cannot_be_fetched_is_said(place: Place) -> None:
+    runner, left = place.runner(), place.folder / "jobs" / "k" / "0" / "out" / "data"
+    runner.submit(spec())
+    left.mkdir(parents=True)
+    (left / "train.jsonl").write_text("{}")
+    assert (runner.fetch(str(left)) / "train.jsonl").read_text() == "{}"
+    for path in ("/etc", f"{place.folder}/../other", f"{place.folder}/jobs/k/1"):
+        with pytest.raises(JobError, match="there is no"):
+            runner.fetch(path)
+    shutil.rmtree(place.copies)
+    place.copies.touch()
+    with pytest.raises(NoRoom, match="make room"):
+        runner.fetch(str(left))
 
 
 def test_what_a_job_left_is_no_file_of_this_machine(place: Place, tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def variables(hub: Emulator) -> dict[str, str]:
 
 
 def night(goal: str, folder: Path, env: Mapping[str, str]) -> State:
-    """A quick night that pushes what it keeps."""
-    asked = (f"{goal}, push to {REPO} whatever the verdict", "--quick", "--backend", "hf", "--flavor", "cpu-basic")
+    """A quick night."""
+    asked = (goal, "--quick", "--backend", "hf", "--flavor", "cpu-basic")
     done = subprocess.run(
         [sys.executable, "-m", "hfagent", *asked, "--budget-usd", "1", "--project", "night", "--yes"],
         cwd=folder, env=env, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
@@ -138,8 +138,31 @@ def test_a_local_model_is_trained_and_pushed_and_paid_as_billed(hub: Emulator, j
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     jobs.behave = planned_scores
     env = variables(hub)
-    state = night("fine-tune ./model on ./rows.jsonl to improve code", tmp_path, env)
+    goal = f"fine-tune ./model on ./rows.jsonl to improve code, push to {REPO} whatever the verdict"
+    state = night(goal, tmp_path, env)
     assert_trained_pushed_and_paid(state, hub, jobs, tmp_path / "model", env)
     card = card_of(hub)
     assert card.data.base_model is None
     assert "`model`, trained with SFT (LoRA, merged) on `rows.jsonl`" in card.content
+
+
+@pytest.mark.parametrize("method", ["DPO", "KTO"])
+def test_a_model_makes_its_own_data_there_and_is_trained_on_them(
+    hub: Emulator, jobs: Jobs, tmp_path: Path, method: str
+) -> None:
+    write_trained_model(tmp_path / "model")
+    rows = [
+        {"prompt": f"say w{i % 7} w{i % 11}", "answer": str(i % 5), "solution": f"w{i % 5} w{i % 3} {i % 5}"}
+        for i in range(60)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    jobs.behave = planned_scores
+    state = night(f"improve code by fine-tuning ./model on ./rows.jsonl with {method}", tmp_path, variables(hub))
+    assert {run.last.stage for run in state.runs.values()} == {"COMPLETED"}
+    assert list(state.runs)[:2] == ["data", "smoke"]
+    assert state.spent_micro_usd == sum(job.billed_micro_usd for job in jobs.all)
+    told = state.runs["data"].result
+    made = Path(told["dataset"])
+    assert made.is_relative_to(tmp_path / ".hfagent")
+    assert len((made / "train.jsonl").read_text().splitlines()) == told["rows"]
+    assert state.trained[0].points

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from world import LOST, MADE, World, at_desk, ended, killed, make_plan, night, work
 
-from hfagent.agent import data_rules, ledger
+from hfagent.agent import ledger
 from hfagent.agent.dataset_records import ColumnMapping, MethodCheck
 from hfagent.agent.events import ContaminationChecked, DataPrepared, DatasetChecked, JobIntended
 from hfagent.agent.fakes import Ending, FakeChecker
@@ -149,14 +149,6 @@ def test_rewards_follow_from_the_columns_where_the_plan_names_none(
     assert "night-data-a1" not in there.runner.submits  # prompts are what GRPO trains on
     trained = there.runner._jobs["night-grpo-01-a1"].spec.args
     assert trained[trained.index("--reward-funcs") + 1] == reward
-
-
-def test_jobs_on_hf_make_no_data_and_say_so() -> None:
-    report = with_prompts().checker.check(DatasetRef(id="org/data"), model=None, max_length=None)
-    plan = make_plan(**plan_of("dpo", backend="hf"))
-    why = data_rules.data_flaw(plan, report)
-    assert why is not None
-    assert "--backend local" in why
 
 
 def test_nothing_is_smoked_before_the_data_are_there_and_data_are_made_once(tmp_path: Path) -> None:

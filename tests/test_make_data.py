@@ -18,6 +18,7 @@ from hfagent.tools.dataset_store import LocalDatasetStore
 from hfagent.tools.procedural_python import Split, tasks
 from hfagent.tools.rewards import load
 from hfagent.tools.sampled_data import Asked, Sample, labelled, pairs, passing, prompts
+from hfagent.tools.script_command import requirements
 
 PROMPT = [{"role": "user", "content": "q"}]
 
@@ -121,6 +122,12 @@ def test_embedded_prompts_share_no_composition_with_those_that_are_scored() -> N
     drawn = {split: {task.prompt for task in tasks(split, 60, 0)} for split in splits}
     assert asked_for <= drawn["train"]
     assert not asked_for & (drawn["search"] | drawn["confirm"])
+
+
+def test_prompts_of_a_package_ask_for_it() -> None:
+    needed = requirements(Path(make_data.__file__), ["--prompts", "embedded:reasoning-gym"])
+    assert any(one.startswith("reasoning-gym") for one in needed)
+    assert not any(one.startswith("reasoning-gym") for one in requirements(Path(make_data.__file__)))
 
 
 def arguments(folder: Path, *flags: str) -> list[str]:

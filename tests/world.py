@@ -25,7 +25,7 @@ from hfagent.agent.fakes import (
 )
 from hfagent.agent.loop import run_night
 from hfagent.agent.planner import rule_planner
-from hfagent.agent.ports import Planner, Ports
+from hfagent.agent.ports import DatasetStore, Planner, Ports
 from hfagent.agent.records import (
     BenchmarkRef,
     Claim,
@@ -82,6 +82,7 @@ class World:
         self.runner = FakeJobRunner(self.clock, self.behave)
         self.checker = FakeChecker()
         self.firewall = FakeFirewall()
+        self.datasets: DatasetStore = FakeStore()
         self.looks = FakeLooks()
         self.searcher = FakeSearcher()
         self.guard_skill: dict[str, float] = {}
@@ -103,7 +104,7 @@ class World:
             tracker=self.tracker,
             checker=self.checker,
             models=FakeStore(),
-            datasets=FakeStore(),
+            datasets=self.datasets,
             clock=self.clock,
             firewall=self.firewall,
             searcher=self.searcher,
@@ -116,7 +117,7 @@ class World:
             return special
         if spec.kind == "generate":
             made = {"dataset": MADE, "prompts": 200, "samples": 800, "passed": 90, "rows": 120, "equal": 80,
-                    "from_solutions": 60, "mean_reward": 0.11, "recipe": "/made/recipe.json"}  # fmt: skip
+                    "from_solutions": 60, "mean_reward": 0.11, "sha256": "0" * 64, "recipe": "/made/r"}  # fmt: skip
             return Ending(running_s=90, result=made)
         if spec.kind in ("export", "publish"):
             return Ending(running_s=20, result=self._exported(spec) if spec.kind == "export" else self._pushed(spec))

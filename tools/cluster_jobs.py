@@ -16,7 +16,7 @@ from hfagent.agent.errors import BackendAway, JobError, NoRoom, NothingSent, Set
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import cluster_folder, job_folder
 from hfagent.tools.cluster_folder import End
-from hfagent.tools.job_home import MEND, JobHome, end_of_log
+from hfagent.tools.job_home import MEND, JobHome, end_of_log, left
 
 GRACE_S = 20.0
 """From the request to end to the kill; below the 30 s after which Slurm kills."""
@@ -226,6 +226,10 @@ class ClusterJobRunner:
                     continue  # whoever waits will ask, and be told
                 except JobError:
                     return
+
+    def fetch(self, path: str) -> Path:
+        """What a job has left, where it is."""
+        return left(path)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from hfagent.agent.records import (
 )
 from hfagent.tools.dataset_check import check_rows
 from hfagent.tools.dataset_files import SUFFIXES, read_file, split_files, unknown_split
+from hfagent.tools.dataset_places import picked, places, spread_out
 
 SAMPLE_ROWS = 1000
 HUB_TIMEOUT_S = 10.0
@@ -29,6 +30,8 @@ class DatasetRows:
     """Column -> type as `datasets` spells it; `mixed` where the values cannot share a type."""
     total: int | None
     """Rows of the whole split; None where the Hub does not say."""
+    first_only: bool = False
+    """They are the first ones, though rows at even distances were asked for."""
 
 
 class Tokenizer(Protocol):
@@ -52,7 +55,7 @@ class DatasetReader:
         self._load_tokenizer = load_tokenizer
 
     def check(self, dataset: DatasetRef, *, model: ModelRef | None, max_length: int | None) -> DatasetReport:
-        """Judge a sample: spread evenly over local data, the first rows of a Hub dataset.
+        """Judge a sample, spread over the split: evenly where it is local, over some places of one on the Hub.
 
         Raises:
             DatasetError: it cannot be found or read.
@@ -68,7 +71,7 @@ class DatasetReader:
             token_length=_counter(tokenizer) if tokenizer else None,
             max_length=max_length,
             chat_template=bool(tokenizer.chat_template) if tokenizer else None,
-        )
+        ).model_copy(update={"first_only": data.first_only})
 
 
 def auto_tokenizer(model: ModelRef) -> Tokenizer | None:
@@ -92,7 +95,7 @@ def auto_tokenizer(model: ModelRef) -> Tokenizer | None:
 
 
 def load_rows(ref: DatasetRef, *, limit: int | None, spread: bool = False, revision: str | None = None) -> DatasetRows:
-    """The first `limit` rows of a split, or all; with `spread`, rows at even distances where the data is local.
+    """The first `limit` rows of a split, or all; with `spread`, rows at even distances, or from several places.
 
     Of a Hub dataset those at the commit `revision`, else at its newest.
 
@@ -115,7 +118,7 @@ def load_rows(ref: DatasetRef, *, limit: int | None, spread: bool = False, revis
         return _from_files(path, ref, limit=limit, spread=spread)
     if looks_local(ref.id):
         raise DatasetError(f"no file or folder {ref.id!r}; a Hub dataset is written `org/name`")
-    return _from_hub(ref, limit=limit, revision=revision)
+    return _from_hub(ref, limit=limit, spread=spread, revision=revision)
 
 
 def hub_revision(dataset: str) -> str:
@@ -142,34 +145,19 @@ def _from_files(path: Path, ref: DatasetRef, *, limit: int | None, spread: bool)
         raise DatasetError(f"{ref.id!r} is one file and so one split, 'train'; there is no {ref.split!r}")
     else:
         files = [path]
-    rows, total = _picked(chain.from_iterable(map(read_file, files)), limit=limit, spread=spread)
+    rows, total = _chosen(chain.from_iterable(map(read_file, files)), limit=limit, spread=spread)
     if not rows:
         raise DatasetError(f"{ref.id!r} has no rows: {', '.join(repr(file.name) for file in files[:3])} is empty")
     return DatasetRows(rows, _column_types(rows), total)
 
 
-def _picked(rows: Iterable[dict[str, Any]], *, limit: int | None, spread: bool) -> tuple[list[dict[str, Any]], int]:
-    """The wanted rows and how many there are. One pass, at most 2 x `limit` rows in memory."""
-    if limit is None:
-        kept = list(rows)
-        return kept, len(kept)
-    if not spread:
-        iterator = iter(rows)
-        kept = list(islice(iterator, limit))
-        return kept, len(kept) + sum(1 for _ in iterator)
-    kept, total, step = [], 0, 1
-    for row in rows:
-        if total % step == 0:
-            kept.append(row)
-        total += 1
-        if len(kept) > 2 * limit:
-            kept, step = kept[::2], 2 * step
-    return [kept[place] for place in _places(len(kept), limit)], total
-
-
-def _places(total: int, limit: int) -> list[int]:
-    count = min(total, limit)
-    return [index * total // count for index in range(count)]
+def _chosen(rows: Iterable[dict[str, Any]], *, limit: int | None, spread: bool) -> tuple[list[dict[str, Any]], int]:
+    """The wanted rows and how many there are, in one pass."""
+    if limit is not None and spread:
+        return picked(rows, limit)
+    iterator = iter(rows)
+    kept = list(islice(iterator, limit))
+    return kept, len(kept) + sum(1 for _ in iterator)
 
 
 def _column_types(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -205,13 +193,18 @@ def _from_disk(path: Path, ref: DatasetRef, *, limit: int | None, spread: bool) 
         if ref.split not in data:
             raise unknown_split(ref.id, ref.split, sorted(data))
         data = data[ref.split]
+    return _selected(data, limit=limit, spread=spread)
+
+
+def _selected(data: Any, *, limit: int | None, spread: bool) -> DatasetRows:
+    """The wanted rows of a `datasets.Dataset`."""
     wanted = len(data) if limit is None else limit
-    chosen = _places(len(data), wanted) if spread else range(min(len(data), wanted))
+    chosen = places(len(data), wanted) if spread else range(min(len(data), wanted))
     return DatasetRows(data.select(chosen).to_list(), _spelled(data.features), len(data))
 
 
-def _from_hub(ref: DatasetRef, *, limit: int | None, revision: str | None) -> DatasetRows:
-    """With a limit only the head of the split is fetched, as a stream."""
+def _from_hub(ref: DatasetRef, *, limit: int | None, spread: bool, revision: str | None) -> DatasetRows:
+    """With a limit only the head of the split is fetched, or some of its places, as streams."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub import constants
@@ -221,17 +214,19 @@ def _from_hub(ref: DatasetRef, *, limit: int | None, revision: str | None) -> Da
             _ask_hub(ref.id)
         if limit is None or constants.HF_HUB_OFFLINE:
             data = load_dataset(ref.id, ref.config, split=ref.split, revision=revision)
-            rows = data.select(range(min(len(data), limit or len(data)))).to_list()
-            return DatasetRows(rows, _spelled(data.features), len(data))
+            return _selected(data, limit=limit, spread=spread)
         stream = load_dataset(ref.id, ref.config, split=ref.split, revision=revision, streaming=True)
-        rows = list(stream.take(limit))
+        rows, read, first_only = list(stream.take(limit)), None, False
+        if len(rows) < limit:  # a stream that ends before the limit has been read whole
+            read = len(rows)
+        elif spread:
+            rows, read, first_only = spread_out(stream, limit)
     except (DatasetsError, _http_error(), OSError, ValueError) as error:
         raise _hub_error(ref, error) from error
     known = (stream.info.splits or {}).get(ref.split)
-    total = known.num_examples if known else None
+    total = read or (known.num_examples if known else None)
     columns = _spelled(stream.features) if stream.features else _column_types(rows)
-    # A stream that ends before the limit has been read whole.
-    return DatasetRows(rows, columns, len(rows) if len(rows) < limit else total or None)
+    return DatasetRows(rows, columns, total or None, first_only)
 
 
 def _ask_hub(dataset: str) -> Any:

@@ -1,5 +1,6 @@
 """Makes a dataset readable for a job: an embedded one is written once as JSON lines, all others are as they are."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -20,6 +21,8 @@ EMBEDDED: dict[str, Callable[[int, int, Method], list[dict[str, Any]]]] = {
     "embedded:reasoning-gym": reasoning_gym_problems.train_rows,
 }
 """By number of rows, seed and method."""
+MADE_FILE = "train.jsonl"
+"""The rows that a model made, in their folder."""
 
 
 class LocalDatasetStore:
@@ -55,3 +58,20 @@ class LocalDatasetStore:
             made = EMBEDDED[dataset.id](count, seed, method)
             write_text(target, "".join(f"{json.dumps(row)}\n" for row in made))
         return str(target)
+
+    def verify(self, made: str, *, sha256: str) -> None:
+        """Hold the rows that a model made against the hash that its job told.
+
+        Raises:
+            DatasetError: they are cut, changed or gone.
+        """
+        path = Path(made) / MADE_FILE
+        try:
+            rows = path.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"the rows that the model made, {str(path)!r}: {error.strerror}") from error
+        if hashlib.sha256(rows).hexdigest() != sha256:
+            raise DatasetError(
+                f"the rows that the model made, {str(path)!r}, are not what its job wrote: they have another hash; put "
+                "them back, or begin a new project"
+            )

@@ -48,6 +48,7 @@ class HfJobRunner:
         bucket: their folder.
         environment: variables of every job; anybody who sees the job can read them.
         secrets: variables that nobody can read again, e.g. HF_TOKEN.
+        copies: where what jobs left is put that this machine reads, too.
         poll_s: seconds between two looks in `wait`.
         settle_s: see `JobRunner`.
         package: the folder of `hfagent` that jobs get; None is this one.
@@ -64,6 +65,7 @@ class HfJobRunner:
         *,
         environment: Mapping[str, str],
         secrets: Mapping[str, str],
+        copies: Path,
         poll_s: float = 10.0,
         settle_s: float = SETTLE_S,
         package: Path | None = None,
@@ -73,6 +75,7 @@ class HfJobRunner:
         self._bucket = bucket
         self.environment = dict(environment)
         self._secrets = dict(secrets)
+        self._copies = copies
         self._poll_s = poll_s
         self.settle_s = settle_s
         self._package = package or Path(hfagent.__file__).parent
@@ -173,6 +176,10 @@ class HfJobRunner:
                 continue  # whoever waits will ask, and be told
             except JobError:
                 return
+
+    def fetch(self, path: str) -> Path:
+        """A copy of what a job has left in the bucket."""
+        return self._bucket.copy(path, self._copies)
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -284,7 +291,7 @@ class HfJobRunner:
         """What a completed job did not leave."""
         if result is None:
             return f"ended without a {RESULT_PREFIX.strip()} line"
-        for name in ("adapter", "stable_checkpoint"):
+        for name in ("adapter", "stable_checkpoint", "dataset"):
             path = result.get(name)
             if isinstance(path, str) and not self._bucket.has(path):
                 return f"ended as completed, and its {name} is not in the bucket {self._bucket.bucket}"

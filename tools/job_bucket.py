@@ -10,13 +10,16 @@ jobs/<key>/<n>/           one job; a second one of a key has another n
 
 import hashlib
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hfagent.agent.errors import BackendAway, JobError
+from hfagent.agent.errors import BackendAway, JobError, NoRoom
 from hfagent.tools.hub_calls import ask, explained
+from hfagent.tools.job_home import MEND
 
 MOUNT = "/hfagent"
 COMPLETE = ".complete"
@@ -93,7 +96,7 @@ class JobBucket:
             return None
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "read.json"
-            self._download(info, target)
+            self._download([(info, target)])
             try:
                 value = json.loads(target.read_bytes())
             except (OSError, ValueError):
@@ -112,10 +115,34 @@ class JobBucket:
 
     def files(self, *parts: str) -> list[str]:
         """The files below a folder, by their paths in the bucket."""
-        prefix = "/".join(parts) + "/"
-        self._make()
-        entries = ask(lambda: list(self._api.list_bucket_tree(self.bucket, prefix=prefix, recursive=True)))
-        return [entry.path for entry in entries if entry.type == "file" and entry.path.startswith(prefix)]
+        return [info.path for info in self._below("/".join(parts))]
+
+    def copy(self, job_path: str, folder: Path) -> Path:
+        """A file or folder of a job on this machine: in `folder` by its path in the bucket, in place of an older one.
+
+        Raises:
+            BackendAway: not now.
+            JobError: there is none in the bucket.
+            NoRoom: it cannot be written here.
+        """
+        inside = self.inside(job_path)
+        outside = inside == job_path or ".." in PurePosixPath(inside).parts
+        found = [] if outside else self._infos([inside]) or self._below(inside)
+        if not found:
+            raise JobError(f"there is no {job_path!r} in the bucket {self.bucket}")
+        target = folder / inside
+        new = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            _remove(new)
+            places = [(info, new / PurePosixPath(info.path).relative_to(inside)) for info in found]
+            for _, place in places:
+                place.parent.mkdir(parents=True, exist_ok=True)
+            self._download(places)
+            _remove(target)
+            new.rename(target)
+        except OSError as error:
+            raise NoRoom(f"{str(target)!r} cannot be written: {error.strerror}; {MEND}") from error
+        return target
 
     def inside(self, job_path: str) -> str:
         """The path in the bucket of a job's path; one elsewhere as it is."""
@@ -137,6 +164,12 @@ class JobBucket:
         self._make()
         return ask(lambda: list(self._api.get_bucket_paths_info(self.bucket, names)))
 
+    def _below(self, folder: str) -> list[Any]:
+        self._make()
+        prefix = f"{folder}/"
+        entries = ask(lambda: list(self._api.list_bucket_tree(self.bucket, prefix=prefix, recursive=True)))
+        return [entry for entry in entries if entry.type == "file" and entry.path.startswith(prefix)]
+
     def _upload(self, prefix: str, files: Mapping[str, Path]) -> None:
         marker = f"{prefix}/{COMPLETE}"
         if self._infos([marker]):
@@ -157,14 +190,21 @@ class JobBucket:
             # hf_xet raises RuntimeError and OSError for a network that fails and for a file that cannot be read alike.
             raise BackendAway(f"files for the jobs could not be stored in {self.bucket}: {error}") from error
 
-    def _download(self, info: Any, target: Path) -> None:
+    def _download(self, places: list[tuple[Any, Path]]) -> None:
         try:
             with explained():
-                self._api.download_bucket_files(self.bucket, [(info, target)])
+                self._api.download_bucket_files(self.bucket, places)
         except (RuntimeError, OSError) as error:
             if isinstance(error, JobError):
                 raise
-            raise BackendAway(f"{info.path!r} could not be read from {self.bucket}: {error}") from error
+            raise BackendAway(f"{places[0][0].path!r} could not be read from {self.bucket}: {error}") from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _files(source: Path) -> dict[str, Path]:

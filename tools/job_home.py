@@ -109,3 +109,14 @@ def end_of_log(log: Path, tail: int) -> Sequence[str]:
     text = job_folder.read_end(log, _LOG_TAIL_BYTES).decode(errors="replace")
     lines = [line for line in re.split(r"[\r\n]+", text) if line]
     return lines[-tail:] if tail > 0 else []
+
+
+def left(path: str) -> Path:
+    """What a job has left, on a disk that it shares with this process.
+
+    Raises:
+        JobError: nothing is there.
+    """
+    if not os.path.exists(path):  # noqa: PTH110 - False, too, for what may not be looked at
+        raise JobError(f"there is no {path!r}, which a job is to have left")
+    return Path(path)

@@ -10,7 +10,7 @@ import hfagent
 from hfagent.agent.errors import BackendAway, JobError, NoRoom, SettingsError
 from hfagent.agent.records import Job, JobSpec
 from hfagent.tools import job_folder
-from hfagent.tools.job_home import MEND, JobHome, end_of_log
+from hfagent.tools.job_home import MEND, JobHome, end_of_log, left
 
 _START_TIMEOUT_S = 60.0  # 0.05 s on an idle machine
 _POLL_S = 0.1
@@ -115,6 +115,10 @@ class LocalJobRunner:
             if left_s <= 0:
                 return
             time.sleep(min(_POLL_S, left_s))
+
+    def fetch(self, path: str) -> Path:
+        """What a job has left, where it is."""
+        return left(path)
 
     def _start(self, spec: JobSpec, command: Sequence[str]) -> None:
         """Have a supervisor at work on the job; any number of calls leaves one."""

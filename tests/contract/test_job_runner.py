@@ -31,6 +31,13 @@ SCRIPTS = {
     "fail.py": 'print("no such column")\nraise SystemExit(3)\n',
     "forget_result.py": 'print("done")\n',
     "never_end.py": "import time\ntime.sleep(600)\n",
+    "leave_rows.py": """import json, pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index("--output-dir") + 1]).resolve() / "data"
+(folder / "more").mkdir(parents=True)
+(folder / "train.jsonl").write_text("one")
+(folder / "more" / "empty.txt").touch()
+print("RESULT " + json.dumps({"dataset": str(folder)}))
+""",
 }
 
 
@@ -47,7 +54,8 @@ def hf(folder: Path) -> Iterator[JobRunner]:
     with Emulator(folder / "hub", extra=jobs.routes) as emulator:
         client = api(emulator.endpoint, emulator.hub.add_user("ada"))
         bucket = JobBucket(client, "ada/hfagent", mount=str(emulator.hub.bucket_folder("ada", "hfagent")))
-        yield HfJobRunner(client, "ada", bucket, environment={}, secrets={}, poll_s=0.1, settle_s=0.0, package=package)
+        yield HfJobRunner(client, "ada", bucket, environment={}, secrets={}, copies=folder / "copies", poll_s=0.1,
+                          settle_s=0.0, package=package)  # fmt: skip
         jobs.close()
 
 
@@ -192,6 +200,24 @@ def test_logs_are_the_last_lines_oldest_first(runner: JobRunner) -> None:
     assert list(runner.logs(job.id)) == ["one", "two", 'RESULT {"loss": 0.5}']
     assert list(runner.logs(job.id, tail=2)) == ["two", 'RESULT {"loss": 0.5}']
     assert list(runner.logs(job.id, tail=0)) == []
+
+
+def test_what_a_job_has_left_can_be_read_here_and_read_again(runner: JobRunner) -> None:
+    job = end_of(runner, runner.submit(spec(runner, "leave_rows.py")))
+    assert job.result is not None
+    for _ in range(2):
+        folder = runner.fetch(job.result["dataset"])
+        found = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.*")}
+        assert found == {"train.jsonl": "one", "more/empty.txt": ""}
+    assert runner.fetch(job.result["dataset"] + "/train.jsonl").read_text() == "one"
+
+
+def test_what_a_job_has_not_left_is_an_error(runner: JobRunner) -> None:
+    job = end_of(runner, runner.submit(spec(runner, "leave_rows.py")))
+    assert job.result is not None
+    for missing in (job.result["dataset"] + "x", "/nowhere/else"):
+        with pytest.raises(JobError, match=missing):
+            runner.fetch(missing)
 
 
 def test_wait_returns_at_the_first_end(runner: JobRunner) -> None:
