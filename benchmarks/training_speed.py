@@ -40,11 +40,10 @@ def short_rows() -> list[dict[str, Any]]:
     return [{"messages": _turns([task])} for task in tasks("train", STEPS * BATCH, 0)]
 
 
-def mixed_rows() -> list[dict[str, Any]]:
-    """Conversations of one to eight turns: 75 to 600 tokens."""
-    rows = MIXED_STEPS * BATCH
-    drawn, left = random.Random(0), iter(tasks("train", 8 * rows, 1))  # noqa: S311 - reproducible
-    return [{"messages": _turns([next(left) for _ in range(drawn.randint(1, 8))])} for _ in range(rows)]
+def mixed_rows(rows: int = MIXED_STEPS * BATCH, turns: int = 8) -> list[dict[str, Any]]:
+    """Conversations of one to so many turns of 75 tokens each."""
+    drawn, left = random.Random(0), iter(tasks("train", turns * rows, 1))  # noqa: S311 - reproducible
+    return [{"messages": _turns([next(left) for _ in range(drawn.randint(1, turns))])} for _ in range(rows)]
 
 
 def _turns(asked: Sequence[Any]) -> list[dict[str, str]]:
