@@ -37,7 +37,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Args:
 def _trainer(args: Args, device: str) -> Callable[..., Any]:
     from hfagent.job_templates.sft_trainer import sft_trainer
 
-    return sft_trainer(device, most_tokens=args.config.per_device_train_batch_size * args.config.max_length)
+    return sft_trainer(device, rows=args.config.per_device_train_batch_size)
 
 
 def _settings(args: Args, rows: Rows) -> dict[str, Any]:

@@ -331,6 +331,10 @@ def launched(trainer: Any, config: TrainConfig) -> dict[str, Any]:
     own = method_fields(config.method)
     held = {name: getattr(trainer.args, name) for name in own if hasattr(trainer.args, name)}
     lora = trainer.model.peft_config["default"]
+    micro = getattr(trainer, "micro_batch", None)  # of a trainer that is given whole steps, and divides them itself
+    if micro is not None:
+        whole = trainer.args.per_device_train_batch_size
+        held |= {"per_device_train_batch_size": micro, "gradient_accumulation_steps": whole // micro}
     return (
         config.model_dump()
         | held

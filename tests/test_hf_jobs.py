@@ -149,13 +149,53 @@ def test_what_cannot_be_fetched_is_said(place: Place) -> None:
     left.mkdir(parents=True)
     (left / "train.jsonl").write_text("{}")
     assert (runner.fetch(str(left)) / "train.jsonl").read_text() == "{}"
-    for path in ("/etc", f"{place.folder}/../other", f"{place.folder}/jobs/k/1"):
+    inside = [f"{place.folder}/{path}" for path in ("../other", "jobs/k/1", "jobs", "jobs/k", "jobs/k/0", "data")]
+    for path in ("/etc", *inside):
         with pytest.raises(JobError, match="there is no"):
             runner.fetch(path)
     shutil.rmtree(place.copies)
     place.copies.touch()
     with pytest.raises(NoRoom, match="make room"):
         runner.fetch(str(left))
+
+
+@dataclass(frozen=True)
+class Entry:
+    path: str
+    size: int = 2
+    type: str = "file"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A bucket in which these files are listed, and of which none can be downloaded."""
+
+    entries: list[Entry]
+
+    def create_bucket(self, *_: object, **__: object) -> None:
+        """It is there."""
+
+    def get_bucket_paths_info(self, *_: object) -> list[Entry]:
+        return []
+
+    def list_bucket_tree(self, *_: object, **__: object) -> list[Entry]:
+        return self.entries
+
+
+@pytest.mark.parametrize(
+    ("entry", "error", "said"),
+    [
+        (Entry("jobs/k/0/out/../../../../../evil"), JobError, "would lie outside its folder"),
+        (Entry("jobs/k/0/out/rows.jsonl", size=1 << 60), NoRoom, "are free"),
+    ],
+)
+def test_a_bucket_s_files_neither_leave_their_folder_nor_fill_the_disk(
+    entry: Entry, error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    bucket = JobBucket(Listing([entry]), "ada/hfagent")
+    with pytest.raises(error, match=said):
+        bucket.copy(bucket.path("jobs", "k", "0", "out"), tmp_path / "copies")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_what_a_job_left_is_no_file_of_this_machine(place: Place, tmp_path: Path) -> None:

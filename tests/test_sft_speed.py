@@ -105,19 +105,31 @@ def trained(trainer_class: type, model: Path, out: Path, **batch: int) -> dict[s
     return {"losses": losses, **{n: p.detach() for n, p in trainer.model.named_parameters() if "lora_B" in n}}
 
 
-@pytest.mark.parametrize("most_tokens", [1, 80, 10_000])
+@pytest.mark.parametrize("rows", [1, 2, 8])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_step_is_that_of_trl_however_it_is_divided(
-    most_tokens: int, device: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: int, device: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
     from trl import SFTTrainer
 
     monkeypatch.setitem(sft_trainer.PASS_TOKENS, device, 5)
     theirs = trained(SFTTrainer, model, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4)
-    ours = trained(
-        sft_trainer.sft_trainer(device, most_tokens=most_tokens), model, tmp_path, per_device_train_batch_size=8
-    )
+    ours = trained(sft_trainer.sft_trainer(device, rows=rows), model, tmp_path, per_device_train_batch_size=8)
     assert ours.pop("losses") == pytest.approx(theirs.pop("losses"), rel=1e-4)
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
     assert any(weights.any() for weights in theirs.values())
+
+
+def test_a_step_is_the_same_where_a_model_does_not_ask_how_many_tokens_it_has(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    monkeypatch.setitem(sft_trainer.PASS_TOKENS, "cpu", 0)
+    plain = trained(sft_trainer.sft_trainer("cpu", rows=8), model, tmp_path, per_device_train_batch_size=8)
+    monkeypatch.setattr(LlamaForCausalLM, "accepts_loss_kwargs", False, raising=False)
+    found = trained(sft_trainer.sft_trainer("cpu", rows=1), model, tmp_path, per_device_train_batch_size=8)
+    assert found.pop("losses") == pytest.approx(plain.pop("losses"), rel=1e-4)
+    assert all(torch.allclose(found[name], plain[name], atol=1e-5) for name in plain)

@@ -277,10 +277,11 @@ def runs(place: Path) -> list[dict[str, Any]]:
     """Exit code, output lines and RESULT of: a run, one twice as long, the extension of the first, a diverging one."""
     rows = ["--max-rows", "44"]  # 6 steps an epoch, so that step 8 lies within the second
     resumed = ["--resume-from-checkpoint", str(place / "short" / "checkpoint-8")]
+    halved = ["--per-device-train-batch-size", "4", "--gradient-accumulation-steps", "2"]
     commands = [
         command(place, "short", *rows, "--max-steps", "10"),
         command(place, "long", *rows, "--max-steps", "20"),
-        command(place, "extended", *rows, "--max-steps", "20", *resumed),
+        command(place, "extended", *rows, "--max-steps", "20", *resumed, *halved),
         command(place, "diverged", "--max-steps", "10", "--learning-rate", "1e30"),
         command(place, "no-room", "--max-length", "8", "--dataset", str(place / "long.jsonl")),
         command(place, "lowered", *rows, "--max-steps", "20", *resumed, "--learning-rate", "0.003"),
@@ -316,6 +317,8 @@ def test_an_extension_sees_the_same_rows_at_the_same_rate_as_a_run_that_was_long
     assert runs[2]["result"]["stable_checkpoint"].endswith("extended/checkpoint-16")
     assert runs[2]["result"]["eval_loss"] == pytest.approx(runs[1]["result"]["eval_loss"], rel=0.05)
     assert runs[2]["result"]["tokens"] < runs[1]["result"]["tokens"]
+    held = runs[2]["result"]["launched"]
+    assert (held["per_device_train_batch_size"], held["gradient_accumulation_steps"]) == (4, 2)
 
 
 def test_a_run_begun_again_at_a_lower_rate_goes_on_from_the_checkpoint_at_that_rate(runs: list[dict[str, Any]]) -> None:

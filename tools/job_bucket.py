@@ -10,7 +10,6 @@ jobs/<key>/<n>/           one job; a second one of a key has another n
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,8 @@ from hfagent.tools.job_home import MEND
 MOUNT = "/hfagent"
 COMPLETE = ".complete"
 """Written after all else of a folder, since a batch is no transaction."""
+JOB_DEPTH = 3
+"""Parts of the path of a job's folder, below which is what it left."""
 SMALL_BYTES = 16 << 20
 """No JSON file that is read back is larger."""
 
@@ -126,14 +127,21 @@ class JobBucket:
             NoRoom: it cannot be written here.
         """
         inside = self.inside(job_path)
-        outside = inside == job_path or ".." in PurePosixPath(inside).parts
-        found = [] if outside else self._infos([inside]) or self._below(inside)
+        parts = PurePosixPath(inside).parts
+        of_a_job = parts[:1] == ("jobs",) and len(parts) > JOB_DEPTH and ".." not in parts
+        found = (self._infos([inside]) or self._below(inside)) if of_a_job else []
         if not found:
-            raise JobError(f"there is no {job_path!r} in the bucket {self.bucket}")
+            raise JobError(f"there is no {job_path!r} of a job in the bucket {self.bucket}")
+        if strange := [info.path for info in found if ".." in PurePosixPath(info.path).parts]:
+            raise JobError(f"{strange[0]!r} in the bucket {self.bucket} would lie outside its folder here")
         target = folder / inside
-        new = target.with_name(f".{target.name}.{os.getpid()}")
+        new = target.with_name(f".{target.name}.new")
         try:
             _remove(new)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            needed, free = sum(info.size for info in found), shutil.disk_usage(new.parent).free
+            if needed > free:
+                raise NoRoom(f"{str(target)!r} needs {needed} bytes, and {free} are free; {MEND}")
             places = [(info, new / PurePosixPath(info.path).relative_to(inside)) for info in found]
             for _, place in places:
                 place.parent.mkdir(parents=True, exist_ok=True)
